@@ -1,0 +1,25 @@
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: help setup build test lint demo
+.NOTPARALLEL:
+
+help:  ## List the targets
+	@sed -n 's/^\([a-z]*\):.*##/  make \1 \t/p' Makefile | expand -t 16
+
+setup:  ## Stage libtorch (once per user: a 545 MB download; LIBTORCH is respected)
+	@python3 scripts/setup.py
+
+build: setup  ## Release binaries: perennial, perenniald, perennial-worker
+	cargo build --release -p perennial -p perennial-worker
+
+test: setup  ## Build everything, then run every test
+	python3 -B scripts/test_setup.py
+	cargo build --workspace
+	cargo test --workspace
+
+lint: setup  ## rustfmt and clippy, warnings denied
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+demo: build  ## Run the demo: make demo ARGS="..."
+	$(TARGET)/release/perennial demo $(ARGS)

@@ -1,0 +1,126 @@
+//! Chunks: the unit in which data arrives, is stored, trained on and accounted for.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Timestamp;
+use crate::id::{ChunkId, RunNumber, TaskName, Version};
+
+/// What one row holds besides its label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// A whole encoded image file (PNG or JPEG).
+    Image(Vec<u8>),
+    Text(String),
+}
+
+/// One labelled example.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The producer's name for it, or `<chunk>:<position>`.
+    pub id: String,
+    pub payload: Payload,
+    pub label: String,
+}
+
+/// Which rows of a chunk train and which are held out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    Train,
+    HeldOut,
+    /// Row by row, by a hash of (pipeline seed, normalised row).
+    #[default]
+    Auto,
+}
+
+/// An immutable object in the store, relative to the store's root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectRef {
+    pub path: String,
+    /// SHA-256, lower-case hex.
+    pub sha256: String,
+    pub bytes: u64,
+}
+
+/// A shard of rows in the canonical Parquet schema.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shard {
+    pub object: ObjectRef,
+    pub rows: u64,
+}
+
+/// `Received → Sealed → InRun → Absorbed | Refused`, or `Received → Quarantined`.
+///
+/// `Refused → Sealed` by release; `InRun → Sealed` never: a run that ends without a version refuses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum ChunkState {
+    /// Durable and recorded; rows not yet checked.
+    Received,
+    /// Checked; waits for a run.
+    Sealed,
+    InRun {
+        run: RunNumber,
+    },
+    /// Took part in the version's training data.
+    Absorbed {
+        version: Version,
+    },
+    /// Trains again only when released or named.
+    Refused {
+        reason: String,
+    },
+    Quarantined {
+        reason: String,
+    },
+}
+
+impl ChunkState {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Received => "received",
+            Self::Sealed => "sealed",
+            Self::InRun { .. } => "in_run",
+            Self::Absorbed { .. } => "absorbed",
+            Self::Refused { .. } => "refused",
+            Self::Quarantined { .. } => "quarantined",
+        }
+    }
+
+    /// Why it is where it is, where there is something to say.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Refused { reason } | Self::Quarantined { reason } => Some(reason),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chunk {
+    pub id: ChunkId,
+    pub task: TaskName,
+    pub split: Split,
+    /// Training rows, in data order.
+    pub train: Vec<Shard>,
+    /// Held-out rows in the order of their hash, so that any prefix is a uniform sample.
+    pub held_out: Vec<Shard>,
+    /// Rows per label name, training rows only.
+    pub labels: BTreeMap<String, u64>,
+    /// What was received, as received.
+    pub raw: ObjectRef,
+    pub received_at: Timestamp,
+    pub state: ChunkState,
+}
+
+impl Chunk {
+    pub fn train_rows(&self) -> u64 {
+        self.train.iter().map(|shard| shard.rows).sum()
+    }
+
+    pub fn held_out_rows(&self) -> u64 {
+        self.held_out.iter().map(|shard| shard.rows).sum()
+    }
+}

@@ -1,0 +1,22 @@
+//! The nouns of Perennial and the rules between them.
+//!
+//! Pure data: serde and thiserror only. Nothing here performs I/O, reads a clock, draws a random
+//! number or knows a tensor; time and seeds arrive as arguments.
+
+pub mod buffer;
+pub mod chunk;
+pub mod draw;
+pub mod evalset;
+pub mod gate;
+pub mod id;
+pub mod manifest;
+pub mod matrix;
+pub mod pipeline;
+pub mod planning;
+pub mod report;
+pub mod run;
+pub mod state;
+pub mod version;
+
+/// Milliseconds since the Unix epoch.
+pub type Timestamp = u64;

@@ -1,0 +1,78 @@
+//! What an attempt is given: everything by immutable name, nothing by "latest".
+
+use serde::{Deserialize, Serialize};
+
+use crate::chunk::{ObjectRef, Shard};
+use crate::evalset::EvalSet;
+use crate::id::{ChunkId, RunNumber, TaskName, Version};
+use crate::pipeline::Pipeline;
+
+/// The inputs of one run. The data order is a pure function of this, its seed and the step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub run: RunNumber,
+    /// How many updates the parent's lineage holds: 0 for a first run. Keys the run's random draws,
+    /// so that a refused run does not change what follows it.
+    pub update: u64,
+    pub pipeline: Pipeline,
+    /// Label names pinned for the run; their number is the head's width.
+    pub labels: Vec<String>,
+    pub parent: Option<Parent>,
+    pub chunks: Vec<ChunkData>,
+    /// The parent's rehearsal buffer. None for a first run.
+    pub snapshot: Option<SnapshotData>,
+    pub eval_sets: Vec<EvalSet>,
+}
+
+/// The version a run continues from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Parent {
+    pub version: Version,
+    pub files: Vec<ObjectRef>,
+}
+
+/// The training rows of one chunk.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChunkData {
+    pub id: ChunkId,
+    pub task: TaskName,
+    pub train: Vec<Shard>,
+}
+
+/// A rehearsal-buffer snapshot and the rows it refers to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotData {
+    pub object: ObjectRef,
+    pub chunks: Vec<ChunkData>,
+}
+
+/// What a trained attempt leaves: files in the store, and what it cost.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    pub files: Vec<ObjectRef>,
+    /// SHA-256 over the trained tensors in name order; equal at any world size on CPU.
+    pub weights_sha256: String,
+    pub finite: bool,
+    pub snapshot: SnapshotMeta,
+    pub cost: Cost,
+}
+
+/// A snapshot's place and size.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotMeta {
+    pub object: ObjectRef,
+    pub chunks: Vec<ChunkId>,
+    pub items: u64,
+    pub seen: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    pub steps: u64,
+    pub train_seconds: f64,
+    pub world_size: u64,
+    pub device: String,
+    /// Largest resident set of a rank.
+    pub peak_memory_bytes: u64,
+    pub final_loss: Option<f64>,
+}

@@ -1,0 +1,298 @@
+//! What may start, and with which inputs: pure functions from the state to events.
+
+use crate::chunk::{Chunk, ChunkState};
+use crate::evalset::{ARCHIVE, EvalSet, Part};
+use crate::id::{ChunkId, PipelineId, RunNumber, Version};
+use crate::manifest::{ChunkData, Manifest, Parent, SnapshotData};
+use crate::pipeline::{Pipeline, Trigger};
+use crate::run::{RunEvent, RunState};
+use crate::state::{Event, EventKind, PipelineState, State, Task};
+use crate::version::{Alias, Disposition};
+
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum Refusal {
+    #[error("pipeline `{0}` is not registered; `perennial pipeline apply -f FILE` registers it")]
+    UnknownPipeline(PipelineId),
+    #[error("run {0} is not known")]
+    UnknownRun(RunNumber),
+    #[error("version {0} is not known")]
+    UnknownVersion(Version),
+    #[error("chunk {0} is not known")]
+    UnknownChunk(ChunkId),
+    #[error("run {0} has not ended; a pipeline trains one run at a time")]
+    Busy(RunNumber),
+    #[error(
+        "nothing to train: no sealed chunk has training rows ({refused} refused; name them with `--chunks` or release them)"
+    )]
+    NothingToTrain { refused: usize },
+    #[error("chunk {chunk} is {state}, only sealed and refused chunks can be trained")]
+    NotTrainable { chunk: ChunkId, state: &'static str },
+    #[error("chunk {chunk} is {state}, only refused and quarantined chunks can be released")]
+    NotReleasable { chunk: ChunkId, state: &'static str },
+    #[error("chunk {0} is quarantined because its rows could not be sealed; mend the data and push it again")]
+    Unsealed(ChunkId),
+    #[error("no label is known yet")]
+    NoLabels,
+    #[error("run {run} is {state} and cannot be cancelled any more")]
+    TooLate { run: RunNumber, state: &'static str },
+    #[error("`labels` must begin with the {known} names already in use ({first}…); names are append-only")]
+    LabelsChanged { known: usize, first: String },
+    #[error("`{field}` cannot change once a version exists; apply it under a new pipeline name")]
+    Frozen { field: &'static str },
+    #[error("alias `{alias}` is at {found}, not at {expected}; another writer moved it")]
+    AliasMoved { alias: &'static str, expected: String, found: String },
+    #[error("there is no previous champion to roll back to; name a version with `--to`")]
+    NoPrevious,
+}
+
+pub fn pipeline<'a>(state: &'a State, id: &PipelineId) -> Result<&'a PipelineState, Refusal> {
+    state.pipelines.get(id).ok_or_else(|| Refusal::UnknownPipeline(id.clone()))
+}
+
+fn event(id: &PipelineId, kind: EventKind) -> Event {
+    Event { pipeline: id.clone(), kind }
+}
+
+/// Registers a pipeline, or replaces its spec where nothing published depends on the old one.
+pub fn apply_spec(state: &State, spec: &Pipeline) -> Result<Vec<Event>, Refusal> {
+    let id = spec.id();
+    if let Some(current) = state.pipelines.get(&id) {
+        let shared = current.labels.len().min(spec.labels.len());
+        if current.labels[..shared] != spec.labels[..shared] {
+            let first = current.labels[0].clone();
+            return Err(Refusal::LabelsChanged { known: current.labels.len(), first });
+        }
+        if !current.versions.is_empty() {
+            frozen("model", current.pipeline.model == spec.model)?;
+            frozen("adapter", current.pipeline.adapter == spec.adapter)?;
+            frozen("input", current.pipeline.input == spec.input)?;
+            frozen("seed", current.pipeline.seed == spec.seed)?;
+        }
+        if current.pipeline == *spec {
+            return Ok(Vec::new());
+        }
+    }
+    let pipeline_spec = Box::new(spec.clone());
+    Ok(vec![event(&id, EventKind::PipelineApplied { pipeline_spec })])
+}
+
+fn frozen(field: &'static str, same: bool) -> Result<(), Refusal> {
+    if same { Ok(()) } else { Err(Refusal::Frozen { field }) }
+}
+
+/// Queues a run over `chunks`, or over every sealed chunk with training rows if none are named.
+pub fn start_run(state: &State, id: &PipelineId, chunks: &[ChunkId]) -> Result<(RunNumber, Vec<Event>), Refusal> {
+    let current = pipeline(state, id)?;
+    if let Some(run) = current.active_run() {
+        return Err(Refusal::Busy(run.number));
+    }
+    if current.labels.is_empty() {
+        return Err(Refusal::NoLabels);
+    }
+    let chosen = if chunks.is_empty() { waiting(current)? } else { named(current, chunks)? };
+    let run = current.runs.keys().next_back().map_or(1, |last| last + 1);
+    let opened = eval_sets_to_open(current);
+    let manifest = Box::new(manifest(current, run, &chosen, &opened));
+    Ok((run, vec![event(id, EventKind::RunQueued { manifest, opened })]))
+}
+
+fn waiting(current: &PipelineState) -> Result<Vec<&Chunk>, Refusal> {
+    let trainable = |chunk: &&Chunk| chunk.state == ChunkState::Sealed && chunk.train_rows() > 0;
+    let chosen: Vec<&Chunk> = current.chunks_in_order().filter(trainable).collect();
+    if chosen.is_empty() {
+        let refused = |chunk: &&Chunk| matches!(chunk.state, ChunkState::Refused { .. });
+        let refused = current.chunks.values().filter(refused).count();
+        return Err(Refusal::NothingToTrain { refused });
+    }
+    Ok(chosen)
+}
+
+fn named<'a>(current: &'a PipelineState, ids: &[ChunkId]) -> Result<Vec<&'a Chunk>, Refusal> {
+    let one = |id: &ChunkId| {
+        let chunk = current.chunks.get(id).ok_or_else(|| Refusal::UnknownChunk(id.clone()))?;
+        let fit = matches!(chunk.state, ChunkState::Sealed | ChunkState::Refused { .. });
+        if fit && chunk.train_rows() > 0 {
+            return Ok(chunk);
+        }
+        let state = if fit { "held out entirely" } else { chunk.state.name() };
+        Err(Refusal::NotTrainable { chunk: id.clone(), state })
+    };
+    ids.iter().map(one).collect()
+}
+
+fn manifest(current: &PipelineState, run: RunNumber, chunks: &[&Chunk], opened: &[EvalSet]) -> Manifest {
+    let parent = current.tip.map(|tip| &current.versions[&tip]);
+    let snapshot = parent.map(|version| SnapshotData {
+        object: version.snapshot.object.clone(),
+        chunks: version.snapshot.chunks.iter().map(|id| data(&current.chunks[id])).collect(),
+    });
+    Manifest {
+        run,
+        update: parent.map_or(0, |version| version.update + 1),
+        pipeline: current.pipeline.clone(),
+        labels: current.labels.clone(),
+        parent: parent.map(|version| Parent { version: version.number, files: version.files.clone() }),
+        chunks: chunks.iter().map(|chunk| data(chunk)).collect(),
+        snapshot,
+        eval_sets: eval_sets_in_force(current, opened),
+    }
+}
+
+fn data(chunk: &Chunk) -> ChunkData {
+    ChunkData { id: chunk.id.clone(), task: chunk.task.clone(), train: chunk.train.clone() }
+}
+
+/// A new EvalSet for every task whose held-out rows are not all in its last one, up to the task's limit.
+pub fn eval_sets_to_open(current: &PipelineState) -> Vec<EvalSet> {
+    let limit = current.pipeline.evaluation.eval_items_per_task.get();
+    let mut sets: Vec<EvalSet> = Vec::new();
+    for chunk in current.chunks_in_order().filter(|chunk| usable(chunk)) {
+        let known = current.tasks.iter().find(|task| task.name == chunk.task);
+        let last = known.and_then(|task| task.sets.last());
+        if last.is_some_and(|set| set.parts.iter().any(|part| part.chunk == chunk.id)) {
+            continue;
+        }
+        let position = sets.iter().position(|set| set.task == chunk.task).unwrap_or_else(|| {
+            sets.push(EvalSet {
+                task: chunk.task.clone(),
+                number: last.map_or(1, |set| set.number + 1),
+                parts: last.map_or_else(Vec::new, |set| set.parts.clone()),
+            });
+            sets.len() - 1
+        });
+        let set = &mut sets[position];
+        let rows = chunk.held_out_rows().min(limit.saturating_sub(set.items()));
+        if rows > 0 {
+            let (chunk, shards) = (chunk.id.clone(), chunk.held_out.clone());
+            set.parts.push(Part { chunk, rows, shards });
+        }
+    }
+    let grown = |set: &EvalSet| {
+        current.tasks.iter().all(|task| task.sets.last().is_none_or(|last| last.digest() != set.digest()))
+    };
+    sets.retain(grown);
+    sets
+}
+
+fn usable(chunk: &Chunk) -> bool {
+    let kept = !matches!(chunk.state, ChunkState::Received | ChunkState::Quarantined { .. });
+    kept && chunk.held_out_rows() > 0
+}
+
+/// The newest set of each task; beyond `max_tasks` the oldest merge into one stratified `archive`.
+pub fn eval_sets_in_force(current: &PipelineState, opened: &[EvalSet]) -> Vec<EvalSet> {
+    let mut after = current.tasks.clone();
+    for set in opened {
+        match after.iter_mut().find(|task| task.name == set.task) {
+            Some(task) => task.sets.push(set.clone()),
+            None => after.push(Task { name: set.task.clone(), sets: vec![set.clone()] }),
+        }
+    }
+    let newest: Vec<EvalSet> = after.into_iter().filter_map(|mut task| task.sets.pop()).collect();
+    let evaluation = &current.pipeline.evaluation;
+    let most = evaluation.max_tasks.get() as usize;
+    if newest.len() <= most {
+        return newest;
+    }
+    let (oldest, recent) = newest.split_at(newest.len() + 1 - most);
+    let mut sets = vec![archive(oldest, evaluation.eval_items_per_task.get())];
+    sets.extend_from_slice(recent);
+    sets
+}
+
+/// An equal share of each set's items; its number is how many tasks it holds.
+fn archive(oldest: &[EvalSet], limit: u64) -> EvalSet {
+    let share = (limit / oldest.len() as u64).max(1);
+    let parts = oldest.iter().flat_map(|set| {
+        let mut left = share;
+        set.parts.iter().filter_map(move |part| {
+            let rows = part.rows.min(left);
+            left -= rows;
+            (rows > 0).then(|| Part { rows, ..part.clone() })
+        })
+    });
+    EvalSet { task: ARCHIVE.parse().expect("a valid name"), number: oldest.len() as u64, parts: parts.collect() }
+}
+
+/// Runs that triggers ask for.
+pub fn triggered(state: &State) -> Vec<PipelineId> {
+    let due = |current: &PipelineState| {
+        current.pipeline.trigger == Trigger::Chunk && current.active_run().is_none() && waiting(current).is_ok()
+    };
+    let ids = state.pipelines.iter().filter(|(_, current)| due(current));
+    ids.map(|(id, _)| id.clone()).collect()
+}
+
+/// Makes refused chunks trainable again.
+pub fn release(state: &State, id: &PipelineId, chunks: &[ChunkId]) -> Result<Vec<Event>, Refusal> {
+    let current = pipeline(state, id)?;
+    let one = |chunk: &ChunkId| {
+        let known = current.chunks.get(chunk).ok_or_else(|| Refusal::UnknownChunk(chunk.clone()))?;
+        match &known.state {
+            ChunkState::Quarantined { .. } if known.train.is_empty() && known.held_out.is_empty() => {
+                Err(Refusal::Unsealed(chunk.clone()))
+            }
+            ChunkState::Refused { .. } | ChunkState::Quarantined { .. } => {
+                Ok(event(id, EventKind::ChunkReleased { chunk: chunk.clone() }))
+            }
+            state => Err(Refusal::NotReleasable { chunk: chunk.clone(), state: state.name() }),
+        }
+    };
+    chunks.iter().map(one).collect()
+}
+
+pub fn cancel(state: &State, id: &PipelineId, run: RunNumber) -> Result<Vec<Event>, Refusal> {
+    let current = pipeline(state, id)?;
+    let known = current.runs.get(&run).ok_or(Refusal::UnknownRun(run))?;
+    match &known.state {
+        RunState::Queued | RunState::Training { .. } | RunState::Evaluating { .. } => {
+            let change = Box::new(RunEvent::Cancelled);
+            Ok(vec![event(id, EventKind::Run { run, change })])
+        }
+        state => Err(Refusal::TooLate { run, state: state.name() }),
+    }
+}
+
+/// Moves an alias if it is where the caller believes it to be. `expected: None` asks for nothing.
+pub fn set_alias(
+    state: &State,
+    id: &PipelineId,
+    alias: Alias,
+    to: Version,
+    expected: Option<Version>,
+    chunks: Disposition,
+) -> Result<Vec<Event>, Refusal> {
+    let current = pipeline(state, id)?;
+    if !current.versions.contains_key(&to) {
+        return Err(Refusal::UnknownVersion(to));
+    }
+    let found = current.aliases.get(&alias).copied();
+    if expected.is_some() && expected != found {
+        let show = |v: Option<Version>| v.map_or_else(|| "none".to_owned(), |v| v.to_string());
+        let (expected, found) = (show(expected), show(found));
+        return Err(Refusal::AliasMoved { alias: alias.name(), expected, found });
+    }
+    if alias != Alias::Champion {
+        let version = Some(to);
+        return Ok(vec![event(id, EventKind::AliasSet { alias, version })]);
+    }
+    // A run that continues from the old tip must not publish after the move.
+    let mut events = match current.active_run() {
+        Some(run) => cancel(state, id, run.number)?,
+        None => Vec::new(),
+    };
+    events.push(event(id, EventKind::ChampionMoved { to, chunks }));
+    Ok(events)
+}
+
+/// Rolls the champion back to `to`, or to the previous champion.
+pub fn rollback(
+    state: &State,
+    id: &PipelineId,
+    to: Option<Version>,
+    chunks: Disposition,
+) -> Result<(Version, Vec<Event>), Refusal> {
+    let previous = pipeline(state, id)?.aliases.get(&Alias::Previous).copied();
+    let to = to.or(previous).ok_or(Refusal::NoPrevious)?;
+    Ok((to, set_alias(state, id, Alias::Champion, to, None, chunks)?))
+}

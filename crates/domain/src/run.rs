@@ -1,0 +1,193 @@
+//! A run: one update of a pipeline, in one or more attempts.
+//!
+//! ```text
+//! Queued ── Started ──▶ Training ── Trained ──▶ Evaluating ── Judged ──▶ Publishing ── Published ──▶ Published
+//!   ▲                      │                        │  ▲             └──▶ Rejected
+//!   └──── AttemptEnded ────┘                        └──┘ AttemptEnded
+//!
+//! AttemptEnded too often in a row: Failed. Cancelled: from any state before Publishing.
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use crate::Timestamp;
+use crate::id::{ChunkId, RunNumber, Version};
+use crate::manifest::{Candidate, Manifest};
+use crate::report::EvalReport;
+
+/// Attempts may end this often in a row without a new checkpoint.
+pub const MAX_FRUITLESS_ATTEMPTS: u32 = 3;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    pub number: RunNumber,
+    pub manifest: Manifest,
+    pub queued_at: Timestamp,
+    pub ended_at: Option<Timestamp>,
+    /// Attempts started so far; the last one's number.
+    pub attempts: u32,
+    fruitless: u32,
+    /// Why the last attempt that ended did.
+    pub last_error: Option<String>,
+    pub state: RunState,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum RunState {
+    Queued,
+    Training {
+        attempt: u32,
+    },
+    Evaluating {
+        candidate: Candidate,
+    },
+    /// Passed; its files are being laid down under the version's name.
+    Publishing {
+        candidate: Candidate,
+        report: EvalReport,
+        version: Version,
+    },
+    Published {
+        version: Version,
+    },
+    Rejected {
+        report: EvalReport,
+    },
+    Failed {
+        reason: String,
+    },
+    Cancelled,
+}
+
+impl RunState {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Training { .. } => "training",
+            Self::Evaluating { .. } => "evaluating",
+            Self::Publishing { .. } => "publishing",
+            Self::Published { .. } => "published",
+            Self::Rejected { .. } => "rejected",
+            Self::Failed { .. } => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    pub fn is_terminal(&self) -> bool {
+        matches!(self, Self::Published { .. } | Self::Rejected { .. } | Self::Failed { .. } | Self::Cancelled)
+    }
+}
+
+/// What can happen to a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum RunEvent {
+    Started,
+    /// `progressed`: a checkpoint newer than the attempt's start exists. `lost`: the worker or the
+    /// control process went away, which says nothing about the run.
+    AttemptEnded {
+        attempt: u32,
+        reason: String,
+        progressed: bool,
+        lost: bool,
+    },
+    Trained {
+        attempt: u32,
+        candidate: Candidate,
+    },
+    /// `version` is the number it will be published under, or none if it is refused.
+    Judged {
+        report: EvalReport,
+        version: Option<Version>,
+    },
+    Published,
+    Cancelled,
+}
+
+#[derive(Debug, thiserror::Error, PartialEq)]
+#[error("run {run} is {state}: {event} does not apply")]
+pub struct IllegalTransition {
+    pub run: RunNumber,
+    pub state: &'static str,
+    pub event: &'static str,
+}
+
+impl Run {
+    pub fn queued(manifest: Manifest, at: Timestamp) -> Self {
+        Self {
+            number: manifest.run,
+            manifest,
+            queued_at: at,
+            ended_at: None,
+            attempts: 0,
+            fruitless: 0,
+            last_error: None,
+            state: RunState::Queued,
+        }
+    }
+
+    pub fn chunk_ids(&self) -> impl Iterator<Item = &ChunkId> {
+        self.manifest.chunks.iter().map(|chunk| &chunk.id)
+    }
+
+    /// The only way a run changes.
+    pub fn apply(&mut self, event: RunEvent, at: Timestamp) -> Result<(), IllegalTransition> {
+        use RunEvent as E;
+        use RunState as S;
+        let state = match (&self.state, event) {
+            (S::Queued, E::Started) => {
+                self.attempts += 1;
+                S::Training { attempt: self.attempts }
+            }
+            (S::Training { attempt }, E::AttemptEnded { attempt: ended, reason, progressed, lost })
+                if *attempt == ended =>
+            {
+                self.retry(reason, progressed, lost, S::Queued)
+            }
+            (S::Evaluating { candidate }, E::AttemptEnded { reason, lost, .. }) => {
+                let again = S::Evaluating { candidate: candidate.clone() };
+                self.retry(reason, false, lost, again)
+            }
+            (S::Training { attempt }, E::Trained { attempt: ended, candidate }) if *attempt == ended => {
+                self.fruitless = 0;
+                S::Evaluating { candidate }
+            }
+            (S::Evaluating { candidate }, E::Judged { report, version: Some(version) }) => {
+                S::Publishing { candidate: candidate.clone(), report, version }
+            }
+            (S::Evaluating { .. }, E::Judged { report, version: None }) => S::Rejected { report },
+            (S::Publishing { version, .. }, E::Published) => S::Published { version: *version },
+            (S::Queued | S::Training { .. } | S::Evaluating { .. }, E::Cancelled) => S::Cancelled,
+            (state, event) => {
+                return Err(IllegalTransition { run: self.number, state: state.name(), event: event.name() });
+            }
+        };
+        self.ended_at = state.is_terminal().then_some(at);
+        self.state = state;
+        Ok(())
+    }
+
+    fn retry(&mut self, reason: String, progressed: bool, lost: bool, again: RunState) -> RunState {
+        self.fruitless = match (progressed, lost) {
+            (true, _) => 0,
+            (false, true) => self.fruitless,
+            (false, false) => self.fruitless + 1,
+        };
+        self.last_error = Some(reason.clone());
+        if self.fruitless >= MAX_FRUITLESS_ATTEMPTS { RunState::Failed { reason } } else { again }
+    }
+}
+
+impl RunEvent {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::AttemptEnded { .. } => "attempt ended",
+            Self::Trained { .. } => "trained",
+            Self::Judged { .. } => "judged",
+            Self::Published => "published",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! Every table of the control plane in memory, and the fold that fills it: `state = fold(apply, events)`.
+//!
+//! Whether an event may happen is decided in [`crate::planning`] or by the services, before it is
+//! recorded. `apply` refuses only what would leave the tables inconsistent.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Timestamp;
+use crate::chunk::{Chunk, ChunkState};
+use crate::evalset::EvalSet;
+use crate::id::{ChunkId, PipelineId, RunNumber, TaskName, Version};
+use crate::manifest::Manifest;
+use crate::pipeline::{GateMode, Pipeline};
+use crate::run::{IllegalTransition, Run, RunEvent, RunState};
+use crate::version::{AdapterVersion, Alias, Disposition, absorbed, lineage};
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    pub pipelines: BTreeMap<PipelineId, PipelineState>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PipelineState {
+    pub pipeline: Pipeline,
+    /// Counts applied specs, from 1.
+    pub revision: u64,
+    /// Append only; the head's rows.
+    pub labels: Vec<String>,
+    pub chunks: BTreeMap<ChunkId, Chunk>,
+    /// Chunks in the order they were recorded.
+    pub arrivals: Vec<ChunkId>,
+    /// In the order they opened.
+    pub tasks: Vec<Task>,
+    pub runs: BTreeMap<RunNumber, Run>,
+    pub versions: BTreeMap<Version, AdapterVersion>,
+    pub aliases: BTreeMap<Alias, Version>,
+    /// The version the next run continues from.
+    pub tip: Option<Version>,
+}
+
+/// A named slice of the data, and every EvalSet it has had.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    pub name: TaskName,
+    pub sets: Vec<EvalSet>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    pub pipeline: PipelineId,
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum EventKind {
+    PipelineApplied {
+        pipeline_spec: Box<Pipeline>,
+    },
+    ChunkReceived {
+        chunk: Box<Chunk>,
+    },
+    /// `new_labels` are appended where they are not known yet.
+    ChunkSealed {
+        chunk: ChunkId,
+        new_labels: Vec<String>,
+    },
+    ChunkQuarantined {
+        chunk: ChunkId,
+        reason: String,
+    },
+    ChunkReleased {
+        chunk: ChunkId,
+    },
+    RunQueued {
+        manifest: Box<Manifest>,
+        /// EvalSets opened for this run.
+        opened: Vec<EvalSet>,
+    },
+    Run {
+        run: RunNumber,
+        change: Box<RunEvent>,
+    },
+    /// The run's last change: the version becomes visible.
+    VersionPublished {
+        version: Box<AdapterVersion>,
+    },
+    AliasSet {
+        alias: Alias,
+        version: Option<Version>,
+    },
+    /// A person's promotion or rollback: the version and its snapshot become the next run's parent.
+    ChampionMoved {
+        to: Version,
+        chunks: Disposition,
+    },
+}
+
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum Inapplicable {
+    #[error("pipeline `{0}` is not registered")]
+    UnknownPipeline(PipelineId),
+    #[error("chunk {0} is not known")]
+    UnknownChunk(ChunkId),
+    #[error("run {0} is not known")]
+    UnknownRun(RunNumber),
+    #[error("version {0} is not known")]
+    UnknownVersion(Version),
+    #[error("version {0} exists")]
+    VersionTaken(Version),
+    #[error(transparent)]
+    Run(#[from] IllegalTransition),
+}
+
+impl State {
+    /// The only way the state changes. On error nothing has changed.
+    pub fn apply(&mut self, event: &Event, at: Timestamp) -> Result<(), Inapplicable> {
+        if let EventKind::PipelineApplied { pipeline_spec } = &event.kind {
+            self.apply_spec(&event.pipeline, pipeline_spec);
+            return Ok(());
+        }
+        let unknown = || Inapplicable::UnknownPipeline(event.pipeline.clone());
+        let pipeline = self.pipelines.get_mut(&event.pipeline).ok_or_else(unknown)?;
+        pipeline.apply(&event.kind, at)
+    }
+
+    fn apply_spec(&mut self, id: &PipelineId, spec: &Pipeline) {
+        let entry = self.pipelines.entry(id.clone());
+        let pipeline = entry.or_insert_with(|| PipelineState::new(spec.clone()));
+        pipeline.revision += 1;
+        pipeline.pipeline = spec.clone();
+        pipeline.append_labels(&spec.labels);
+    }
+}
+
+impl PipelineState {
+    pub fn new(pipeline: Pipeline) -> Self {
+        Self {
+            labels: pipeline.labels.clone(),
+            pipeline,
+            revision: 0,
+            chunks: BTreeMap::new(),
+            arrivals: Vec::new(),
+            tasks: Vec::new(),
+            runs: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            aliases: BTreeMap::new(),
+            tip: None,
+        }
+    }
+
+    pub fn champion(&self) -> Option<Version> {
+        self.aliases.get(&Alias::Champion).copied()
+    }
+
+    /// The run that has not ended, if there is one. A pipeline has one at most.
+    pub fn active_run(&self) -> Option<&Run> {
+        self.runs.values().rev().find(|run| !run.state.is_terminal())
+    }
+
+    /// Chunks in order of arrival.
+    pub fn chunks_in_order(&self) -> impl Iterator<Item = &Chunk> {
+        self.arrivals.iter().filter_map(|id| self.chunks.get(id))
+    }
+
+    /// The number the next published version will have.
+    pub fn next_version(&self) -> Version {
+        Version(self.versions.keys().next_back().map_or(1, |last| last.0 + 1))
+    }
+
+    fn apply(&mut self, event: &EventKind, at: Timestamp) -> Result<(), Inapplicable> {
+        match event {
+            EventKind::PipelineApplied { .. } => {}
+            EventKind::ChunkReceived { chunk } => self.receive(chunk),
+            EventKind::ChunkSealed { chunk, new_labels } => {
+                self.chunk(chunk)?.state = ChunkState::Sealed;
+                self.append_labels(new_labels);
+            }
+            EventKind::ChunkQuarantined { chunk, reason } => {
+                let reason = reason.clone();
+                self.chunk(chunk)?.state = ChunkState::Quarantined { reason };
+            }
+            EventKind::ChunkReleased { chunk } => self.chunk(chunk)?.state = ChunkState::Sealed,
+            EventKind::RunQueued { manifest, opened } => self.queue(manifest, opened, at)?,
+            EventKind::Run { run, change } => self.change_run(*run, change, at)?,
+            EventKind::VersionPublished { version } => self.publish(version, at)?,
+            EventKind::AliasSet { alias, version } => self.set_alias(*alias, *version)?,
+            EventKind::ChampionMoved { to, chunks } => self.move_champion(*to, *chunks)?,
+        }
+        Ok(())
+    }
+
+    fn chunk(&mut self, id: &ChunkId) -> Result<&mut Chunk, Inapplicable> {
+        self.chunks.get_mut(id).ok_or_else(|| Inapplicable::UnknownChunk(id.clone()))
+    }
+
+    fn append_labels(&mut self, labels: &[String]) {
+        for label in labels {
+            if !self.labels.contains(label) {
+                self.labels.push(label.clone());
+            }
+        }
+    }
+
+    fn receive(&mut self, chunk: &Chunk) {
+        if self.chunks.insert(chunk.id.clone(), chunk.clone()).is_none() {
+            self.arrivals.push(chunk.id.clone());
+        }
+    }
+
+    fn queue(&mut self, manifest: &Manifest, opened: &[EvalSet], at: Timestamp) -> Result<(), Inapplicable> {
+        let ids: Vec<ChunkId> = manifest.chunks.iter().map(|chunk| chunk.id.clone()).collect();
+        self.set_chunks(&ids, &ChunkState::InRun { run: manifest.run })?;
+        for set in opened {
+            self.open(set);
+        }
+        self.runs.insert(manifest.run, Run::queued(manifest.clone(), at));
+        Ok(())
+    }
+
+    fn open(&mut self, set: &EvalSet) {
+        match self.tasks.iter_mut().find(|task| task.name == set.task) {
+            Some(task) => task.sets.push(set.clone()),
+            None => self.tasks.push(Task { name: set.task.clone(), sets: vec![set.clone()] }),
+        }
+    }
+
+    fn set_chunks(&mut self, ids: &[ChunkId], state: &ChunkState) -> Result<(), Inapplicable> {
+        if let Some(unknown) = ids.iter().find(|id| !self.chunks.contains_key(*id)) {
+            return Err(Inapplicable::UnknownChunk(unknown.clone()));
+        }
+        for id in ids {
+            self.chunk(id)?.state = state.clone();
+        }
+        Ok(())
+    }
+
+    fn change_run(&mut self, number: RunNumber, change: &RunEvent, at: Timestamp) -> Result<(), Inapplicable> {
+        let run = self.runs.get_mut(&number).ok_or(Inapplicable::UnknownRun(number))?;
+        run.apply(change.clone(), at)?;
+        let reason = match &run.state {
+            RunState::Rejected { report } => report.verdict.reasons().join("; "),
+            RunState::Failed { reason } => format!("run {number} failed: {reason}"),
+            RunState::Cancelled => format!("run {number} was cancelled"),
+            _ => return Ok(()),
+        };
+        let ids: Vec<ChunkId> = run.chunk_ids().cloned().collect();
+        self.set_chunks(&ids, &ChunkState::Refused { reason })
+    }
+
+    fn publish(&mut self, version: &AdapterVersion, at: Timestamp) -> Result<(), Inapplicable> {
+        if self.versions.contains_key(&version.number) {
+            return Err(Inapplicable::VersionTaken(version.number));
+        }
+        self.change_run(version.run, &RunEvent::Published, at)?;
+        let state = ChunkState::Absorbed { version: version.number };
+        self.set_chunks(&version.chunks, &state)?;
+        self.versions.insert(version.number, version.clone());
+        self.tip = Some(version.number);
+        let run = &self.runs[&version.run];
+        match run.manifest.pipeline.gate.mode {
+            GateMode::Enforce => self.crown(version.number),
+            GateMode::Report => {
+                self.aliases.insert(Alias::Challenger, version.number);
+            }
+        }
+        Ok(())
+    }
+
+    fn crown(&mut self, version: Version) {
+        if let Some(old) = self.aliases.insert(Alias::Champion, version)
+            && old != version
+        {
+            self.aliases.insert(Alias::Previous, old);
+        }
+    }
+
+    fn set_alias(&mut self, alias: Alias, version: Option<Version>) -> Result<(), Inapplicable> {
+        match version {
+            Some(version) if !self.versions.contains_key(&version) => {
+                return Err(Inapplicable::UnknownVersion(version));
+            }
+            Some(version) => self.aliases.insert(alias, version),
+            None => self.aliases.remove(&alias),
+        };
+        Ok(())
+    }
+
+    /// Chunks along the new lineage are absorbed; those only the old one had go where `disposition` says.
+    fn move_champion(&mut self, to: Version, disposition: Disposition) -> Result<(), Inapplicable> {
+        if !self.versions.contains_key(&to) {
+            return Err(Inapplicable::UnknownVersion(to));
+        }
+        let (old_line, new_line) = (lineage(&self.versions, self.tip), lineage(&self.versions, Some(to)));
+        let kept = absorbed(&self.versions, &new_line);
+        for id in absorbed(&self.versions, &old_line).difference(&kept) {
+            let state = match disposition {
+                Disposition::Requeue => ChunkState::Sealed,
+                Disposition::Hold => {
+                    ChunkState::Refused { reason: format!("held: absorbed by a version that {to} does not continue") }
+                }
+                Disposition::Drop => {
+                    ChunkState::Quarantined { reason: format!("dropped when the champion moved to {to}") }
+                }
+            };
+            self.chunk(id)?.state = state;
+        }
+        for version in &new_line {
+            let ids = self.versions[version].chunks.clone();
+            self.set_chunks(&ids, &ChunkState::Absorbed { version: *version })?;
+        }
+        self.crown(to);
+        self.tip = Some(to);
+        Ok(())
+    }
+}

@@ -1,0 +1,136 @@
+//! From files to a net ready to train or to be scored: base, adapter, head, preprocessing.
+
+use std::path::Path;
+
+use domain::pipeline::{Adapter, Model as Origin, Spec};
+use tch::{Device, Tensor};
+
+use crate::data::Preprocess;
+use crate::files::{self, Precise};
+use crate::model::head::Head;
+use crate::model::{Geometry, Model, Net, folder, layers, scratch};
+use crate::publish::{ADAPTER, HEAD, LABELS, PREFIX};
+use crate::{Error, peft};
+
+/// What a net is made of.
+#[derive(Clone, Copy)]
+pub struct Sources<'a> {
+    pub pipeline: &'a Spec,
+    /// The run's labels: the head's rows.
+    pub labels: &'a [String],
+    /// The folder of `pipeline.model`, if it is one.
+    pub base: Option<&'a Path>,
+    /// A published version's files. None: the base with its initial head.
+    pub version: Option<&'a Path>,
+    pub device: Device,
+}
+
+pub struct Assembled {
+    pub net: Net,
+    /// What trains, by name.
+    pub trained: Vec<(String, Tensor)>,
+    pub preprocess: Preprocess,
+}
+
+/// `images` is the data's own geometry, for a model from scratch that nobody gave one.
+pub fn assemble(sources: Sources, images: Geometry) -> Result<Assembled, Error> {
+    let Sources { pipeline, labels, version, device, .. } = sources;
+    if let Some(version) = version {
+        check_labels(&version.join(LABELS), labels)?;
+    }
+    let body = body(sources, images)?;
+    let geometry = body.geometry();
+    check_channels(pipeline, geometry)?;
+    let described = version.or(sources.base).map(|place| place.join(folder::PREPROCESSOR));
+    let given = match described {
+        Some(file) => Preprocess::load(&file, Some(geometry))?,
+        None => None,
+    };
+    let head = match version {
+        Some(version) => Head::load(&version.join(HEAD), pipeline.seed, labels.len(), body.width())?,
+        None => Head::new(pipeline.seed, labels.len(), body.width()),
+    };
+    let mut net = Net { body, head: head.to_device(device) };
+    let kind = pipeline.training.precision.kind();
+    let trained = peft::attach(&mut net, &pipeline.adapter, pipeline.seed, kind)?;
+    if let (Adapter::Lora(_), Some(version)) = (&pipeline.adapter, version) {
+        load_adapter(&version.join(ADAPTER), &trained)?;
+    }
+    let preprocess = Preprocess::choose(&pipeline.input, given, geometry);
+    Ok(Assembled { net, trained, preprocess })
+}
+
+fn body(sources: Sources, images: Geometry) -> Result<Box<dyn Model>, Error> {
+    let Sources { pipeline, base, version, device, .. } = sources;
+    if let (Adapter::Full, Some(version)) = (&pipeline.adapter, version) {
+        return folder::load(version, device);
+    }
+    match (&pipeline.model, base) {
+        (Origin::Folder(_), Some(base)) => folder::load(base, device),
+        (Origin::Folder(model), None) => {
+            Err(Error::ModelSpec { given: model.uri.clone(), reason: "its folder was not fetched".to_owned() })
+        }
+        (Origin::Scratch(spec), _) => {
+            let geometry = scratch_geometry(pipeline, version, images)?;
+            scratch::build(spec, geometry, &mut layers::drawn(pipeline.seed, device))
+        }
+    }
+}
+
+/// What the parent was made for, else what the pipeline says, else what the data is.
+fn scratch_geometry(pipeline: &Spec, version: Option<&Path>, images: Geometry) -> Result<Geometry, Error> {
+    if let Some(version) = version
+        && let Some(parent) = Preprocess::load(&version.join(folder::PREPROCESSOR), None)?
+    {
+        return Ok(parent.geometry);
+    }
+    let stated = |number: Option<std::num::NonZeroU32>, other| number.map_or(other, |n| i64::from(n.get()));
+    Ok(Geometry {
+        channels: stated(pipeline.input.channels, images.channels),
+        side: stated(pipeline.input.image_size, images.side),
+    })
+}
+
+fn check_channels(pipeline: &Spec, geometry: Geometry) -> Result<(), Error> {
+    if matches!(geometry.channels, 1 | 3) {
+        return Ok(());
+    }
+    let given = match &pipeline.model {
+        Origin::Folder(model) => model.uri.clone(),
+        Origin::Scratch(spec) => spec.clone(),
+    };
+    let reason = format!("it takes images of {} channels; 1 and 3 are supported", geometry.channels);
+    Err(Error::ModelSpec { given, reason })
+}
+
+/// A version's labels must be the first of the run's.
+fn check_labels(file: &Path, labels: &[String]) -> Result<(), Error> {
+    let known: Vec<String> = files::read_json(file)?;
+    for (position, given) in known.into_iter().enumerate() {
+        let expected = labels.get(position).cloned().unwrap_or_default();
+        if given != expected {
+            return Err(Error::Labels { file: file.to_owned(), position, given, expected });
+        }
+    }
+    Ok(())
+}
+
+fn load_adapter(file: &Path, trained: &[(String, Tensor)]) -> Result<(), Error> {
+    let _guard = tch::no_grad_guard();
+    let stored = files::read_tensors(file)?;
+    for (name, leaf) in trained.iter().filter(|(name, _)| name.contains(".lora_")) {
+        let value = files::checked(file, &stored, &format!("{PREFIX}{name}"), &leaf.size())?;
+        leaf.shallow_clone().copy_(&value);
+    }
+    Ok(())
+}
+
+/// The device called `cpu`, `cuda` or `cuda:N`.
+pub fn device(name: &str) -> Option<Device> {
+    match name.split_once(':') {
+        None if name == "cpu" => Some(Device::Cpu),
+        None if name == "cuda" => Some(Device::Cuda(0)),
+        Some(("cuda", number)) => number.parse().ok().map(Device::Cuda),
+        _ => None,
+    }
+}

@@ -1,0 +1,219 @@
+//! Rows as tensors: decoded once to bytes, made into numbers batch by batch.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use domain::chunk::{Payload, Row};
+use domain::pipeline::{Input, Normalize};
+use image::DynamicImage;
+use image::imageops::FilterType;
+use rayon::prelude::*;
+use serde_json::{Value, json};
+use tch::{Device, Kind, Tensor};
+
+use crate::Error;
+use crate::files;
+use crate::model::Geometry;
+
+/// Decoded rows.
+pub struct Dataset {
+    /// (rows, channels, side, side), bytes
+    pixels: Tensor,
+    /// (rows), positions in the run's labels
+    labels: Tensor,
+}
+
+impl Dataset {
+    /// `place` names where the rows come from, for errors.
+    pub fn decode(rows: &[Row], place: &str, labels: &[String], geometry: Geometry) -> Result<Self, Error> {
+        let refused = |row: &Row, reason| Error::Row { row: row.id.clone(), place: place.to_owned(), reason };
+        let positions: HashMap<&str, i64> = labels.iter().map(String::as_str).zip(0..).collect();
+        let label = |row: &Row| {
+            let known = positions.get(row.label.as_str()).copied();
+            known.ok_or_else(|| refused(row, format!("label `{}` is not among the run's labels", row.label)))
+        };
+        let labels: Vec<i64> = rows.iter().map(label).collect::<Result<_, _>>()?;
+        let Geometry { channels, side } = geometry;
+        let mut pixels = vec![0u8; rows.len() * (channels * side * side) as usize];
+        pixels.par_chunks_mut((channels * side * side) as usize).zip(rows).try_for_each(|(pixels, row)| {
+            decode(&row.payload, geometry, pixels).map_err(|reason| refused(row, reason))
+        })?;
+        Ok(Self {
+            pixels: Tensor::from_slice(&pixels).view([rows.len() as i64, channels, side, side]),
+            labels: Tensor::from_slice(&labels),
+        })
+    }
+
+    pub fn len(&self) -> usize {
+        self.labels.numel()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// This one's rows, then `other`'s.
+    pub fn then(self, other: &Self) -> Self {
+        Self {
+            pixels: Tensor::cat(&[&self.pixels, &other.pixels], 0),
+            labels: Tensor::cat(&[&self.labels, &other.labels], 0),
+        }
+    }
+
+    pub fn to_device(self, device: Device) -> Self {
+        Self { pixels: self.pixels.to_device(device), labels: self.labels.to_device(device) }
+    }
+
+    /// Bytes (n, channels, side, side) and labels (n) of the rows at `positions`.
+    pub fn take(&self, positions: &[i64]) -> (Tensor, Tensor) {
+        let positions = Tensor::from_slice(positions).to_device(self.labels.device());
+        (self.pixels.index_select(0, &positions), self.labels.index_select(0, &positions))
+    }
+
+    /// Bytes and labels of `length` consecutive rows.
+    pub fn slice(&self, start: i64, length: i64) -> (Tensor, Tensor) {
+        (self.pixels.narrow(0, start, length), self.labels.narrow(0, start, length))
+    }
+}
+
+/// An image file as planar bytes, brought to the model's channels and size.
+fn decode(payload: &Payload, geometry: Geometry, pixels: &mut [u8]) -> Result<(), String> {
+    let Payload::Image(bytes) = payload else {
+        return Err("it is text, and the model takes images".to_owned());
+    };
+    let image = image::load_from_memory(bytes).map_err(|e| format!("not a readable image: {e}"))?;
+    let side = geometry.side as u32;
+    let image = if image.width() == side && image.height() == side {
+        image
+    } else {
+        image.resize_exact(side, side, FilterType::Triangle)
+    };
+    match geometry.channels {
+        1 => pixels.copy_from_slice(image.to_luma8().as_raw()),
+        _ => planar(&image, pixels),
+    }
+    Ok(())
+}
+
+fn planar(image: &DynamicImage, pixels: &mut [u8]) {
+    let rgb = image.to_rgb8();
+    let plane = pixels.len() / 3;
+    for (position, pixel) in rgb.pixels().enumerate() {
+        for (channel, &value) in pixel.0.iter().enumerate() {
+            pixels[channel * plane + position] = value;
+        }
+    }
+}
+
+/// Channels and height of one row's image: the geometry of a model that nobody gave one.
+pub fn geometry_of(row: &Row) -> Result<Geometry, Error> {
+    let refused = |reason| Error::Row { row: row.id.clone(), place: "the first rows".to_owned(), reason };
+    let Payload::Image(bytes) = &row.payload else {
+        return Err(refused("it is text, and the model takes images".to_owned()));
+    };
+    let image = image::load_from_memory(bytes).map_err(|e| refused(format!("not a readable image: {e}")))?;
+    Ok(Geometry { channels: if image.color().has_color() { 3 } else { 1 }, side: i64::from(image.height()) })
+}
+
+/// How bytes become numbers: `(x / 255 − mean) / std`, channel by channel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Preprocess {
+    pub geometry: Geometry,
+    pub mean: Vec<f64>,
+    pub std: Vec<f64>,
+}
+
+impl Preprocess {
+    /// Divided by 255 and nothing else.
+    pub fn unit(geometry: Geometry) -> Self {
+        let channels = geometry.channels as usize;
+        Self { geometry, mean: vec![0.0; channels], std: vec![1.0; channels] }
+    }
+
+    /// Mean 0 and deviation 1 over `rows` of the dataset. A constant channel is only centred.
+    pub fn standard(geometry: Geometry, dataset: &Dataset, rows: usize) -> Self {
+        let (pixels, _) = dataset.slice(0, rows as i64);
+        let (mut mean, mut std) = (Vec::new(), Vec::new());
+        for channel in 0..geometry.channels {
+            let counts = pixels.select(1, channel).flatten(0, -1).to_kind(Kind::Int64).bincount(None::<&Tensor>, 256);
+            let counts: Vec<i64> = counts.try_into().expect("a row of counts");
+            let (m, s) = moments(&counts);
+            mean.push(m);
+            std.push(if s > 0.0 { s } else { 1.0 });
+        }
+        Self { geometry, mean, std }
+    }
+
+    /// What the pipeline asks for, given what the model's folder or parent version says.
+    pub fn choose(input: &Input, given: Option<Self>, geometry: Geometry) -> Self {
+        match (input.normalize, given) {
+            (Some(Normalize::Unit), _) | (_, None) => Self::unit(geometry),
+            (_, Some(given)) => given,
+        }
+    }
+
+    /// Bytes (n, channels, side, side) -> f32 of the same shape.
+    pub fn apply(&self, pixels: &Tensor) -> Tensor {
+        let pixels = pixels.to_kind(Kind::Float);
+        if self.mean.iter().all(|&m| m == 0.0) && self.std.iter().all(|&s| s == 1.0) {
+            return pixels * (1.0 / 255.0);
+        }
+        let device = pixels.device();
+        let column = |values: Vec<f64>| {
+            let values: Vec<f32> = values.into_iter().map(|value| value as f32).collect();
+            Tensor::from_slice(&values).view([1, -1, 1, 1]).to_device(device)
+        };
+        let scale = self.std.iter().map(|s| 1.0 / (255.0 * s)).collect();
+        let shift = self.mean.iter().zip(&self.std).map(|(m, s)| -m / s).collect();
+        pixels * column(scale) + column(shift)
+    }
+
+    /// None if there is no such file.
+    pub fn load(file: &Path, geometry: Option<Geometry>) -> Result<Option<Self>, Error> {
+        if !file.exists() {
+            return Ok(None);
+        }
+        let config: Value = files::read_json(file)?;
+        let numbers = |name: &str| -> Option<Vec<f64>> { serde_json::from_value(config[name].clone()).ok() };
+        let (Some(mean), Some(std)) = (numbers("image_mean"), numbers("image_std")) else {
+            return Ok(None);
+        };
+        let side = config["size"]["height"].as_i64().or(config["size"].as_i64());
+        let stated = side.map(|side| Geometry { channels: mean.len() as i64, side });
+        let Some(geometry) = geometry.or(stated) else {
+            return Ok(None);
+        };
+        if mean.len() as i64 != geometry.channels || std.len() != mean.len() || std.iter().any(|&s| s <= 0.0) {
+            let given = format!("{mean:?} / {std:?}");
+            let reason = format!("expected {} positive deviations and as many means", geometry.channels);
+            return Err(Error::Config { file: file.to_owned(), field: "image_mean / image_std", given, reason });
+        }
+        if config["do_normalize"] == json!(false) {
+            return Ok(Some(Self::unit(geometry)));
+        }
+        Ok(Some(Self { geometry, mean, std }))
+    }
+
+    /// As transformers' image processors read it.
+    pub fn save(&self, file: &Path) -> Result<(), Error> {
+        let side = self.geometry.side;
+        let config = json!({
+            "image_processor_type": "ViTImageProcessor",
+            "do_resize": true, "size": {"height": side, "width": side}, "resample": 2,
+            "do_rescale": true, "rescale_factor": 1.0 / 255.0,
+            "do_normalize": true, "image_mean": self.mean, "image_std": self.std,
+        });
+        files::write_json(file, &config)
+    }
+}
+
+/// Mean and standard deviation of `value / 255` from a histogram, exactly the same in any order of rows.
+fn moments(counts: &[i64]) -> (f64, f64) {
+    let total: i64 = counts.iter().sum();
+    let sum = |power: i32| -> f64 {
+        let terms = counts.iter().enumerate().map(|(value, &n)| (value as f64 / 255.0).powi(power) * n as f64);
+        terms.sum::<f64>() / total.max(1) as f64
+    };
+    let mean = sum(1);
+    (mean, (sum(2) - mean * mean).max(0.0).sqrt())
+}

@@ -1,0 +1,29 @@
+//! Scores a model on frozen items.
+
+use tch::{Kind, Reduction, Tensor};
+
+use crate::data::{Dataset, Preprocess};
+use crate::model::Net;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Scored {
+    pub items: u64,
+    pub correct: u64,
+    /// Mean cross-entropy, nats.
+    pub loss: f64,
+}
+
+/// `batch` bounds memory; it changes the loss by rounding only.
+pub fn evaluate(net: &Net, dataset: &Dataset, preprocess: &Preprocess, batch: usize) -> Scored {
+    let _guard = tch::no_grad_guard();
+    let items = dataset.len();
+    let (mut correct, mut loss) = (0, 0.0);
+    for start in (0..items).step_by(batch) {
+        let (pixels, labels) = dataset.slice(start as i64, batch.min(items - start) as i64);
+        let logits = net.forward(&preprocess.apply(&pixels));
+        correct += logits.argmax(-1, false).eq_tensor(&labels).sum(Kind::Int64).int64_value(&[]);
+        let sum = logits.cross_entropy_loss(&labels, None::<&Tensor>, Reduction::Sum, -100, 0.0);
+        loss += sum.double_value(&[]);
+    }
+    Scored { items: items as u64, correct: correct as u64, loss: loss / items.max(1) as f64 }
+}

@@ -1,0 +1,28 @@
+//! The numeric core: from a base model, a chunk and a rehearsal buffer to the next version's weights.
+//!
+//! Synchronous. Never awaits, opens a socket, names a bucket, reads a clock or draws an ambient
+//! random number; everything random is a counter-based draw keyed by the manifest. Shape errors
+//! inside tensor code are bugs and panic; what comes from files and data returns an [`Error`].
+
+#![forbid(unsafe_code)]
+
+pub mod assemble;
+pub mod batch;
+pub mod checkpoint;
+pub mod data;
+mod error;
+pub mod evaluate;
+mod files;
+mod flat;
+pub mod method;
+pub mod model;
+pub mod optim;
+pub mod peft;
+mod pool;
+pub mod publish;
+pub mod update;
+
+pub use error::Error;
+pub use files::{Precise, folder_digest};
+pub use flat::Flat;
+pub use pool::{Pool, Remembered};

@@ -1,0 +1,26 @@
+//! Experience replay (Chaudhry et al., 2019): `L = CE(f(x), y) + CE(f(x′), y′)`, with `(x′, y′)` drawn
+//! from memory; the first term alone while memory is empty.
+
+use tch::Tensor;
+
+use super::{Batch, Reads, UpdateMethod, cross_entropy};
+use crate::model::Net;
+
+pub struct ExperienceReplay;
+
+impl UpdateMethod for ExperienceReplay {
+    fn loss(&self, net: &Net, fresh: &Batch, memory: &Batch) -> Tensor {
+        if memory.is_empty() {
+            return cross_entropy(&net.forward(&fresh.inputs), fresh);
+        }
+        // One pass over both: no layer looks at more than one row.
+        let logits = net.forward(&Tensor::cat(&[&fresh.inputs, &memory.inputs], 0));
+        let rows = fresh.labels.numel() as i64;
+        let remembered = logits.narrow(0, rows, memory.labels.numel() as i64);
+        cross_entropy(&logits.narrow(0, 0, rows), fresh) + cross_entropy(&remembered, memory)
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::Replay
+    }
+}

@@ -1,0 +1,57 @@
+//! Update methods: one is its loss, and what it reads. The loop belongs to `update`.
+
+mod er;
+mod fine_tune;
+mod joint;
+
+use domain::pipeline::Method;
+use tch::{Reduction, Tensor};
+
+use crate::model::Net;
+
+/// Rows of one micro-batch.
+pub struct Batch {
+    /// Normalised pixels (rows, channels, side, side)
+    pub inputs: Tensor,
+    /// (rows)
+    pub labels: Tensor,
+    /// Rows of the whole step that this is a part of: what a mean divides by.
+    pub of: usize,
+}
+
+impl Batch {
+    pub fn is_empty(&self) -> bool {
+        self.labels.numel() == 0
+    }
+}
+
+/// What a method trains on besides its chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// Nothing.
+    Chunk,
+    /// A replay batch beside each batch of the chunk.
+    Replay,
+    /// Every remembered row, as if it were the chunk's.
+    Everything,
+}
+
+pub trait UpdateMethod {
+    /// The micro-batch's part of the scalar that a step descends. The parts of a step add up to it.
+    fn loss(&self, net: &Net, fresh: &Batch, memory: &Batch) -> Tensor;
+
+    fn reads(&self) -> Reads;
+}
+
+pub fn build(method: Method) -> Box<dyn UpdateMethod> {
+    match method {
+        Method::Ft => Box::new(fine_tune::FineTune),
+        Method::Er => Box::new(er::ExperienceReplay),
+        Method::Joint => Box::new(joint::Joint),
+    }
+}
+
+/// `CE(f(x), y)` summed over the micro-batch and divided by the rows of the step.
+fn cross_entropy(logits: &Tensor, batch: &Batch) -> Tensor {
+    logits.cross_entropy_loss(&batch.labels, None::<&Tensor>, Reduction::Sum, -100, 0.0) / batch.of as f64
+}

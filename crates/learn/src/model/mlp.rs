@@ -1,0 +1,76 @@
+//! A multilayer perceptron: flattened pixels through linear layers and ReLU.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tch::{Kind, Tensor};
+
+use crate::Error;
+use crate::model::layers::{Init, Linear, Source};
+use crate::model::{Geometry, Model};
+
+pub const MODEL_TYPE: &str = "perennial_mlp";
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    pub hidden_sizes: Vec<i64>,
+    pub num_channels: i64,
+    pub image_size: i64,
+}
+
+pub struct Mlp {
+    config: Config,
+    layers: Vec<Linear>,
+}
+
+impl Mlp {
+    pub fn new(config: Config, source: &mut Source) -> Result<Self, Error> {
+        let mut inputs = config.num_channels * config.image_size * config.image_size;
+        let mut layers = Vec::new();
+        for (position, &outputs) in config.hidden_sizes.iter().enumerate() {
+            let init = Init::fan_in(inputs);
+            layers.push(Linear::new(source, &name(position), [outputs, inputs], init, Some(init))?);
+            inputs = outputs;
+        }
+        Ok(Self { config, layers })
+    }
+}
+
+fn name(position: usize) -> String {
+    format!("fc{}", position + 1)
+}
+
+impl Model for Mlp {
+    fn embed(&self, pixels: &Tensor) -> Tensor {
+        pixels.flatten(1, -1)
+    }
+
+    fn encode(&self, embedded: Tensor) -> Tensor {
+        self.layers.iter().fold(embedded, |x, layer| layer.forward(&x).relu())
+    }
+
+    fn width(&self) -> i64 {
+        self.layers.last().map_or(0, |layer| layer.shape().0)
+    }
+
+    fn geometry(&self) -> Geometry {
+        Geometry { channels: self.config.num_channels, side: self.config.image_size }
+    }
+
+    fn tensors(&self) -> Vec<(String, Tensor)> {
+        self.layers.iter().enumerate().flat_map(|(i, layer)| layer.named(&name(i))).collect()
+    }
+
+    fn linears(&mut self) -> Vec<(String, &mut Linear)> {
+        self.layers.iter_mut().enumerate().map(|(i, layer)| (name(i), layer)).collect()
+    }
+
+    fn freeze(&mut self, kind: Kind) {
+        self.layers.iter_mut().for_each(|layer| layer.cast(kind));
+    }
+
+    fn config(&self) -> Value {
+        let mut config = json!(self.config);
+        config["model_type"] = json!(MODEL_TYPE);
+        config
+    }
+}

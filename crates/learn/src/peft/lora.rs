@@ -1,0 +1,94 @@
+//! Low-rank adaptation (Hu et al., 2021): `W + scale·B·A`, with W frozen and B = 0 at the start.
+
+use std::collections::BTreeSet;
+
+use domain::pipeline::Lora;
+use tch::{Kind, Tensor};
+
+use crate::Error;
+use crate::model::Model;
+use crate::model::layers::{Delta, Init};
+
+pub fn attach(model: &mut dyn Model, settings: &Lora, seed: u64, kind: Kind) -> Result<Vec<(String, Tensor)>, Error> {
+    model.freeze(kind);
+    let r = i64::from(settings.r.get());
+    let mut linears = model.linears();
+    check_targets(&linears.iter().map(|(path, _)| last(path)).collect(), &settings.target_modules)?;
+    let mut trained = Vec::new();
+    for (path, linear) in &mut linears {
+        if !settings.target_modules.iter().any(|target| target == last(path)) {
+            continue;
+        }
+        let (outputs, inputs) = linear.shape();
+        if r > outputs.min(inputs) {
+            return Err(Error::Rank { r, module: path.clone(), outputs, inputs });
+        }
+        let device = linear.weight.device();
+        let [a_name, b_name] = names(path);
+        let a = Init::fan_in(inputs).draw(seed, &a_name, &[r, inputs]).to_device(device);
+        let b = Tensor::zeros([outputs, r], (Kind::Float, device));
+        trained.extend([(a_name, a.shallow_clone()), (b_name, b.shallow_clone())]);
+        linear.delta = Some(Delta { a, b, scale: settings.scale() });
+    }
+    Ok(trained)
+}
+
+fn names(path: &str) -> [String; 2] {
+    ["A", "B"].map(|side| format!("{path}.lora_{side}.weight"))
+}
+
+fn last(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
+}
+
+fn check_targets(available: &BTreeSet<&str>, wanted: &[String]) -> Result<(), Error> {
+    let Some(given) = wanted.iter().find(|target| !available.contains(target.as_str())) else {
+        return Ok(());
+    };
+    let nearest = available
+        .iter()
+        .map(|name| (strsim::jaro_winkler(name, given), name))
+        .filter(|(similarity, _)| *similarity > 0.7)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    Err(Error::UnknownTarget {
+        given: given.clone(),
+        hint: nearest.map(|(_, name)| format!("; did you mean `{name}`?")).unwrap_or_default(),
+        available: available.iter().copied().collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// Module names of a ViT in transformers 4 and what transformers 5 calls them.
+const RENAMED: [(&str, &str); 7] = [
+    ("encoder.layer.", "layers."),
+    (".attention.attention.query", ".attention.q_proj"),
+    (".attention.attention.key", ".attention.k_proj"),
+    (".attention.attention.value", ".attention.v_proj"),
+    (".attention.output.dense", ".attention.o_proj"),
+    (".intermediate.dense", ".mlp.fc1"),
+    (".output.dense", ".mlp.fc2"),
+];
+
+/// The module paths under which Hugging Face code of any version may look for `path`.
+pub fn hub_paths(path: &str) -> Vec<String> {
+    let renamed = RENAMED.iter().fold(path.to_owned(), |path, (old, new)| path.replace(old, new));
+    let mut keys = vec![path.to_owned()];
+    if renamed != path {
+        keys.push(renamed);
+    }
+    keys
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vit_layer_has_a_name_for_each_transformers() {
+        let second = |path: &str| hub_paths(&format!("encoder.layer.3.{path}")).swap_remove(1);
+        assert_eq!(second("attention.attention.query"), "layers.3.attention.q_proj");
+        assert_eq!(second("attention.output.dense"), "layers.3.attention.o_proj");
+        assert_eq!(second("intermediate.dense"), "layers.3.mlp.fc1");
+        assert_eq!(second("output.dense"), "layers.3.mlp.fc2");
+        assert_eq!(hub_paths("fc1"), ["fc1"]);
+    }
+}

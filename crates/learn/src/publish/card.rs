@@ -1,0 +1,88 @@
+//! The model card: what a version is and how to load it.
+
+use domain::pipeline::{Adapter, Method, Model as Origin, Spec};
+use serde_json::Value;
+
+use super::base_name;
+use crate::model::{Net, mlp};
+
+pub fn card(pipeline: &Spec, labels: &[String], net: &Net) -> String {
+    let library = match pipeline.adapter {
+        Adapter::Lora(_) => "peft",
+        Adapter::Full => "transformers",
+    };
+    let labels = labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+    format!(
+        "---\nlibrary_name: {library}\npipeline_tag: image-classification\ntags: [perennial, continual-learning]\n---\n\n\
+         # {name}\n\n\
+         A version of the pipeline `{name}`, trained by {method} with {adapter}.\n\
+         Lineage, data, settings and scores: `perennial_manifest.json`.\n\n\
+         Base model: {base}\n\nLabels, in the order of the head's rows: {labels}\n\n\
+         ## Load it\n\n{code}",
+        name = pipeline.name,
+        method = method(pipeline.method),
+        adapter = adapter(&pipeline.adapter),
+        base = base(pipeline),
+        code = code(pipeline, &net.body.config()),
+    )
+}
+
+fn method(method: Method) -> &'static str {
+    match method {
+        Method::Ft => "fine-tuning",
+        Method::Er => "experience replay",
+        Method::Joint => "joint training",
+    }
+}
+
+fn adapter(adapter: &Adapter) -> String {
+    match adapter {
+        Adapter::Full => "all parameters".to_owned(),
+        Adapter::Lora(lora) => format!("LoRA of rank {} on {}", lora.r, lora.target_modules.join(", ")),
+    }
+}
+
+fn base(pipeline: &Spec) -> String {
+    match &pipeline.model {
+        Origin::Folder(model) => format!("`{}`, SHA-256 of the folder `{}`", model.uri, model.sha256),
+        Origin::Scratch(spec) => format!("`{spec}`, drawn from seed {}", pipeline.seed),
+    }
+}
+
+fn code(pipeline: &Spec, config: &Value) -> String {
+    if let (Origin::Scratch(_), Adapter::Lora(_)) = (&pipeline.model, &pipeline.adapter) {
+        return "The base was drawn from a seed and lies in no folder: only Perennial rebuilds it.\n".to_owned();
+    }
+    if config["model_type"] == mlp::MODEL_TYPE {
+        return MLP.to_owned();
+    }
+    let load = match &pipeline.adapter {
+        Adapter::Full => "model = AutoModel.from_pretrained(\".\", add_pooling_layer=False).eval()".to_owned(),
+        Adapter::Lora(_) => format!(
+            "from peft import PeftModel\n\
+             base = AutoModel.from_pretrained({:?}, add_pooling_layer=False)\n\
+             model = PeftModel.from_pretrained(base, \".\").eval()",
+            base_name(pipeline)
+        ),
+    };
+    format!(
+        "```python\n\
+         import json\nfrom safetensors.torch import load_file\n\
+         from transformers import AutoImageProcessor, AutoModel\n{load}\n\
+         head, labels = load_file(\"head.safetensors\"), json.load(open(\"labels.json\"))\n\
+         pixels = AutoImageProcessor.from_pretrained(\".\")(image, return_tensors=\"pt\")\n\
+         features = model(**pixels).last_hidden_state[:, 0]\n\
+         logits = features @ head[\"weight\"].T + head[\"bias\"]\n\
+         print(labels[int(logits.argmax())])\n```\n"
+    )
+}
+
+const MLP: &str = "```python\n\
+import json, torch\nfrom safetensors.torch import load_file\n\
+body, head = load_file(\"model.safetensors\"), load_file(\"head.safetensors\")\n\
+labels, config = json.load(open(\"labels.json\")), json.load(open(\"config.json\"))\n\
+x = pixels.flatten(1)  # (rows, channels, side, side), normalised as preprocessor_config.json says\n\
+for layer in range(1, len(config[\"hidden_sizes\"]) + 1):\n\
+    \x20   x = torch.relu(x @ body[f\"fc{layer}.weight\"].T + body[f\"fc{layer}.bias\"])\n\
+logits = x @ head[\"weight\"].T + head[\"bias\"]\n\
+print([labels[i] for i in logits.argmax(-1)])\n```\n";

@@ -1,0 +1,184 @@
+//! What a user reads when a model folder, an adapter or a row is wrong.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use domain::chunk::{Payload, Row};
+use perennial_learn::assemble::{Sources, assemble};
+use perennial_learn::data::{Dataset, Preprocess};
+use perennial_learn::model::{folder, layers, scratch};
+use serde_json::{Value, json};
+use support::{IMAGES, MLP, VIT, manifest, rows};
+use tch::{Device, Tensor};
+
+/// A whole folder of a small ViT.
+fn good(at: &Path) -> PathBuf {
+    let model = scratch::build(VIT, IMAGES, &mut layers::drawn(1, Device::Cpu)).unwrap();
+    let folder = at.join("model");
+    folder::save(&folder, model.as_ref(), &Preprocess::unit(IMAGES)).unwrap();
+    folder
+}
+
+fn refused(folder: &Path) -> String {
+    folder::load(folder, Device::Cpu).err().unwrap().to_string()
+}
+
+/// The folder's weights with one of them changed.
+fn rewrite(folder: &Path, name: &str, value: Option<Tensor>) {
+    let file = folder.join("model.safetensors");
+    let mut tensors = Tensor::read_safetensors(&file).unwrap();
+    tensors.retain(|(known, _)| known != name);
+    tensors.extend(value.map(|value| (name.to_owned(), value)));
+    Tensor::write_safetensors(&tensors, &file).unwrap();
+}
+
+#[test]
+fn a_folder_comes_back_as_it_was_saved_with_or_without_prefix() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = good(home.path());
+    let original = folder::load(&folder, Device::Cpu).unwrap();
+    let file = folder.join("model.safetensors");
+    let renamed: Vec<_> = Tensor::read_safetensors(&file)
+        .unwrap()
+        .into_iter()
+        .map(|(name, tensor)| (format!("vit.{name}"), tensor))
+        .chain([("classifier.weight".to_owned(), Tensor::from_slice(&[1f32]))])
+        .collect();
+    Tensor::write_safetensors(&renamed, &file).unwrap();
+    let again = folder::load(&folder, Device::Cpu).unwrap();
+    for ((name, a), (_, b)) in original.tensors().iter().zip(again.tensors()) {
+        assert!(a.equal(&b), "{name}");
+    }
+    assert_eq!(original.config(), again.config());
+}
+
+#[test]
+fn the_digest_of_a_folder_changes_with_any_file() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = good(home.path());
+    let before = perennial_learn::folder_digest(&folder).unwrap();
+    assert_eq!(before, perennial_learn::folder_digest(&folder).unwrap());
+    fs::write(folder.join("notes.txt"), "x").unwrap();
+    assert_ne!(before, perennial_learn::folder_digest(&folder).unwrap());
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    for name in ["config.json", "model.safetensors"] {
+        let home = tempfile::tempdir().unwrap();
+        let folder = good(home.path());
+        fs::remove_file(folder.join(name)).unwrap();
+        assert_eq!(refused(&folder), format!("`{}` has no `{name}`", folder.display()));
+    }
+}
+
+#[test]
+fn an_unknown_type_lists_the_known_ones() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = good(home.path());
+    fs::write(folder.join("config.json"), r#"{"model_type": "bert"}"#).unwrap();
+    assert!(refused(&folder).ends_with("has model_type `bert`; supported: vit, perennial_mlp"));
+}
+
+#[test]
+fn fields_that_cannot_be_are_named() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = good(home.path());
+    let mut config: Value = serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap();
+    config["num_attention_heads"] = json!(5);
+    fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    assert!(refused(&folder).ends_with("num_attention_heads is 5; it must divide the hidden size, 16"));
+}
+
+#[test]
+fn a_tensor_that_is_absent_misshapen_or_not_finite_is_named() {
+    let name = "encoder.layer.1.attention.attention.query.bias";
+    let nan = Tensor::from_slice(&[f32::NAN; 16]);
+    let cases = [
+        (None, format!("has no tensor `{name}`")),
+        (Some(Tensor::from_slice(&[0f32; 15])), format!("tensor `{name}` has shape [15], expected [16]")),
+        (Some(nan), format!("tensor `{name}` holds NaN or infinite values")),
+    ];
+    for (value, message) in cases {
+        let home = tempfile::tempdir().unwrap();
+        let folder = good(home.path());
+        rewrite(&folder, name, value);
+        let found = refused(&folder);
+        assert!(found.ends_with(&message) && found.contains("model.safetensors"), "{found}");
+    }
+}
+
+#[test]
+fn a_truncated_file_is_damaged() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = good(home.path());
+    let file = folder.join("model.safetensors");
+    let bytes = fs::read(&file).unwrap();
+    fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+    assert!(refused(&folder).starts_with(&format!("`{}` is damaged", file.display())));
+}
+
+fn adapter(r: u32, targets: &[&str]) -> String {
+    let lora = json!({"adapter": {"lora": {"r": r, "target_modules": targets}}, "model": VIT});
+    assemble(support::sources(&manifest(lora), None), IMAGES).err().unwrap().to_string()
+}
+
+#[test]
+fn an_adapter_that_does_not_fit_is_explained() {
+    assert_eq!(
+        adapter(17, &["query"]),
+        "adapter rank 17 is larger than layer `encoder.layer.0.attention.attention.query` (16 × 16) allows: at most 16"
+    );
+    assert_eq!(
+        adapter(2, &["quary"]),
+        "no linear layer is called `quary`; did you mean `query`?; the model has: dense, key, query, value"
+    );
+}
+
+#[test]
+fn a_model_line_that_says_nothing_is_explained() {
+    let build = |spec| scratch::build(spec, IMAGES, &mut layers::drawn(1, Device::Cpu)).err().unwrap().to_string();
+    assert!(build("resnet").contains("expected `mlp:<widths>` or `vit:<settings>`"));
+    assert_eq!(build("mlp:100,x"), "`model` is `mlp:100,x`: hidden width `x` is not a whole number from 1 to 65536");
+    assert!(build("vit:depth=3").contains("unknown setting `depth`; known: d, layers, heads, patch, mlp"));
+    assert!(build("vit:patch=3").contains("patch_size is 3: it must divide the image size, 8"));
+}
+
+#[test]
+fn a_folder_that_was_not_fetched_is_said() {
+    let model = json!({"model": {"uri": "file:///models/m", "sha256": "0"}});
+    let manifest = manifest(model);
+    let sources = Sources { base: None, ..support::sources(&manifest, None) };
+    let error = assemble(sources, IMAGES).err().unwrap().to_string();
+    assert_eq!(error, "`model` is `file:///models/m`: its folder was not fetched");
+}
+
+fn decoded(row: Row) -> String {
+    let labels = ["a", "b", "c"].map(str::to_owned);
+    Dataset::decode(&[row], "chunk 1", &labels, IMAGES).err().unwrap().to_string()
+}
+
+#[test]
+fn a_row_that_cannot_be_used_is_named() {
+    let good = rows(1, 0).remove(0);
+    let unknown = Row { label: "zebra".to_owned(), ..good.clone() };
+    assert_eq!(decoded(unknown), "row `r0` of chunk 1: label `zebra` is not among the run's labels");
+    let text = Row { payload: Payload::Text("hello".to_owned()), ..good.clone() };
+    assert_eq!(decoded(text), "row `r0` of chunk 1: it is text, and the model takes images");
+    let torn = Row { payload: Payload::Image(vec![1, 2, 3]), ..good };
+    assert!(decoded(torn).starts_with("row `r0` of chunk 1: not a readable image: "));
+}
+
+#[test]
+fn labels_may_only_be_appended() {
+    let home = tempfile::tempdir().unwrap();
+    let mut trial = support::Trial::new(manifest(json!({"model": MLP})));
+    let outcome = trial.run();
+    trial.publish(home.path(), &outcome);
+    let mut other = manifest(json!({"model": MLP}));
+    other.labels.swap(0, 1);
+    let error = assemble(support::sources(&other, Some(home.path())), IMAGES).err().unwrap().to_string();
+    assert!(error.ends_with("lists label 0 as `a`, the run has `b`: labels may only be appended"), "{error}");
+}

@@ -1,0 +1,75 @@
+//! Gradients against finite differences.
+
+mod support;
+
+use perennial_learn::Flat;
+use perennial_learn::assemble::assemble;
+use perennial_learn::method::{self, Batch};
+use perennial_learn::model::layers::Init;
+use serde_json::json;
+use support::{IMAGES, MLP, Trial, VIT, lora, manifest, sources};
+use tch::{Kind, Tensor};
+
+fn batch(trial: &Trial, start: i64, rows: i64) -> Batch {
+    let (pixels, labels) = trial.pool.data.slice(start, rows);
+    let inputs = trial.preprocess.apply(&pixels).to_kind(trial.weights.values.kind());
+    Batch { inputs, labels, of: rows as usize }
+}
+
+fn direction(trial: &Trial, seed: u64) -> Tensor {
+    Init::Normal(1.0).draw(seed, "direction", &trial.weights.values.size())
+}
+
+/// Along random directions: `(L(θ+εd) − L(θ−εd)) / 2ε` against `g·d`.
+fn check(mut trial: Trial, step: f64, tolerance: f64) {
+    let er = method::build(domain::pipeline::Method::Er);
+    let (fresh, memory) = (batch(&trial, 0, 6), batch(&trial, 6, 9));
+    {
+        // Away from B = 0, where half of the gradient is zero.
+        let _guard = tch::no_grad_guard();
+        trial.weights.values += direction(&trial, 1) * 0.1;
+    }
+    let loss = |trial: &Trial| er.loss(&trial.net, &fresh, &memory);
+    let values = trial.weights.values.numel() as i64;
+    let gradient = trial.weights.partial(&loss(&trial)).narrow(0, 0, values);
+    for seed in 2..8 {
+        let along = direction(&trial, seed);
+        let expected = (&gradient * &along).sum(Kind::Double).double_value(&[]);
+        let _guard = tch::no_grad_guard();
+        trial.weights.values += &along * step;
+        let above = loss(&trial).double_value(&[]);
+        trial.weights.values -= &along * (2.0 * step);
+        let below = loss(&trial).double_value(&[]);
+        trial.weights.values += &along * step;
+        let found = (above - below) / (2.0 * step);
+        assert!((found - expected).abs() < tolerance * (1.0 + expected.abs()), "{found} {expected}");
+    }
+}
+
+/// With every parameter in f64, where a step can be too small to cross a kink of ReLU.
+fn double(model: &str) -> Trial {
+    let mut trial = Trial::new(manifest(json!({"model": model})));
+    let assembled = assemble(sources(&trial.manifest, None), IMAGES).unwrap();
+    let widened = assembled.trained.into_iter().map(|(name, mut leaf)| {
+        leaf.set_data(&leaf.to_kind(Kind::Double));
+        (name, leaf)
+    });
+    trial.weights = Flat::over(widened.collect());
+    trial.net = assembled.net;
+    trial
+}
+
+#[test]
+fn every_parameter_of_a_perceptron() {
+    check(double(MLP), 1e-7, 1e-6);
+}
+
+#[test]
+fn every_parameter_of_a_transformer() {
+    check(double(VIT), 1e-5, 1e-6);
+}
+
+#[test]
+fn adapters_and_head_of_a_transformer() {
+    check(Trial::new(manifest(lora(VIT))), 2e-3, 5e-3);
+}

@@ -1,0 +1,92 @@
+//! What holds between methods.
+
+mod support;
+
+use domain::pipeline::Method;
+use perennial_learn::method::{self, Batch};
+use serde_json::json;
+use support::{Trial, manifest};
+
+#[test]
+fn replay_from_an_empty_buffer_is_fine_tuning_on_the_same_batches() {
+    let replay = json!({"method": "er", "training": {"batch_size": 16, "replay": {"fraction": 0.5}}});
+    let mut er = Trial::new(manifest(replay));
+    let mut ft = Trial::new(manifest(json!({"method": "ft", "training": {"batch_size": 8}})));
+    er.run();
+    ft.run();
+    assert_eq!(er.hash(), ft.hash());
+}
+
+#[test]
+fn joint_without_memory_is_fine_tuning() {
+    let mut joint = Trial::new(manifest(json!({"method": "joint"})));
+    let mut ft = Trial::new(manifest(json!({"method": "ft"})));
+    joint.run();
+    ft.run();
+    assert_eq!(joint.hash(), ft.hash());
+}
+
+#[test]
+fn joint_goes_through_memory_as_well() {
+    let steps = |method: &str| Trial::with_memory(manifest(json!({"method": method})), 30).run().steps;
+    // 45 new and 30 remembered rows in batches of 8.
+    assert_eq!((steps("joint"), steps("ft")), (10, 6));
+}
+
+#[test]
+fn a_step_is_the_sum_of_its_micro_batches() {
+    let trial = Trial::with_memory(manifest(json!({})), 12);
+    let er = method::build(Method::Er);
+    let batch = |start: i64, rows: i64, of: usize| {
+        let (pixels, labels) = trial.pool.data.slice(start, rows);
+        Batch { inputs: trial.preprocess.apply(&pixels), labels, of }
+    };
+    let whole = trial.weights.partial(&er.loss(&trial.net, &batch(0, 8, 8), &batch(20, 6, 6)));
+    let first = trial.weights.partial(&er.loss(&trial.net, &batch(0, 3, 8), &batch(20, 4, 6)));
+    let rest = trial.weights.partial(&er.loss(&trial.net, &batch(3, 5, 8), &batch(24, 2, 6)));
+    let difference = (whole - (first + rest)).abs().max().double_value(&[]);
+    assert!(difference < 1e-6, "{difference}");
+}
+
+#[test]
+fn replay_draws_from_memory() {
+    let mut with = Trial::with_memory(manifest(json!({})), 30);
+    let mut without = Trial::new(manifest(json!({})));
+    with.run();
+    without.run();
+    assert_ne!(with.hash(), without.hash());
+}
+
+#[test]
+fn each_row_is_offered_once_an_update_whatever_the_epochs() {
+    for update in ["step", "chunk"] {
+        let change = json!({"rehearsal": {"update": update, "memory_size": 100}, "training": {"epochs": 3}});
+        let outcome = Trial::new(manifest(change)).run();
+        assert_eq!(outcome.snapshot.seen, 45);
+        let mut held: Vec<_> = outcome.snapshot.slots.iter().map(|slot| (slot.chunk, slot.row)).collect();
+        held.sort_unstable();
+        held.dedup();
+        assert_eq!(held.len(), 45);
+    }
+}
+
+#[test]
+fn training_on_stripes_learns_them() {
+    let change = json!({"training": {"epochs": 20, "optimizer": "sgd", "learning_rate": 0.1, "schedule": "cosine"}});
+    let mut trial = Trial::new(manifest(change));
+    let outcome = trial.run();
+    assert!(outcome.finite && outcome.loss.unwrap() < 0.1, "{:?}", outcome.loss);
+    let unseen = support::dataset(&support::rows(100, 12345));
+    let scored = perennial_learn::evaluate::evaluate(&trial.net, &unseen, &trial.preprocess, 32);
+    assert!(scored.correct > 90, "{scored:?}");
+    let other = perennial_learn::evaluate::evaluate(&trial.net, &unseen, &trial.preprocess, 7);
+    assert_eq!((scored.items, scored.correct), (other.items, other.correct));
+    assert!((scored.loss - other.loss).abs() < 1e-5);
+}
+
+#[test]
+fn a_diverging_run_stops_and_says_so() {
+    let change = json!({"training": {"optimizer": "sgd", "learning_rate": 1e30, "epochs": 5}});
+    let outcome = Trial::new(manifest(change)).run();
+    assert!(!outcome.finite && outcome.steps < 30, "{}", outcome.steps);
+}

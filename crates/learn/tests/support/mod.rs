@@ -1,0 +1,243 @@
+//! Small pipelines, procedural images, and ranks that are threads.
+
+#![allow(dead_code)] // each test file uses its part
+
+use std::path::Path;
+use std::sync::{Arc, Barrier, Mutex};
+
+use collective::{Collective, Error};
+use domain::buffer::Snapshot;
+use domain::chunk::{Payload, Row};
+use domain::draw::Draw;
+use domain::id::ChunkId;
+use domain::manifest::Manifest;
+use image::{DynamicImage, GrayImage, ImageFormat};
+use perennial_learn::assemble::{Assembled, Sources, assemble};
+use perennial_learn::checkpoint::Saved;
+use perennial_learn::data::{Dataset, Preprocess};
+use perennial_learn::model::{Geometry, Net};
+use perennial_learn::update::{self, Inputs, Moment, Outcome};
+use perennial_learn::{Flat, Pool, Remembered, publish};
+use serde_json::{Value, json};
+use tch::{Device, Tensor};
+
+pub const SIDE: u32 = 8;
+pub const IMAGES: Geometry = Geometry { channels: 1, side: SIDE as i64 };
+pub const MLP: &str = "mlp:16,12";
+pub const VIT: &str = "vit:d=16,layers=2,heads=2,patch=4,mlp=24";
+
+/// A run over one chunk with labels `a`, `b`, `c`; batches of 8 in 4 micro-batches.
+pub fn manifest(change: Value) -> Manifest {
+    let mut spec = json!({
+        "name": "small", "model": MLP, "labels": ["a", "b", "c"], "method": "er", "seed": 11,
+        "rehearsal": {"memory_size": 20},
+        "training": {"batch_size": 8, "micro_batches": 4, "learning_rate": 0.01},
+    });
+    merge(&mut spec, change);
+    let pipeline = serde_json::from_value(spec).unwrap();
+    Manifest {
+        run: 1,
+        update: 0,
+        labels: ["a", "b", "c"].map(str::to_owned).to_vec(),
+        pipeline,
+        parent: None,
+        chunks: Vec::new(),
+        snapshot: None,
+        eval_sets: Vec::new(),
+    }
+}
+
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}
+
+pub fn lora(model: &str) -> Value {
+    let targets = if model == MLP { ["fc1", "fc2"] } else { ["query", "value"] };
+    json!({"model": model, "adapter": {"lora": {"r": 3, "alpha": 6.0, "target_modules": targets}}})
+}
+
+/// A dark square with a bright stripe, whose place is the label.
+pub fn rows(count: usize, seed: u64) -> Vec<Row> {
+    (0..count).map(|number| row(number, seed)).collect()
+}
+
+fn row(number: usize, seed: u64) -> Row {
+    let draw = Draw::new(seed).at(number as u64);
+    let class = draw.named("class").below(3) as u32;
+    let image = GrayImage::from_fn(SIDE, SIDE, |x, y| {
+        let noise = draw.at(u64::from(y * SIDE + x)).below(80) as u8;
+        image::Luma([if y / 3 == class { 170 + noise } else { noise }])
+    });
+    let mut bytes = Vec::new();
+    let written = DynamicImage::from(image).write_to(&mut std::io::Cursor::new(&mut bytes), ImageFormat::Png);
+    written.unwrap();
+    Row { id: format!("r{number}"), payload: Payload::Image(bytes), label: ["a", "b", "c"][class as usize].to_owned() }
+}
+
+pub fn dataset(rows: &[Row]) -> Dataset {
+    Dataset::decode(rows, "a test", &["a", "b", "c"].map(str::to_owned), IMAGES).unwrap()
+}
+
+pub fn chunk(name: &str) -> ChunkId {
+    ChunkId(name.to_owned())
+}
+
+/// Everything one rank holds.
+pub struct Trial {
+    pub manifest: Manifest,
+    pub net: Net,
+    pub weights: Flat,
+    pub preprocess: Preprocess,
+    pub pool: Pool,
+    pub snapshot: Snapshot,
+}
+
+impl Trial {
+    /// A first run over 45 rows.
+    pub fn new(manifest: Manifest) -> Self {
+        Self::over(manifest, 45, None)
+    }
+
+    /// With a memory of `remembered` rows of another chunk.
+    pub fn with_memory(manifest: Manifest, remembered: u32) -> Self {
+        Self::over(manifest, 45, Some(remembered))
+    }
+
+    fn over(manifest: Manifest, fresh: usize, remembered: Option<u32>) -> Self {
+        let sources = sources(&manifest, None);
+        let Assembled { net, trained, preprocess } = assemble(sources, IMAGES).unwrap();
+        let policy = manifest.pipeline.policy();
+        let capacity = u64::from(manifest.pipeline.rehearsal.memory_size.get());
+        let mut snapshot = Snapshot::empty(policy, capacity, manifest.pipeline.seed);
+        let old = remembered.unwrap_or(0);
+        (0..old).for_each(|row| buffer::offer(&mut snapshot, &chunk("old"), row));
+        let known = Remembered { chunk: chunk("old"), rows: (0..old).collect() };
+        let memory = remembered.map(|count| dataset(&rows(count as usize, 99)));
+        let chunks = vec![(chunk("x"), fresh / 3), (chunk("y"), fresh - fresh / 3)];
+        let pool = Pool::new(chunks, dataset(&rows(fresh, 5)), vec![known], memory, Device::Cpu);
+        Self { weights: Flat::over(trained), manifest, net, preprocess, pool, snapshot }
+    }
+
+    pub fn run(&mut self) -> Outcome {
+        self.run_on(&collective::Solo, None, &mut |_| Ok(()))
+    }
+
+    pub fn run_on(
+        &mut self,
+        collective: &dyn Collective,
+        resume: Option<Saved>,
+        after_step: &mut dyn FnMut(&Moment) -> Result<(), perennial_learn::Error>,
+    ) -> Outcome {
+        let inputs = Inputs {
+            manifest: &self.manifest,
+            pool: &self.pool,
+            preprocess: &self.preprocess,
+            snapshot: self.snapshot.clone(),
+            resume,
+        };
+        update::run(&self.net, &mut self.weights, inputs, collective, after_step).unwrap()
+    }
+
+    pub fn hash(&self) -> String {
+        publish::weights_sha256(self.weights.named())
+    }
+
+    pub fn inputs(&self) -> Tensor {
+        self.preprocess.apply(&self.pool.data.slice(0, 12).0)
+    }
+
+    pub fn logits(&self) -> Tensor {
+        let _guard = tch::no_grad_guard();
+        self.net.forward(&self.inputs())
+    }
+}
+
+pub fn sources<'a>(manifest: &'a Manifest, version: Option<&'a Path>) -> Sources<'a> {
+    Sources { pipeline: &manifest.pipeline, labels: &manifest.labels, base: None, version, device: Device::Cpu }
+}
+
+/// One rank of a group within the process.
+pub struct Loopback {
+    rank: usize,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    turn: Barrier,
+    places: Mutex<Vec<Option<Tensor>>>,
+}
+
+/// Runs `work` on `world` ranks, each on its own thread, and returns what they return in rank order.
+pub fn ranks<T: Send>(world: usize, work: impl Fn(&dyn Collective) -> T + Sync) -> Vec<T> {
+    let places = (0..world).map(|_| None).collect();
+    let shared = Arc::new(Shared { turn: Barrier::new(world), places: Mutex::new(places) });
+    std::thread::scope(|scope| {
+        let start = |rank| {
+            let (shared, work) = (shared.clone(), &work);
+            scope.spawn(move || {
+                tch::set_num_threads(1);
+                work(&Loopback { rank, shared })
+            })
+        };
+        let threads: Vec<_> = (0..world).map(start).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+impl Collective for Loopback {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn world(&self) -> usize {
+        self.shared.places.lock().unwrap().len()
+    }
+
+    fn all_reduce(&self, tensor: &mut Tensor) -> Result<(), Error> {
+        let sum = self.all_gather(tensor)?.into_iter().reduce(|sum, next| sum + next).unwrap();
+        tensor.copy_(&sum);
+        Ok(())
+    }
+
+    fn broadcast(&self, tensor: &mut Tensor, root: usize) -> Result<(), Error> {
+        let all = self.all_gather(tensor)?;
+        tensor.copy_(&all[root]);
+        Ok(())
+    }
+
+    fn all_gather(&self, tensor: &Tensor) -> Result<Vec<Tensor>, Error> {
+        self.shared.places.lock().unwrap()[self.rank] = Some(tensor.detach().copy());
+        self.shared.turn.wait();
+        let all = self.shared.places.lock().unwrap().iter().map(|place| place.as_ref().unwrap().copy()).collect();
+        self.shared.turn.wait();
+        Ok(all)
+    }
+
+    fn barrier(&self) -> Result<(), Error> {
+        self.shared.turn.wait();
+        Ok(())
+    }
+
+    fn abort(&mut self) {}
+}
+
+impl Trial {
+    pub fn publish(&self, folder: &Path, outcome: &Outcome) -> Vec<String> {
+        let publication = publish::Publication {
+            pipeline: &self.manifest.pipeline,
+            labels: &self.manifest.labels,
+            net: &self.net,
+            trained: self.weights.named(),
+            preprocess: &self.preprocess,
+            snapshot: &outcome.snapshot,
+        };
+        publish::publish(folder, &publication).unwrap()
+    }
+}

@@ -1,0 +1,16 @@
+//! Rows of data: the one canonical shard, and what users push.
+
+mod bad_data;
+mod columns;
+mod intake;
+mod jsonl;
+mod shard;
+mod table;
+
+pub use bad_data::BadData;
+pub use intake::{Columns, Format, detect, read};
+pub use jsonl::read_jsonl;
+pub use shard::{read_shard, read_shard_bytes, write_shard};
+pub use table::read_parquet;
+
+pub(crate) use columns::{Cells, open_table};

@@ -1,0 +1,55 @@
+//! Why pushed data is refused, in words its producer can act on.
+
+/// Rows count from 0, lines from 1.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BadData {
+    #[error("there are no rows; a chunk needs at least one")]
+    Empty,
+    #[error("`{name}` is neither Parquet nor JSONL; push a file that ends in .parquet or .jsonl")]
+    Format { name: String },
+    #[error("not a whole Parquet file ({reason}); write it again and push all of it")]
+    Parquet { reason: String },
+    #[error("column `{column}` is missing: the file has {present}; rename a column or say which one holds the {role}")]
+    Missing {
+        column: String,
+        /// `input` or `label`.
+        role: &'static str,
+        /// The columns there are, quoted and comma-separated.
+        present: String,
+    },
+    #[error("the file has both `image` and `text`; say which one is the input")]
+    Ambiguous,
+    #[error("column `{column}` has type {found}, expected {expected}; convert it before pushing")]
+    Type { column: String, expected: &'static str, found: String },
+    #[error("row {row}, column `{column}`: found {found}, expected {expected}; {remedy}")]
+    Value { row: u64, column: String, expected: String, found: String, remedy: &'static str },
+    #[error("line {line} is not UTF-8; save the file as UTF-8")]
+    Utf8 { line: u64 },
+    #[error("line {line} is not a JSON object ({reason}); write one object per line")]
+    Json { line: u64, reason: String },
+    #[error("line {line}, field `{column}`: found {found}, expected {expected}; {remedy}")]
+    Field { line: u64, column: String, expected: String, found: String, remedy: &'static str },
+}
+
+/// Where a value stands: a row of a table, or a line of a text file.
+#[derive(Clone, Copy)]
+pub(super) enum Place {
+    Row(u64),
+    Line(u64),
+}
+
+impl Place {
+    pub(super) fn bad(
+        self,
+        column: &str,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+        remedy: &'static str,
+    ) -> BadData {
+        let (column, found, expected) = (column.to_owned(), found.into(), expected.into());
+        match self {
+            Self::Row(row) => BadData::Value { row, column, expected, found, remedy },
+            Self::Line(line) => BadData::Field { line, column, expected, found, remedy },
+        }
+    }
+}

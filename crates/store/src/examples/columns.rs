@@ -1,0 +1,140 @@
+//! Columns of a Parquet file, whatever width its writer chose for them.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, LargeBinaryArray, LargeStringArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type, SchemaRef};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::reader::ChunkReader;
+use serde_json::Value;
+
+use super::bad_data::BadData;
+
+/// Rows decoded at once. Small, because a column of a batch must stay under 2 GiB.
+const BATCH: usize = 128;
+
+/// A Parquet file that is open, its rows not yet read.
+pub(crate) struct Table<R: ChunkReader + 'static> {
+    builder: ParquetRecordBatchReaderBuilder<R>,
+}
+
+/// One column of a batch.
+pub(crate) enum Cells {
+    Binary(LargeBinaryArray),
+    /// A Hugging Face image: `bytes`, which may be null beside a `path`.
+    Image(LargeBinaryArray),
+    Text(LargeStringArray),
+    Integer(Int64Array),
+}
+
+pub(crate) fn open_table<R: ChunkReader + 'static>(file: R) -> Result<Table<R>, BadData> {
+    let builder = guarded(|| ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| e.to_string()))?;
+    Ok(Table { builder })
+}
+
+impl<R: ChunkReader + 'static> Table<R> {
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        self.builder.schema()
+    }
+
+    /// Column names, quoted and comma-separated.
+    pub(crate) fn present(&self) -> String {
+        let names: Vec<String> = self.schema().fields().iter().map(|f| format!("`{}`", f.name())).collect();
+        names.join(", ")
+    }
+
+    /// Class names per column, as `datasets` leaves them in the file's metadata.
+    pub(crate) fn class_names(&self) -> BTreeMap<String, Vec<String>> {
+        let pairs = self.builder.metadata().file_metadata().key_value_metadata();
+        let json = pairs.into_iter().flatten().find(|pair| pair.key == "huggingface");
+        let parsed = json.and_then(|pair| serde_json::from_str(pair.value.as_deref()?).ok());
+        let info: Value = parsed.unwrap_or_default();
+        let features = info["info"]["features"].as_object().into_iter().flatten();
+        let names = |feature: &Value| serde_json::from_value(feature["names"].clone()).ok();
+        features.filter_map(|(column, feature)| Some((column.clone(), names(feature)?))).collect()
+    }
+
+    /// Calls `each` with the named columns of every batch, in order.
+    pub(crate) fn read(
+        self,
+        columns: &[&str],
+        mut each: impl FnMut(&[Cells]) -> Result<(), BadData>,
+    ) -> Result<(), BadData> {
+        let roots = columns.iter().filter_map(|name| self.schema().index_of(name).ok());
+        let mask = ProjectionMask::roots(self.builder.parquet_schema(), roots);
+        let builder = self.builder.with_projection(mask).with_batch_size(BATCH);
+        let mut reader = guarded(|| builder.build().map_err(|e| e.to_string()))?;
+        while let Some(batch) = guarded(|| reader.next().transpose().map_err(|e| e.to_string()))? {
+            let cells: Result<Vec<Cells>, BadData> = columns.iter().map(|name| cells(&batch, name)).collect();
+            each(&cells?)?;
+        }
+        Ok(())
+    }
+}
+
+/// The decoder panics on some malformed files; a user's bytes must not take the daemon down.
+fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, BadData> {
+    let outcome = catch_unwind(AssertUnwindSafe(read));
+    let outcome = outcome.unwrap_or_else(|_| Err("its pages do not decode".to_owned()));
+    outcome.map_err(|reason| BadData::Parquet { reason })
+}
+
+fn cells(batch: &RecordBatch, name: &str) -> Result<Cells, BadData> {
+    let column = batch
+        .column_by_name(name)
+        .ok_or_else(|| BadData::Parquet { reason: format!("column `{name}` vanished while reading") })?;
+    let wrong = || BadData::Type {
+        column: name.to_owned(),
+        expected: "a string, binary, integer or struct { bytes, path } column",
+        found: column.data_type().to_string(),
+    };
+    let to = |array: &ArrayRef, kind: &DataType| cast(array, kind).map_err(|_| wrong());
+    let kind = match column.data_type() {
+        DataType::Dictionary(_, values) => values,
+        other => other,
+    };
+    Ok(match kind {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
+            Cells::Text(to(column, &DataType::LargeUtf8)?.as_string::<i64>().clone())
+        }
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            Cells::Binary(to(column, &DataType::LargeBinary)?.as_binary::<i64>().clone())
+        }
+        kind if kind.is_integer() => Cells::Integer(to(column, &DataType::Int64)?.as_primitive::<Int64Type>().clone()),
+        DataType::Struct(_) => {
+            let bytes = column.as_struct_opt().and_then(|s| s.column_by_name("bytes")).ok_or_else(wrong)?;
+            Cells::Image(to(bytes, &DataType::LargeBinary)?.as_binary::<i64>().clone())
+        }
+        _ => return Err(wrong()),
+    })
+}
+
+impl Cells {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Binary(array) | Self::Image(array) => array.len(),
+            Self::Text(array) => array.len(),
+            Self::Integer(array) => array.len(),
+        }
+    }
+
+    pub(crate) fn is_null(&self, row: usize) -> bool {
+        match self {
+            Self::Binary(array) | Self::Image(array) => array.is_null(row),
+            Self::Text(array) => array.is_null(row),
+            Self::Integer(array) => array.is_null(row),
+        }
+    }
+
+    pub(crate) fn type_name(&self) -> &'static str {
+        match self {
+            Self::Binary(_) => "binary",
+            Self::Image(_) => "struct { bytes, path }",
+            Self::Text(_) => "string",
+            Self::Integer(_) => "integer",
+        }
+    }
+}

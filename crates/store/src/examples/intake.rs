@@ -1,0 +1,120 @@
+//! What users push: which format it is, which columns matter, what a good value is.
+
+use std::io::Cursor;
+
+use bytes::Bytes;
+use domain::chunk::{Payload, Row};
+use image::{ImageFormat, ImageReader, Limits};
+
+use super::bad_data::{BadData, Place};
+use super::{read_jsonl, read_parquet};
+
+/// Pixels on a side at most.
+const MAX_SIDE: u32 = 16_384;
+/// Memory one image may take to decode.
+const MAX_DECODED: u64 = 512 << 20;
+
+/// Which columns hold what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Columns {
+    /// None: `image` or `text`, whichever there is.
+    pub input: Option<String>,
+    pub label: String,
+    /// Read if present.
+    pub row_id: String,
+    /// Names for integer labels, where the file brings none.
+    pub labels: Vec<String>,
+    /// Rows that bring no id are called `<unnamed>:<position>`.
+    pub unnamed: String,
+}
+
+impl Default for Columns {
+    fn default() -> Self {
+        Self {
+            input: None,
+            label: "label".to_owned(),
+            row_id: "row_id".to_owned(),
+            labels: Vec::new(),
+            unnamed: "row".to_owned(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Parquet,
+    Jsonl,
+}
+
+/// By content where it says so, else by name.
+pub fn detect(name: &str, bytes: &[u8]) -> Result<Format, BadData> {
+    let lower = name.to_ascii_lowercase();
+    let ends = |ends: &[&str]| ends.iter().any(|end| lower.ends_with(end));
+    if bytes.starts_with(b"PAR1") || ends(&[".parquet"]) {
+        return Ok(Format::Parquet);
+    }
+    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+    if ends(&[".jsonl", ".ndjson", ".json"]) || first == Some(&b'{') {
+        return Ok(Format::Jsonl);
+    }
+    if bytes.is_empty() {
+        return Err(BadData::Empty);
+    }
+    Err(BadData::Format { name: name.to_owned() })
+}
+
+/// The rows of a pushed file, each of them checked.
+pub fn read(name: &str, bytes: Bytes, columns: &Columns) -> Result<Vec<Row>, BadData> {
+    match detect(name, &bytes)? {
+        Format::Parquet => read_parquet(bytes, columns),
+        Format::Jsonl => read_jsonl(&bytes, columns),
+    }
+}
+
+/// An image that decodes. Whole, not only its header: the next to decode it is a training step.
+pub(super) fn image(bytes: &[u8], column: &str, place: Place) -> Result<Payload, BadData> {
+    let bad = |found: String| {
+        let remedy = "encode the image again, or leave the row out";
+        place.bad(column, found, "a PNG or JPEG file", remedy)
+    };
+    let mut reader = ImageReader::new(Cursor::new(bytes));
+    reader.set_format(match image::guess_format(bytes) {
+        Ok(format @ (ImageFormat::Png | ImageFormat::Jpeg)) => format,
+        Ok(other) => return Err(bad(format!("a {other:?} file"))),
+        Err(_) => return Err(bad(format!("{} bytes of no known image format", bytes.len()))),
+    });
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_DECODED);
+    reader.limits(limits);
+    reader.decode().map_err(|e| bad(format!("an image that does not decode ({e})")))?;
+    Ok(Payload::Image(bytes.to_vec()))
+}
+
+pub(super) fn text(text: &str, column: &str, place: Place) -> Result<Payload, BadData> {
+    if text.is_empty() {
+        let remedy = "leave the row out";
+        return Err(place.bad(column, "an empty string", "text", remedy));
+    }
+    Ok(Payload::Text(text.to_owned()))
+}
+
+/// The name of label `index`: from `names`, or the number itself where there are none.
+pub(super) fn label_name(index: i64, names: &[String], column: &str, place: Place) -> Result<String, BadData> {
+    if names.is_empty() {
+        return Ok(index.to_string());
+    }
+    let name = usize::try_from(index).ok().and_then(|i| names.get(i));
+    name.cloned().ok_or_else(|| {
+        let expected = format!("a label index below {}", names.len());
+        place.bad(column, index.to_string(), expected, "label the row, or leave it out")
+    })
+}
+
+pub(super) fn label_text(label: &str, column: &str, place: Place) -> Result<String, BadData> {
+    if label.is_empty() {
+        return Err(place.bad(column, "an empty string", "a label name", "label the row, or leave it out"));
+    }
+    Ok(label.to_owned())
+}

@@ -1,0 +1,90 @@
+//! Brings what a manifest names to local files, once per node.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use domain::chunk::{ObjectRef, Shard};
+use domain::pipeline::ModelFolder;
+use object_store::{ObjectStore, ObjectStoreExt};
+
+use crate::objects::{Cache, list, sha256};
+use crate::roots::Roots;
+use crate::{Error, unique};
+
+/// A node's digest-keyed cache, and the places that base models may come from.
+pub struct Fetcher {
+    cache: Cache,
+    roots: Roots,
+    folder: PathBuf,
+}
+
+impl Fetcher {
+    pub fn new(cache: Cache, roots: Roots, folder: PathBuf) -> Self {
+        Self { cache, roots, folder }
+    }
+
+    /// Local files by SHA-256.
+    pub async fn shards(&self, shards: impl IntoIterator<Item = &Shard>) -> Result<BTreeMap<String, PathBuf>, Error> {
+        let mut files = BTreeMap::new();
+        for shard in shards {
+            files.insert(shard.object.sha256.clone(), self.cache.fetch(&shard.object).await?);
+        }
+        Ok(files)
+    }
+
+    pub async fn file(&self, object: &ObjectRef) -> Result<PathBuf, Error> {
+        self.cache.fetch(object).await
+    }
+
+    /// Lays objects out under their own names in a new folder.
+    pub async fn lay_out(&self, objects: &[ObjectRef], folder: &Path) -> Result<(), Error> {
+        tokio::fs::create_dir_all(folder).await.map_err(Error::file("create", folder))?;
+        for object in objects {
+            let cached = self.cache.fetch(object).await?;
+            let name = object.path.rsplit('/').next().unwrap_or(&object.path);
+            let target = folder.join(name);
+            tokio::fs::copy(&cached, &target).await.map_err(Error::file("write", &target))?;
+        }
+        Ok(())
+    }
+
+    /// A base model's folder, checked against its digest and kept under it.
+    pub async fn model(&self, model: &ModelFolder) -> Result<PathBuf, Error> {
+        let kept = self.folder.join("models").join(&model.sha256);
+        if kept.is_dir() {
+            return Ok(kept);
+        }
+        let (store, path) = self.roots.resolve(&model.uri)?;
+        let partial = kept.with_extension(unique::token());
+        tokio::fs::create_dir_all(&partial).await.map_err(Error::file("create", &partial))?;
+        let found = download(&*store, path.as_ref(), &partial).await?;
+        if found != model.sha256 {
+            let _ = tokio::fs::remove_dir_all(&partial).await;
+            return Err(Error::Digest { path: model.uri.clone(), wanted: model.sha256.clone(), found });
+        }
+        match tokio::fs::rename(&partial, &kept).await {
+            Err(_) if kept.is_dir() => {}
+            renamed => renamed.map_err(Error::file("rename", &partial))?,
+        }
+        Ok(kept)
+    }
+}
+
+/// Downloads a folder's own files and says its digest: SHA-256 over the sorted lines `<sha256>  <name>\n`.
+async fn download(store: &dyn ObjectStore, from: &str, to: &Path) -> Result<String, Error> {
+    let mut lines = Vec::new();
+    for path in list(store, from).await? {
+        let name = path[from.len()..].trim_start_matches('/');
+        if name.is_empty() || name.contains('/') {
+            continue;
+        }
+        let key = object_store::path::Path::from(path.as_str());
+        let object = store.get(&key).await.map_err(Error::store("read", &path))?;
+        let bytes = object.bytes().await.map_err(Error::store("read", &path))?;
+        let target = to.join(name);
+        tokio::fs::write(&target, &bytes).await.map_err(Error::file("write", &target))?;
+        lines.push(format!("{}  {name}\n", sha256(&bytes)));
+    }
+    lines.sort();
+    Ok(sha256(lines.concat().as_bytes()))
+}

@@ -1,0 +1,78 @@
+//! Where everything lies, relative to the store's root.
+//!
+//! ```text
+//! log/{n:020}.json                                     the commit log (crate::log)
+//! log/snapshots/{n:020}.json
+//! namespaces/{ns}/pipelines/{p}/chunks/{id}/           raw, train-00000.parquet, held_out-00000.parquet
+//! namespaces/{ns}/pipelines/{p}/runs/{n}/              checkpoints/{step:012}/, candidate/{attempt}/
+//! adapters/{ns}/{p}-v0001/                             a published version, as serving fleets read it
+//! models/{sha256}/                                     base models
+//! ```
+
+use domain::id::{ChunkId, Namespace, PipelineId, RunNumber, Version};
+
+/// Everything received as, and derived from, one chunk.
+pub fn chunk(pipeline: &PipelineId, chunk: &ChunkId) -> String {
+    format!("{pipeline}/chunks/{chunk}")
+}
+
+/// A chunk as it was received.
+pub fn chunk_raw(pipeline: &PipelineId, id: &ChunkId) -> String {
+    format!("{}/raw", chunk(pipeline, id))
+}
+
+pub fn chunk_train(pipeline: &PipelineId, id: &ChunkId, shard: usize) -> String {
+    format!("{}/train-{shard:05}.parquet", chunk(pipeline, id))
+}
+
+pub fn chunk_held_out(pipeline: &PipelineId, id: &ChunkId, shard: usize) -> String {
+    format!("{}/held_out-{shard:05}.parquet", chunk(pipeline, id))
+}
+
+pub fn run(pipeline: &PipelineId, run: RunNumber) -> String {
+    format!("{pipeline}/runs/{run}")
+}
+
+/// The folder of a run's checkpoints; their names sort by step.
+pub fn checkpoints(pipeline: &PipelineId, number: RunNumber) -> String {
+    format!("{}/checkpoints", run(pipeline, number))
+}
+
+pub fn checkpoint(pipeline: &PipelineId, number: RunNumber, step: u64) -> String {
+    format!("{}/{step:012}", checkpoints(pipeline, number))
+}
+
+/// What a trained attempt leaves. Attempts do not share a folder: two may overlap.
+pub fn candidate(pipeline: &PipelineId, number: RunNumber, attempt: u32) -> String {
+    format!("{}/candidate/{attempt}", run(pipeline, number))
+}
+
+/// The folder a serving fleet scans: each folder in it is one version.
+pub fn adapters(namespace: &Namespace) -> String {
+    format!("adapters/{namespace}")
+}
+
+pub fn version(pipeline: &PipelineId, version: Version) -> String {
+    format!("{}/{}", adapters(&pipeline.namespace), version.folder(&pipeline.name))
+}
+
+/// A base model's folder, named by its digest.
+pub fn model(sha256: &str) -> String {
+    format!("models/{sha256}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_plain_and_checkpoints_sort_by_step() {
+        let id: PipelineId = "namespaces/default/pipelines/tickets".parse().unwrap();
+        assert_eq!(version(&id, Version(42)), "adapters/default/tickets-v0042");
+        assert_eq!(
+            chunk_held_out(&id, &ChunkId("ab12".to_owned()), 3),
+            "namespaces/default/pipelines/tickets/chunks/ab12/held_out-00003.parquet"
+        );
+        assert!(checkpoint(&id, 1, 999) < checkpoint(&id, 1, 1000));
+    }
+}

@@ -1,0 +1,233 @@
+//! The commit log: numbered records in the object store, one writer at a time.
+//!
+//! Record n is created with put-if-absent, so whoever creates it owns it. A writer takes over by
+//! creating the record after the head with the next epoch; no clock and no lease is involved. The old
+//! writer notices when a number it wants is taken.
+//!
+//! A writer may also sleep between choosing a number and creating it, for so long that the number
+//! was used *and retired* meanwhile: then its create succeeds. So before a record counts, its writer
+//! looks at the record before it, which retention removes first. Unless that is still the one
+//! it built upon, the writer is fenced. Its stray record stays: it may also be a record that
+//! a successor has already built upon, and strays lie below the snapshots, where nobody reads and
+//! retention sweeps.
+
+mod files;
+mod recover;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::Timestamp;
+use domain::state::{Event, Inapplicable, State};
+use object_store::ObjectStore;
+use serde::{Deserialize, Serialize};
+
+use crate::unique;
+use files::{Claim, Files};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("another writer (`{by}`) owns the commit log; this one stops")]
+    Fenced { by: String },
+    #[error("commit log record {record} is missing")]
+    Missing { record: u64 },
+    #[error("commit log record {record} does not decode")]
+    Undecodable { record: u64, source: serde_json::Error },
+    #[error("commit log record {record} does not apply to the state before it")]
+    Inapplicable { record: u64, source: Inapplicable },
+    #[error("cannot {action} the commit log")]
+    Store { action: &'static str, source: object_store::Error },
+    #[error("cannot {action} the commit log: no answer within {} s", .after.as_secs_f32())]
+    Timeout { action: &'static str, after: Duration },
+    #[error("the commit log was closed by an earlier error")]
+    Closed,
+}
+
+/// One append: everything that happened at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub epoch: u64,
+    /// Unique to one writer's life.
+    pub writer: String,
+    pub at: Timestamp,
+    /// Empty where a writer took over.
+    pub events: Vec<Event>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// The longest wait for one append, its retries included.
+    pub op_timeout: Duration,
+    /// Records between snapshots.
+    pub snapshot_every: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { op_timeout: Duration::from_secs(30), snapshot_every: 512 }
+    }
+}
+
+/// The newest record that this writer knows of.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Head {
+    number: u64,
+    epoch: u64,
+    writer: String,
+    at: Timestamp,
+}
+
+impl Head {
+    fn of(number: u64, record: &Record) -> Self {
+        Self { number, epoch: record.epoch, writer: record.writer.clone(), at: record.at }
+    }
+}
+
+/// The state after a record.
+#[derive(Serialize, Deserialize)]
+struct Snapshot<S> {
+    head: Head,
+    state: S,
+}
+
+/// The right to append, until somebody else takes over.
+pub struct CommitLog {
+    files: Files,
+    options: Options,
+    writer: String,
+    epoch: u64,
+    head: Head,
+    /// Number of the newest snapshot.
+    snapshot: u64,
+    /// After an error the fate of a record is unknown; its number must not be used for another.
+    failed: bool,
+}
+
+impl CommitLog {
+    /// Takes the log over from whoever writes it, and folds it.
+    ///
+    /// `name` is for people; it is made unique.
+    pub async fn open(
+        store: Arc<dyn ObjectStore>,
+        name: &str,
+        now: Timestamp,
+        options: Options,
+    ) -> Result<(Self, State), Error> {
+        let files = Files::new(store, options.op_timeout);
+        let mut found = recover::recover(&files).await?;
+        let writer = format!("{name}-{}", unique::token());
+        let mut log =
+            Self { files, options, writer, epoch: 0, head: found.head, snapshot: found.snapshot, failed: false };
+        let after = options.op_timeout;
+        let won = tokio::time::timeout(after, log.take_over(&mut found.state, now)).await;
+        won.unwrap_or(Err(Error::Timeout { action: "take over", after }))?;
+        Ok((log, found.state))
+    }
+
+    /// Each turn either wins or learns of one more record, so a live rival delays but never deceives.
+    async fn take_over(&mut self, state: &mut State, now: Timestamp) -> Result<(), Error> {
+        loop {
+            self.epoch = self.head.epoch + 1;
+            let (number, record) = (self.head.number + 1, self.record(now, Vec::new()));
+            let Claim::Taken(rival) = self.files.create(number, &record).await? else {
+                self.confirm(number).await?;
+                self.head = Head::of(number, &record);
+                return Ok(());
+            };
+            recover::apply(state, number, &rival)?;
+            self.head = Head::of(number, &rival);
+        }
+    }
+
+    fn record(&self, now: Timestamp, events: Vec<Event>) -> Record {
+        Record {
+            epoch: self.epoch,
+            writer: self.writer.clone(),
+            // Replay must not see time run backwards when a clock was set.
+            at: now.max(self.head.at),
+            events,
+        }
+    }
+
+    /// The number of the newest record.
+    pub fn head(&self) -> u64 {
+        self.head.number
+    }
+
+    /// The time a record appended now would carry.
+    pub fn time(&self, now: Timestamp) -> Timestamp {
+        now.max(self.head.at)
+    }
+
+    /// Appends one record and returns its number. It is durable and this writer's when this returns.
+    ///
+    /// After any error the log is closed: the record may or may not count, which the next to open
+    /// the log will find out.
+    pub async fn append(&mut self, at: Timestamp, events: Vec<Event>) -> Result<u64, Error> {
+        if self.failed {
+            return Err(Error::Closed);
+        }
+        // Set first, so that a future that is dropped half way counts as failed too.
+        self.failed = true;
+        let record = self.record(at, events);
+        let after = self.options.op_timeout;
+        let outcome = tokio::time::timeout(after, self.write(&record)).await;
+        let number = outcome.unwrap_or(Err(Error::Timeout { action: "append to", after }))?;
+        self.head = Head::of(number, &record);
+        self.failed = false;
+        Ok(number)
+    }
+
+    async fn write(&self, record: &Record) -> Result<u64, Error> {
+        let number = self.head.number + 1;
+        match self.files.create(number, record).await? {
+            Claim::Ours => self.confirm(number).await.map(|()| number),
+            Claim::Taken(rival) => Err(Error::Fenced { by: rival.writer }),
+        }
+    }
+
+    /// Refuses a record that was created over a retired number.
+    ///
+    /// The record below must be the very one this writer built upon: another fenced writer's stray
+    /// may lie there too.
+    async fn confirm(&self, number: u64) -> Result<(), Error> {
+        if number == 1 {
+            return self.confirm_first().await;
+        }
+        match self.files.read(number - 1).await? {
+            Some(below) if Head::of(number - 1, &below) == self.head => Ok(()),
+            Some(below) => Err(Error::Fenced { by: below.writer }),
+            None => Err(Error::Fenced { by: "unknown: the log moved on".to_owned() }),
+        }
+    }
+
+    /// The first record has none below it. It is ours unless anything was ever built above it.
+    async fn confirm_first(&self) -> Result<(), Error> {
+        let listing = self.files.list().await?;
+        if listing.records.range(2..).next().is_none() && listing.snapshots.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Fenced { by: "unknown: the log moved on".to_owned() })
+    }
+
+    /// Whether enough records have piled up since the last snapshot.
+    pub fn snapshot_due(&self) -> bool {
+        self.head.number >= self.snapshot + self.options.snapshot_every
+    }
+
+    /// Stores the state after the newest record. `state` must be that.
+    pub async fn snapshot(&mut self, state: &State) -> Result<(), Error> {
+        let snapshot = Snapshot { head: self.head.clone(), state };
+        self.files.write_snapshot(self.head.number, &snapshot).await?;
+        self.snapshot = self.head.number;
+        Ok(())
+    }
+
+    /// Removes records that two snapshots cover, oldest first, and all but the last two snapshots.
+    ///
+    /// Borrows nothing: it may run beside appends.
+    pub fn sweep(&self) -> impl Future<Output = Result<(), Error>> + Send + 'static {
+        let (files, head) = (self.files.clone(), self.head.number);
+        async move { files.sweep(head).await }
+    }
+}

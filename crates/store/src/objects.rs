@@ -1,0 +1,192 @@
+//! Immutable objects: written with their digest, never read without it.
+
+mod cache;
+
+use std::path::{Path as FsPath, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use domain::chunk::ObjectRef;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryFutureExt};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload, WriteMultipart};
+use sha2::{Digest, Sha256};
+use tokio::io::AsyncReadExt;
+
+use crate::Error;
+
+pub use cache::Cache;
+
+/// The longest wait for one request.
+const REQUEST: Duration = Duration::from_secs(180);
+/// Files larger than this go up in parts.
+const PART: usize = 8 << 20;
+/// Parts of one file under way at a time.
+const PARTS: usize = 4;
+
+/// SHA-256, lower-case hex.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+/// Writes `bytes` under `path`, whatever was there: a path holds one content only, so at worst
+/// they are the same bytes again.
+pub async fn put(store: &dyn ObjectStore, path: &str, bytes: Bytes) -> Result<ObjectRef, Error> {
+    let object = describe(path, &bytes);
+    let key = key(path)?;
+    request("write", path, store.put(&key, bytes.into())).await?;
+    Ok(object)
+}
+
+/// Writes `bytes` under `path` if nothing is there. Equal bytes count as written; others are
+/// [`Error::Exists`].
+pub async fn create(store: &dyn ObjectStore, path: &str, bytes: Bytes) -> Result<ObjectRef, Error> {
+    let object = describe(path, &bytes);
+    let key = key(path)?;
+    let written = store.put_opts(&key, PutPayload::from(bytes), PutMode::Create.into());
+    match request("create", path, written).await {
+        Ok(_) => return Ok(object),
+        Err(Error::Store { source: object_store::Error::AlreadyExists { .. }, .. }) => {}
+        Err(error) => return Err(error),
+    }
+    let found = sha256(&read(store, path).await?);
+    if found == object.sha256 {
+        return Ok(object);
+    }
+    Err(Error::Exists { path: object.path, wanted: object.sha256, found })
+}
+
+/// Uploads a file under `path`, in parts if it is large.
+pub async fn put_file(store: &dyn ObjectStore, path: &str, file: &FsPath) -> Result<ObjectRef, Error> {
+    let mut source = tokio::fs::File::open(file).await.map_err(Error::file("open", file))?;
+    let mut first = vec![0; PART];
+    let filled = fill(&mut source, &mut first).await.map_err(Error::file("read", file))?;
+    first.truncate(filled);
+    if filled < PART {
+        return put(store, path, first.into()).await;
+    }
+    let key = key(path)?;
+    let upload = request("begin to upload", path, store.put_multipart(&key)).await?;
+    let mut upload = WriteMultipart::new_with_chunk_size(upload, PART);
+    let (mut hash, mut bytes, mut part) = (Sha256::new(), 0, Bytes::from(first));
+    while !part.is_empty() {
+        hash.update(&part);
+        bytes += part.len() as u64;
+        request("upload", path, upload.wait_for_capacity(PARTS)).await?;
+        upload.put(part);
+        let mut next = vec![0; PART];
+        let filled = fill(&mut source, &mut next).await.map_err(Error::file("read", file))?;
+        next.truncate(filled);
+        part = next.into();
+    }
+    request("finish the upload of", path, upload.finish()).await?;
+    Ok(ObjectRef { path: path.to_owned(), sha256: hex::encode(hash.finalize()), bytes })
+}
+
+async fn fill(source: &mut tokio::fs::File, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match source.read(&mut buffer[filled..]).await? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    Ok(filled)
+}
+
+/// The object's bytes, or an error if they are not the ones it names.
+pub async fn get(store: &dyn ObjectStore, object: &ObjectRef) -> Result<Bytes, Error> {
+    let bytes = read(store, &object.path).await?;
+    verify(object, sha256(&bytes))?;
+    Ok(bytes)
+}
+
+/// Whatever bytes are there. For objects whose own content says whether they are whole.
+pub async fn read(store: &dyn ObjectStore, path: &str) -> Result<Bytes, Error> {
+    let key = key(path)?;
+    request("read", path, store.get(&key).and_then(|found| found.bytes())).await
+}
+
+fn verify(object: &ObjectRef, found: String) -> Result<(), Error> {
+    if found == object.sha256 {
+        return Ok(());
+    }
+    Err(Error::Digest { path: object.path.clone(), wanted: object.sha256.clone(), found })
+}
+
+/// Copies within the store, without the bytes passing through here.
+pub async fn copy(store: &dyn ObjectStore, object: &ObjectRef, to: &str) -> Result<ObjectRef, Error> {
+    let (from, target) = (key(&object.path)?, key(to)?);
+    request("copy", &object.path, store.copy(&from, &target)).await?;
+    Ok(ObjectRef { path: to.to_owned(), ..object.clone() })
+}
+
+/// Uploads the files of a folder and the folders in it, in order of name. Links are not followed.
+pub async fn upload_dir(store: &dyn ObjectStore, folder: &FsPath, prefix: &str) -> Result<Vec<ObjectRef>, Error> {
+    let mut files = files(folder.to_owned(), prefix.to_owned()).await?;
+    files.sort();
+    let mut objects = Vec::with_capacity(files.len());
+    for (path, file) in files {
+        objects.push(put_file(store, &path, &file).await?);
+    }
+    Ok(objects)
+}
+
+fn files(folder: PathBuf, prefix: String) -> BoxFuture<'static, Result<Vec<(String, PathBuf)>, Error>> {
+    async move {
+        let mut found = Vec::new();
+        let mut entries = tokio::fs::read_dir(&folder).await.map_err(Error::file("list", &folder))?;
+        while let Some(entry) = entries.next_entry().await.map_err(Error::file("list", &folder))? {
+            let path = format!("{prefix}/{}", entry.file_name().to_string_lossy());
+            let kind = entry.file_type().await.map_err(Error::file("look at", &entry.path()))?;
+            if kind.is_dir() {
+                found.extend(files(entry.path(), path).await?);
+            } else if kind.is_file() {
+                found.push((path, entry.path()));
+            }
+        }
+        Ok(found)
+    }
+    .boxed()
+}
+
+/// Removes an object. One that is not there counts as removed.
+pub async fn delete(store: &dyn ObjectStore, path: &str) -> Result<(), Error> {
+    let key = key(path)?;
+    match request("remove", path, store.delete(&key)).await {
+        Err(Error::Store { source: object_store::Error::NotFound { .. }, .. }) => Ok(()),
+        other => other,
+    }
+}
+
+/// Paths under a folder, in order of name.
+pub async fn list(store: &dyn ObjectStore, folder: &str) -> Result<Vec<String>, Error> {
+    let key = key(folder)?;
+    let mut listing = store.list(Some(&key));
+    let mut paths = Vec::new();
+    while let Some(entry) = request("list", folder, listing.next().map(Option::transpose)).await? {
+        paths.push(entry.location.to_string());
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn describe(path: &str, bytes: &[u8]) -> ObjectRef {
+    ObjectRef { path: path.to_owned(), sha256: sha256(bytes), bytes: bytes.len() as u64 }
+}
+
+fn key(path: &str) -> Result<Path, Error> {
+    Path::parse(path).map_err(|e| Error::store("name", path)(e.into()))
+}
+
+async fn request<T>(
+    action: &'static str,
+    path: &str,
+    future: impl Future<Output = object_store::Result<T>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(REQUEST, future).await {
+        Ok(outcome) => outcome.map_err(Error::store(action, path)),
+        Err(_) => Err(Error::Timeout { action, path: path.to_owned(), after: REQUEST }),
+    }
+}

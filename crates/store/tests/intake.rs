@@ -1,0 +1,198 @@
+//! What users push, good and bad: every refusal says where, what and what to do.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BinaryArray, DictionaryArray, Float64Array, Int32Array, Int64Array, LargeStringArray, RecordBatch,
+    StringArray, StructArray,
+};
+use arrow::datatypes::{DataType, Field, Fields, Int32Type, Schema};
+use domain::chunk::{Payload, Row};
+use parquet::arrow::ArrowWriter;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+use perennial_store::examples::{BadData, Columns, Format, detect, read, read_jsonl, read_parquet};
+
+fn png() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let image = image::GrayImage::from_pixel(4, 4, image::Luma([9]));
+    image.write_to(&mut std::io::Cursor::new(&mut bytes), image::ImageFormat::Png).unwrap();
+    bytes
+}
+
+fn images(values: Vec<Option<&[u8]>>) -> ArrayRef {
+    let fields =
+        Fields::from(vec![Field::new("bytes", DataType::Binary, true), Field::new("path", DataType::Utf8, true)]);
+    let paths = StringArray::from(vec![Some("a.png"); values.len()]);
+    let bytes: ArrayRef = Arc::new(BinaryArray::from_opt_vec(values));
+    Arc::new(StructArray::new(fields, vec![bytes, Arc::new(paths)], None))
+}
+
+fn texts(values: &[&str]) -> ArrayRef {
+    Arc::new(StringArray::from(values.to_vec()))
+}
+
+fn numbers(values: &[i64]) -> ArrayRef {
+    Arc::new(Int64Array::from(values.to_vec()))
+}
+
+fn parquet(columns: Vec<(&str, ArrayRef)>) -> Vec<u8> {
+    parquet_with(columns, None)
+}
+
+fn parquet_with(columns: Vec<(&str, ArrayRef)>, huggingface: Option<&str>) -> Vec<u8> {
+    let field = |(name, array): &(&str, ArrayRef)| Field::new(*name, array.data_type().clone(), true);
+    let schema = Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()));
+    let arrays = columns.into_iter().map(|(_, array)| array).collect();
+    let pair = huggingface.map(|json| vec![KeyValue::new("huggingface".to_owned(), json.to_owned())]);
+    let properties = WriterProperties::builder().set_key_value_metadata(pair).build();
+    let mut writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties)).unwrap();
+    writer.write(&RecordBatch::try_new(schema, arrays).unwrap()).unwrap();
+    writer.into_inner().unwrap()
+}
+
+fn rows(bytes: Vec<u8>) -> Result<Vec<Row>, BadData> {
+    read_parquet(bytes.into(), &Columns::default())
+}
+
+/// The refusal's text holds all of `parts`.
+#[track_caller]
+fn refused(outcome: Result<Vec<Row>, BadData>, parts: &[&str]) {
+    let text = outcome.unwrap_err().to_string();
+    assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+}
+
+#[test]
+fn hugging_face_images_come_with_their_class_names() {
+    let image = png();
+    let names =
+        r#"{"info":{"features":{"label":{"names":["cat","dog"],"_type":"ClassLabel"},"image":{"_type":"Image"}}}}"#;
+    let bytes = parquet_with(
+        vec![("image", images(vec![Some(&image); 2])), ("label", numbers(&[1, 0])), ("extra", numbers(&[7, 8]))],
+        Some(names),
+    );
+    let rows = rows(bytes).unwrap();
+    assert_eq!(rows[0], Row { id: "row:0".to_owned(), payload: Payload::Image(image), label: "dog".to_owned() });
+    assert_eq!((rows[1].id.as_str(), rows[1].label.as_str()), ("row:1", "cat"));
+}
+
+#[test]
+fn integer_labels_without_names_take_the_callers_or_stay_numbers() {
+    let bytes = parquet(vec![("text", texts(&["a", "b"])), ("label", Arc::new(Int32Array::from(vec![1, 0])))]);
+    assert_eq!(rows(bytes.clone()).unwrap()[0].label, "1");
+    let columns = Columns { labels: vec!["no".to_owned(), "yes".to_owned()], ..Columns::default() };
+    assert_eq!(read_parquet(bytes.into(), &columns).unwrap()[0].label, "yes");
+}
+
+#[test]
+fn every_width_of_string_and_other_names_are_read() {
+    let dictionary: DictionaryArray<Int32Type> = vec!["x", "y", "x"].into_iter().collect();
+    let bytes = parquet(vec![
+        ("body", Arc::new(LargeStringArray::from(vec!["a", "b", "c"]))),
+        ("class", Arc::new(dictionary)),
+        ("row_id", texts(&["r1", "r2", "r3"])),
+    ]);
+    let columns = Columns { input: Some("body".to_owned()), label: "class".to_owned(), ..Columns::default() };
+    let rows = read_parquet(bytes.into(), &columns).unwrap();
+    assert_eq!(rows[2], Row { id: "r3".to_owned(), payload: Payload::Text("c".to_owned()), label: "x".to_owned() });
+}
+
+#[test]
+fn a_file_that_was_cut_or_scrambled_is_refused() {
+    let whole = parquet(vec![("text", texts(&["a"; 100])), ("label", texts(&["x"; 100]))]);
+    for length in [0, 4, 11, whole.len() / 2, whole.len() - 1] {
+        refused(rows(whole[..length].to_vec()), &["not a whole Parquet file", "push all of it"]);
+    }
+    let mut scrambled = whole;
+    scrambled[4..40].fill(0xff);
+    refused(rows(scrambled), &["not a whole Parquet file"]);
+}
+
+#[test]
+fn a_missing_column_lists_those_there_are() {
+    let bytes = parquet(vec![("txt", texts(&["a"])), ("label", texts(&["x"]))]);
+    refused(rows(bytes), &["`image` or `text` is missing", "`txt`, `label`", "rename"]);
+    let bytes = parquet(vec![("text", texts(&["a"])), ("class", texts(&["x"]))]);
+    refused(rows(bytes), &["`label` is missing", "`text`, `class`"]);
+    let bytes = parquet(vec![("text", texts(&["a"])), ("image", texts(&["b"])), ("label", texts(&["x"]))]);
+    refused(rows(bytes), &["both `image` and `text`"]);
+}
+
+#[test]
+fn a_mistyped_column_says_expected_and_found() {
+    let floats: ArrayRef = Arc::new(Float64Array::from(vec![0.5]));
+    let bytes = parquet(vec![("text", texts(&["a"])), ("label", floats.clone())]);
+    refused(rows(bytes), &["column `label`", "Float64", "expected"]);
+    let bytes = parquet(vec![("text", numbers(&[1])), ("label", texts(&["x"]))]);
+    refused(rows(bytes), &["column `text` has type integer, expected a string column"]);
+    let bytes = parquet(vec![("image", texts(&["a"])), ("label", texts(&["x"]))]);
+    refused(rows(bytes), &["column `image` has type string", "binary or struct { bytes, path }"]);
+}
+
+#[test]
+fn a_bad_value_names_its_row() {
+    let (image, cut) = (png(), png()[..40].to_vec());
+    let labels = || texts(&["x", "y"]);
+    let null: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None]));
+    refused(rows(parquet(vec![("text", null.clone()), ("label", labels())])), &["row 1, column `text`", "found null"]);
+    refused(rows(parquet(vec![("text", labels()), ("label", null)])), &["row 1, column `label`", "label the row"]);
+    refused(
+        rows(parquet(vec![("image", images(vec![Some(&image), None])), ("label", labels())])),
+        &["row 1, column `image`", "embed the image's bytes"],
+    );
+    refused(
+        rows(parquet(vec![("image", images(vec![Some(&image), Some(&cut)])), ("label", labels())])),
+        &["row 1, column `image`", "does not decode", "a PNG or JPEG file"],
+    );
+    refused(
+        rows(parquet(vec![("image", images(vec![Some(b"GIF89a......"), Some(&image)])), ("label", labels())])),
+        &["row 0, column `image`", "Gif"],
+    );
+    refused(rows(parquet(vec![("text", texts(&["a", ""])), ("label", labels())])), &["row 1", "an empty string"]);
+    let columns = Columns { labels: vec!["only".to_owned()], ..Columns::default() };
+    let bytes = parquet(vec![("text", labels()), ("label", numbers(&[0, -1]))]);
+    refused(read_parquet(bytes.into(), &columns), &["row 1, column `label`: found -1", "below 1"]);
+}
+
+#[test]
+fn no_rows_are_refused() {
+    let bytes = parquet(vec![("text", texts(&[])), ("label", texts(&[]))]);
+    assert_eq!(rows(bytes), Err(BadData::Empty));
+    assert_eq!(read_jsonl(b"\n \n", &Columns::default()), Err(BadData::Empty));
+    assert_eq!(read("x", "".into(), &Columns::default()), Err(BadData::Empty));
+}
+
+#[test]
+fn json_lines_are_read() {
+    use base64::Engine;
+    let image = base64::engine::general_purpose::STANDARD.encode(png());
+    let lines =
+        format!("\u{feff}{{\"text\":\"a\",\"label\":\"x\",\"row_id\":17}}\r\n\n{{\"image\":\"{image}\",\"label\":3}}");
+    let rows = read_jsonl(lines.as_bytes(), &Columns::default()).unwrap();
+    assert_eq!(rows[0], Row { id: "17".to_owned(), payload: Payload::Text("a".to_owned()), label: "x".to_owned() });
+    assert_eq!(rows[1], Row { id: "row:1".to_owned(), payload: Payload::Image(png()), label: "3".to_owned() });
+}
+
+#[test]
+fn a_bad_line_is_named() {
+    let read = |lines: &[u8]| read_jsonl(lines, &Columns::default());
+    let good = b"{\"text\":\"a\",\"label\":\"x\"}\n".as_slice();
+    let after = |bad: &[u8]| read(&[good, bad].concat());
+    refused(after(b"{\"text\":"), &["line 2 is not a JSON object", "one object per line"]);
+    refused(after(b"[1]"), &["line 2 is not a JSON object"]);
+    refused(after(b"{\"text\":\"\xff\"}"), &["line 2 is not UTF-8"]);
+    refused(after(b"{\"text\":\"a\"}"), &["line 2, field `label`", "no such field among `text`"]);
+    refused(after(b"{\"text\":7,\"label\":\"x\"}"), &["line 2, field `text`: found `7`, expected a string"]);
+    refused(after(b"{\"text\":\"a\",\"label\":1.5}"), &["line 2, field `label`: found `1.5`"]);
+    refused(after(b"{\"image\":\"%%%\",\"label\":1}"), &["line 2, field `image`", "base64"]);
+    refused(after(b"{\"image\":\"AAAA\",\"label\":1}"), &["line 2, field `image`", "no known image format"]);
+}
+
+#[test]
+fn formats_are_told_by_content_then_by_name() {
+    assert_eq!(detect("x.bin", b"PAR1...."), Ok(Format::Parquet));
+    assert_eq!(detect("x.parquet", b"cut"), Ok(Format::Parquet));
+    assert_eq!(detect("x", b"  {\"a\":1}"), Ok(Format::Jsonl));
+    assert_eq!(detect("x.JSONL", b"oops"), Ok(Format::Jsonl));
+    refused(read("x.csv", "a,b\n".into(), &Columns::default()), &["`x.csv` is neither Parquet nor JSONL"]);
+}

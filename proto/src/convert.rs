@@ -1,0 +1,249 @@
+//! Wire to domain and back. The only place where the two meet.
+
+use domain::chunk::{Chunk, ChunkState, Split};
+use domain::id::{ChunkId, PipelineId, RunId, Version};
+use domain::manifest::Candidate;
+use domain::report::{EvalReport, average_accuracy};
+use domain::run::{Run, RunState};
+use domain::state::PipelineState;
+use domain::version::{AdapterVersion, Alias, Disposition};
+
+use crate::v1;
+
+/// A request's field that cannot be used.
+#[derive(Debug, thiserror::Error, PartialEq)]
+#[error("`{field}`: {reason}")]
+pub struct Invalid {
+    pub field: String,
+    pub reason: String,
+}
+
+impl Invalid {
+    pub fn new(field: &str, reason: impl ToString) -> Self {
+        Self { field: field.to_owned(), reason: reason.to_string() }
+    }
+}
+
+/// A big document that travels as JSON.
+pub fn from_json<T: serde::de::DeserializeOwned>(field: &str, json: &[u8]) -> Result<T, Invalid> {
+    serde_json::from_slice(json).map_err(|e| Invalid::new(field, e))
+}
+
+pub fn to_json<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("domain types have string keys and no failing impls")
+}
+
+pub fn pipeline_id(field: &str, name: &str) -> Result<PipelineId, Invalid> {
+    name.parse().map_err(|e| Invalid::new(field, e))
+}
+
+/// `namespaces/{ns}/pipelines/{p}/{collection}/{last}` in its two halves.
+fn child<'a>(field: &str, name: &'a str, collection: &str) -> Result<(PipelineId, &'a str), Invalid> {
+    let form = || {
+        Invalid::new(field, format!("`{name}` is not `namespaces/{{namespace}}/pipelines/{{pipeline}}/{collection}/…`"))
+    };
+    let (head, last) = name.rsplit_once('/').ok_or_else(form)?;
+    let parent = head.strip_suffix(collection).and_then(|head| head.strip_suffix('/')).ok_or_else(form)?;
+    Ok((pipeline_id(field, parent)?, last))
+}
+
+pub fn run_id(field: &str, name: &str) -> Result<RunId, Invalid> {
+    let (pipeline, number) = child(field, name, "runs")?;
+    let number = number.parse().map_err(|_| Invalid::new(field, format!("`{number}` is not a run number")))?;
+    Ok(RunId { pipeline, number })
+}
+
+pub fn chunk_id(field: &str, name: &str) -> Result<(PipelineId, ChunkId), Invalid> {
+    let (pipeline, id) = child(field, name, "chunks")?;
+    Ok((pipeline, ChunkId(id.to_owned())))
+}
+
+/// A version by number or by alias: `…/versions/3`, `…/versions/@champion`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VersionRef {
+    Number(Version),
+    Alias(Alias),
+}
+
+pub fn version_ref(field: &str, name: &str) -> Result<(PipelineId, VersionRef), Invalid> {
+    let (pipeline, last) = child(field, name, "versions")?;
+    let reference = match last.strip_prefix('@') {
+        Some(name) => VersionRef::Alias(alias(field, name)?),
+        None => {
+            let number = last.trim_start_matches('v').parse();
+            VersionRef::Number(Version(
+                number
+                    .map_err(|_| Invalid::new(field, format!("`{last}` is neither a version number nor an @alias")))?,
+            ))
+        }
+    };
+    Ok((pipeline, reference))
+}
+
+pub fn alias(field: &str, name: &str) -> Result<Alias, Invalid> {
+    let known = || Alias::ALL.map(Alias::name).join(", ");
+    let found = Alias::ALL.into_iter().find(|alias| alias.name() == name);
+    found.ok_or_else(|| Invalid::new(field, format!("`{name}` is not an alias: use one of {}", known())))
+}
+
+/// Zero, on the wire, is "none".
+pub fn version(number: u64) -> Option<Version> {
+    (number > 0).then_some(Version(number))
+}
+
+pub fn disposition(wire: v1::ChunkDisposition) -> Disposition {
+    match wire {
+        v1::ChunkDisposition::Requeue => Disposition::Requeue,
+        v1::ChunkDisposition::Hold | v1::ChunkDisposition::Unspecified => Disposition::Hold,
+        v1::ChunkDisposition::Drop => Disposition::Drop,
+    }
+}
+
+impl From<v1::Split> for Split {
+    fn from(split: v1::Split) -> Split {
+        match split {
+            v1::Split::Train => Split::Train,
+            v1::Split::HeldOut => Split::HeldOut,
+            v1::Split::Auto | v1::Split::Unspecified => Split::Auto,
+        }
+    }
+}
+
+impl From<Split> for v1::Split {
+    fn from(split: Split) -> v1::Split {
+        match split {
+            Split::Train => v1::Split::Train,
+            Split::HeldOut => v1::Split::HeldOut,
+            Split::Auto => v1::Split::Auto,
+        }
+    }
+}
+
+pub fn chunk(pipeline: &PipelineId, chunk: &Chunk) -> v1::Chunk {
+    let (run, version) = match chunk.state {
+        ChunkState::InRun { run } => (run, 0),
+        ChunkState::Absorbed { version } => (0, version.0),
+        _ => (0, 0),
+    };
+    v1::Chunk {
+        name: format!("{pipeline}/chunks/{}", chunk.id),
+        task: chunk.task.to_string(),
+        split: v1::Split::from(chunk.split).into(),
+        state: chunk.state.name().to_owned(),
+        reason: chunk.state.reason().unwrap_or_default().to_owned(),
+        train_rows: chunk.train_rows(),
+        held_out_rows: chunk.held_out_rows(),
+        bytes: chunk.raw.bytes,
+        labels: chunk.labels.clone().into_iter().collect(),
+        run,
+        version,
+        received_at_ms: chunk.received_at,
+    }
+}
+
+pub fn pipeline(state: &PipelineState) -> v1::Pipeline {
+    let task = |task: &domain::state::Task| v1::Task {
+        name: task.name.to_string(),
+        eval_set: task.sets.last().map_or(0, |set| set.number),
+        items: task.sets.last().map_or(0, |set| set.items()),
+    };
+    let aliases = state.aliases.iter().map(|(alias, v)| (alias.name().to_owned(), v.0));
+    v1::Pipeline {
+        name: state.pipeline.id().to_string(),
+        spec_json: to_json(&state.pipeline),
+        revision: state.revision,
+        labels: state.labels.clone(),
+        tasks: state.tasks.iter().map(task).collect(),
+        aliases: aliases.collect(),
+        chunks: state.chunks.len() as u64,
+        versions: state.versions.len() as u64,
+    }
+}
+
+/// The report a run has, once it was judged.
+pub fn report<'a>(state: &'a PipelineState, run: &'a Run) -> Option<&'a EvalReport> {
+    match &run.state {
+        RunState::Publishing { report, .. } | RunState::Rejected { report } => Some(report),
+        RunState::Published { version } => state.versions.get(version).map(|v| &v.report),
+        _ => None,
+    }
+}
+
+pub fn run(state: &PipelineState, run: &Run, progress: Option<v1::Progress>) -> v1::Run {
+    let pipeline = state.pipeline.id();
+    let report = report(state, run);
+    let reasons = match &run.state {
+        RunState::Failed { reason } => vec![reason.clone()],
+        _ => report.map_or_else(Vec::new, |report| report.verdict.reasons().to_vec()),
+    };
+    let version = match run.state {
+        RunState::Published { version } => version.0,
+        _ => 0,
+    };
+    v1::Run {
+        name: format!("{pipeline}/runs/{}", run.number),
+        number: run.number,
+        state: run.state.name().to_owned(),
+        reasons,
+        attempts: run.attempts,
+        chunks: run.chunk_ids().map(ToString::to_string).collect(),
+        parent_version: run.manifest.parent.as_ref().map_or(0, |parent| parent.version.0),
+        version,
+        verdict: report.map_or_else(String::new, |report| report.verdict.name().to_owned()),
+        queued_at_ms: run.queued_at,
+        ended_at_ms: run.ended_at.unwrap_or_default(),
+        progress,
+        last_error: run.last_error.clone().unwrap_or_default(),
+    }
+}
+
+pub fn adapter_version(state: &PipelineState, version: &AdapterVersion) -> v1::Version {
+    let id = state.pipeline.id();
+    let aliases = state.aliases.iter().filter(|(_, at)| **at == version.number);
+    let file = |object: &domain::chunk::ObjectRef| v1::File {
+        path: object.path.clone(),
+        sha256: object.sha256.clone(),
+        bytes: object.bytes,
+    };
+    v1::Version {
+        name: format!("{id}/versions/{}", version.number.0),
+        number: version.number.0,
+        parent: version.parent.map_or(0, |parent| parent.0),
+        run: version.run,
+        aliases: aliases.map(|(alias, _)| alias.name().to_owned()).collect(),
+        chunks: version.chunks.iter().map(ToString::to_string).collect(),
+        folder: format!("adapters/{}/{}", id.namespace, version.number.folder(&id.name)),
+        files: version.files.iter().map(file).collect(),
+        weights_sha256: version.weights_sha256.clone(),
+        snapshot_sha256: version.snapshot.object.sha256.clone(),
+        verdict: version.report.verdict.name().to_owned(),
+        average_accuracy: average_accuracy(&version.report.candidate_scores),
+        published_at_ms: version.published_at,
+    }
+}
+
+/// The candidate as it arrives from a worker.
+pub fn candidate(json: &[u8]) -> Result<Candidate, Invalid> {
+    from_json("trained_json", json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resource_names_read_back() {
+        let id = run_id("name", "namespaces/default/pipelines/tickets/runs/7").unwrap();
+        assert_eq!(id.to_string(), "namespaces/default/pipelines/tickets/runs/7");
+        let (_, by_alias) = version_ref("name", "namespaces/default/pipelines/tickets/versions/@champion").unwrap();
+        assert_eq!(by_alias, VersionRef::Alias(Alias::Champion));
+    }
+
+    #[test]
+    fn errors_name_the_field_and_the_value() {
+        let error = run_id("name", "namespaces/default/pipelines/tickets/runs/x").unwrap_err();
+        assert_eq!(error.to_string(), "`name`: `x` is not a run number");
+        let error = alias("alias", "best").unwrap_err();
+        assert!(error.reason.contains("champion, challenger, previous"));
+    }
+}

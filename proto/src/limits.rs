@@ -1,0 +1,53 @@
+//! Explicit limits of the wire.
+
+/// Largest message either side takes. A chunk travels in frames far below it.
+pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
+
+/// Largest frame of a streamed upload.
+pub const MAX_FRAME_BYTES: usize = 256 << 10;
+
+/// What our own clients send and our servers answer with.
+pub const FRAME_BYTES: usize = 128 << 10;
+
+/// Items of a page unless asked for otherwise.
+pub const DEFAULT_PAGE: usize = 100;
+
+/// Items of a page at most.
+pub const MAX_PAGE: usize = 1000;
+
+/// One page of `items` and the token of the next; a token is the position to go on from.
+pub fn page<T>(items: Vec<T>, size: i32, token: &str) -> Result<(Vec<T>, String), crate::convert::Invalid> {
+    let from: usize = match token {
+        "" => 0,
+        token => token
+            .parse()
+            .map_err(|_| crate::convert::Invalid::new("page_token", format!("`{token}` was not issued here")))?,
+    };
+    let size = match usize::try_from(size) {
+        Ok(0) => DEFAULT_PAGE,
+        Ok(size) => size.min(MAX_PAGE),
+        Err(_) => return Err(crate::convert::Invalid::new("page_size", format!("{size} is negative"))),
+    };
+    let next = if from + size < items.len() { (from + size).to_string() } else { String::new() };
+    Ok((items.into_iter().skip(from).take(size).collect(), next))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::page;
+
+    #[test]
+    fn pages_cover_everything_once() {
+        let (mut token, mut seen) = (String::new(), Vec::new());
+        loop {
+            let (items, next) = page((0..7).collect(), 3, &token).unwrap();
+            seen.extend(items);
+            if next.is_empty() {
+                break;
+            }
+            token = next;
+        }
+        assert_eq!(seen, (0..7).collect::<Vec<_>>());
+        assert!(page(vec![1], -1, "").is_err() && page(vec![1], 0, "x").is_err());
+    }
+}

@@ -1,0 +1,68 @@
+//! How errors look on the wire: one code, one sentence, and details a program can read.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use domain::planning::Refusal;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::convert::Invalid;
+
+/// The domain of [`ErrorDetails`]' error info.
+pub const ERROR_DOMAIN: &str = "perennial.ai";
+
+/// A status with a machine-readable reason, such as `PIPELINE_BUSY`.
+pub fn status(code: Code, reason: &str, message: impl Into<String>) -> Status {
+    let details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, HashMap::new());
+    Status::with_error_details(code, message, details)
+}
+
+/// `UNAVAILABLE`, with how long to wait.
+pub fn unavailable(message: impl Into<String>, retry_after: Duration) -> Status {
+    let mut details = ErrorDetails::with_retry_info(Some(retry_after));
+    details.set_error_info("UNAVAILABLE", ERROR_DOMAIN, HashMap::new());
+    Status::with_error_details(Code::Unavailable, message, details)
+}
+
+/// A cause chain on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+impl From<Invalid> for Status {
+    fn from(invalid: Invalid) -> Status {
+        let message = invalid.to_string();
+        let mut details = ErrorDetails::with_bad_request_violation(invalid.field, invalid.reason);
+        details.set_error_info("INVALID_ARGUMENT", ERROR_DOMAIN, HashMap::new());
+        Status::with_error_details(Code::InvalidArgument, message, details)
+    }
+}
+
+/// The code of each reason why something may not happen now.
+pub fn refused(refusal: &Refusal) -> Status {
+    let (code, reason) = match refusal {
+        Refusal::UnknownPipeline(_) => (Code::NotFound, "UNKNOWN_PIPELINE"),
+        Refusal::UnknownRun(_) => (Code::NotFound, "UNKNOWN_RUN"),
+        Refusal::UnknownVersion(_) => (Code::NotFound, "UNKNOWN_VERSION"),
+        Refusal::UnknownChunk(_) => (Code::NotFound, "UNKNOWN_CHUNK"),
+        Refusal::Busy(_) => (Code::FailedPrecondition, "PIPELINE_BUSY"),
+        Refusal::NothingToTrain { .. } => (Code::FailedPrecondition, "NOTHING_TO_TRAIN"),
+        Refusal::NotTrainable { .. } => (Code::FailedPrecondition, "CHUNK_NOT_TRAINABLE"),
+        Refusal::NotReleasable { .. } => (Code::FailedPrecondition, "CHUNK_NOT_RELEASABLE"),
+        Refusal::Unsealed(_) => (Code::FailedPrecondition, "CHUNK_UNSEALED"),
+        Refusal::NoLabels => (Code::FailedPrecondition, "NO_LABELS"),
+        Refusal::TooLate { .. } => (Code::FailedPrecondition, "RUN_ENDED"),
+        Refusal::LabelsChanged { .. } => (Code::FailedPrecondition, "LABELS_CHANGED"),
+        Refusal::Frozen { .. } => (Code::FailedPrecondition, "FIELD_FROZEN"),
+        Refusal::AliasMoved { .. } => (Code::Aborted, "ALIAS_MOVED"),
+        Refusal::NoPrevious => (Code::FailedPrecondition, "NO_PREVIOUS_VERSION"),
+    };
+    status(code, reason, refusal.to_string())
+}

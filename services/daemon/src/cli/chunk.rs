@@ -1,0 +1,345 @@
+//! `perennial chunk`: data in, and what became of it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use domain::id::{PipelineName, TaskName};
+use futures::{Stream, StreamExt, stream};
+use perennial_proto::v1;
+use perennial_proto::v1::push_chunk_request::Part;
+use serde::Serialize;
+
+use super::client::{Context, all_pages, present, within};
+use super::failure::Failure;
+use super::output::{Render, fields, or_dash, some, table, time};
+use super::pipeline::{last, pipeline_of};
+use super::progress;
+use super::upload::{self, Broken};
+
+#[derive(clap::Subcommand)]
+pub enum Verb {
+    /// Send a file of rows; when this returns, they are durable and checked
+    #[command(after_help = "Example:\n  perennial chunk push tickets june.parquet --task june\n\n\
+                            Exits with 1 and the reason when the rows go to quarantine")]
+    Push {
+        pipeline: PipelineName,
+        /// Parquet or JSONL
+        file: PathBuf,
+        #[command(flatten)]
+        header: Header,
+    },
+    /// Take in an object that lies in a store already, below one of the daemon's `roots`
+    #[command(after_help = "Example:\n  perennial chunk register tickets s3://bucket/june.parquet --task june")]
+    Register {
+        pipeline: PipelineName,
+        uri: String,
+        #[command(flatten)]
+        header: Header,
+    },
+    /// List the chunks of a pipeline and where each stands
+    #[command(after_help = "Example:\n  perennial chunk ls tickets --state refused")]
+    Ls {
+        pipeline: PipelineName,
+        /// Only those in this state
+        #[arg(long)]
+        state: Option<State>,
+    },
+    /// Make chunks trainable again that a refused run or a rollback set aside
+    #[command(after_help = "Example:\n  perennial chunk release tickets 3f0c9a7be2d14c55a8e01b2c3d4e5f60")]
+    Release {
+        pipeline: PipelineName,
+        #[arg(required = true, value_name = "CHUNK")]
+        chunks: Vec<String>,
+    },
+}
+
+#[derive(clap::Args)]
+pub struct Header {
+    /// The slice of the data it belongs to; a new name opens a task [default: the pipeline's]
+    #[arg(long)]
+    task: Option<TaskName>,
+    /// Whether its rows train, are held out for evaluation, or are divided
+    #[arg(long, default_value = "auto")]
+    split: Split,
+    /// Default: by the name's ending
+    #[arg(long)]
+    format: Option<Format>,
+    /// Default: `image` or `text`, whichever is there
+    #[arg(long, value_name = "NAME")]
+    input_column: Option<String>,
+    /// Default: `label`
+    #[arg(long, value_name = "NAME")]
+    label_column: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Split {
+    Auto,
+    Train,
+    HeldOut,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum Format {
+    Parquet,
+    Jsonl,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum State {
+    Received,
+    Sealed,
+    InRun,
+    Absorbed,
+    Refused,
+    Quarantined,
+}
+
+impl Verb {
+    pub async fn run(self, ctx: &Context) -> Result<(), Failure> {
+        match self {
+            Self::Push { pipeline, file, header } => push(ctx, &pipeline, file, header).await,
+            Self::Register { pipeline, uri, header } => register(ctx, &pipeline, uri, header).await,
+            Self::Ls { pipeline, state } => list(ctx, &pipeline, state).await,
+            Self::Release { pipeline, chunks } => release(ctx, &pipeline, chunks).await,
+        }
+    }
+}
+
+impl Header {
+    fn into_wire(self, pipeline: String, format: Format, sha256: String) -> v1::ChunkHeader {
+        let split = match self.split {
+            Split::Auto => v1::Split::Auto,
+            Split::Train => v1::Split::Train,
+            Split::HeldOut => v1::Split::HeldOut,
+        };
+        let format = match format {
+            Format::Parquet => v1::Format::Parquet,
+            Format::Jsonl => v1::Format::Jsonl,
+        };
+        v1::ChunkHeader {
+            pipeline,
+            task: self.task.map(String::from).unwrap_or_default(),
+            split: split.into(),
+            format: format.into(),
+            sha256,
+            input_column: self.input_column.unwrap_or_default(),
+            label_column: self.label_column.unwrap_or_default(),
+        }
+    }
+
+    fn format(&self, name: &str) -> Result<Format, Failure> {
+        let ending = Path::new(name).extension().and_then(|ending| ending.to_str()).map(str::to_lowercase);
+        let guess = match ending.as_deref() {
+            Some("parquet" | "pq") => Some(Format::Parquet),
+            Some("jsonl" | "ndjson" | "json") => Some(Format::Jsonl),
+            _ => None,
+        };
+        let unknown = || {
+            Failure::Usage(format!(
+                "`{name}` does not end in .parquet or .jsonl: say --format parquet or --format jsonl"
+            ))
+        };
+        self.format.or(guess).ok_or_else(unknown)
+    }
+}
+
+async fn push(ctx: &Context, pipeline: &PipelineName, path: PathBuf, header: Header) -> Result<(), Failure> {
+    let name = path.display().to_string();
+    let format = header.format(&name)?;
+    let file = upload::inspect(path).await?;
+    let header = header.into_wire(ctx.pipeline(pipeline), format, file.sha256);
+    let (bar, broken) = (progress::transfer(file.bytes, &name), Broken::default());
+    let frames = upload::frames(file.path, bar.clone(), broken.clone());
+    let request = within(upload::deadline(file.bytes, ctx.timeout), parts(header, frames));
+    let outcome = ctx.ingest().await?.push_chunk(request).await;
+    bar.finish_and_clear();
+    let pushed = broken.or(outcome.map_err(Failure::from))?.into_inner();
+    taken_in(ctx, pushed.chunk, pushed.already_exists)
+}
+
+fn parts(
+    header: v1::ChunkHeader,
+    frames: impl Stream<Item = bytes::Bytes> + Send + 'static,
+) -> impl Stream<Item = v1::PushChunkRequest> + Send + 'static {
+    let part = |part| v1::PushChunkRequest { part: Some(part) };
+    stream::iter([part(Part::Header(header))]).chain(frames.map(move |frame| part(Part::Frame(frame.into()))))
+}
+
+async fn register(ctx: &Context, pipeline: &PipelineName, uri: String, header: Header) -> Result<(), Failure> {
+    let format = header.format(&uri)?;
+    let header = header.into_wire(ctx.pipeline(pipeline), format, String::new());
+    let request = v1::RegisterChunkRequest { header: Some(header), uri };
+    // The server reads the object; how large it is only it knows.
+    let request = within(upload::deadline(0, ctx.timeout), request);
+    let registered = ctx.ingest().await?.register_chunk(request).await?.into_inner();
+    taken_in(ctx, registered.chunk, registered.already_exists)
+}
+
+/// Quarantine is an answer, and still not what was wanted.
+fn taken_in(ctx: &Context, chunk: Option<v1::Chunk>, already_exists: bool) -> Result<(), Failure> {
+    let chunk = ChunkView::from(present(chunk)?);
+    let quarantined = (chunk.state == "quarantined")
+        .then(|| format!("chunk {} is quarantined: {}", chunk.chunk, or_dash(chunk.reason.as_ref())));
+    ctx.show(&Taken { chunk, already_exists })?;
+    quarantined.map_or(Ok(()), |text| Err(Failure::Failed(text)))
+}
+
+async fn list(ctx: &Context, pipeline: &PipelineName, state: Option<State>) -> Result<(), Failure> {
+    let state = state.and_then(|state| state.to_possible_value()).map(|value| value.get_name().to_owned());
+    let mut client = ctx.chunks().await?;
+    let chunks = all_pages(async |page_token| {
+        let request = v1::ListChunksRequest {
+            parent: ctx.pipeline(pipeline),
+            page_size: 0,
+            page_token,
+            state: state.clone().unwrap_or_default(),
+        };
+        let page = client.list_chunks(ctx.request(request)).await?.into_inner();
+        Ok((page.chunks, page.next_page_token))
+    });
+    let chunks = chunks.await?.into_iter().map(ChunkView::from).collect();
+    ctx.show(&ChunkList { chunks })
+}
+
+async fn release(ctx: &Context, pipeline: &PipelineName, chunks: Vec<String>) -> Result<(), Failure> {
+    let request = ctx.request(v1::ReleaseChunksRequest { pipeline: ctx.pipeline(pipeline), chunks });
+    let released = ctx.chunks().await?.release_chunks(request).await?.into_inner();
+    let chunks = released.chunks.into_iter().map(ChunkView::from).collect();
+    ctx.show(&ChunkList { chunks })
+}
+
+#[derive(Serialize)]
+struct ChunkView {
+    resource: String,
+    pipeline: String,
+    chunk: String,
+    task: String,
+    split: &'static str,
+    state: String,
+    reason: Option<String>,
+    train_rows: u64,
+    held_out_rows: u64,
+    bytes: u64,
+    labels: BTreeMap<String, u64>,
+    run: Option<u64>,
+    version: Option<u64>,
+    received_at_ms: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Taken {
+    #[serde(flatten)]
+    chunk: ChunkView,
+    already_exists: bool,
+}
+
+#[derive(Serialize)]
+struct ChunkList {
+    chunks: Vec<ChunkView>,
+}
+
+impl From<v1::Chunk> for ChunkView {
+    fn from(wire: v1::Chunk) -> Self {
+        Self {
+            pipeline: pipeline_of(&wire.name),
+            chunk: last(&wire.name),
+            split: match wire.split() {
+                v1::Split::Train => "train",
+                v1::Split::HeldOut => "held_out",
+                v1::Split::Auto | v1::Split::Unspecified => "auto",
+            },
+            resource: wire.name,
+            task: wire.task,
+            state: wire.state,
+            reason: Some(wire.reason).filter(|reason| !reason.is_empty()),
+            train_rows: wire.train_rows,
+            held_out_rows: wire.held_out_rows,
+            bytes: wire.bytes,
+            labels: wire.labels.into_iter().collect(),
+            run: some(wire.run),
+            version: some(wire.version),
+            received_at_ms: some(wire.received_at_ms),
+        }
+    }
+}
+
+impl ChunkView {
+    /// The state, and what goes with it.
+    fn standing(&self) -> String {
+        match (&self.reason, self.run, self.version) {
+            (Some(reason), _, _) => format!("{}: {reason}", self.state),
+            (_, Some(run), _) => format!("in run {run}"),
+            (_, _, Some(version)) => format!("{} by v{version}", self.state),
+            _ => self.state.clone(),
+        }
+    }
+}
+
+impl Render for Taken {
+    fn text(&self) -> String {
+        let chunk = &self.chunk;
+        let labels: Vec<_> = chunk.labels.iter().map(|(label, rows)| format!("{label} {rows}")).collect();
+        let already = if self.already_exists { "the same content was there already" } else { "" };
+        fields([
+            ("chunk", chunk.chunk.clone()),
+            ("task", chunk.task.clone()),
+            ("state", chunk.standing()),
+            ("rows", format!("{} train, {} held out", chunk.train_rows, chunk.held_out_rows)),
+            ("labels", labels.join(", ")),
+            ("note", already.to_owned()),
+        ])
+    }
+}
+
+impl Render for ChunkList {
+    fn text(&self) -> String {
+        let rows = self.chunks.iter().map(|c| {
+            let (train, held_out) = (c.train_rows.to_string(), c.held_out_rows.to_string());
+            [c.chunk.clone(), c.task.clone(), train, held_out, time(c.received_at_ms), c.standing()]
+        });
+        table(["chunk", "task", "train", "held out", "received", "state"], rows, "no chunks")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view() -> ChunkView {
+        ChunkView::from(v1::Chunk {
+            name: "namespaces/default/pipelines/tickets/chunks/ab12".to_owned(),
+            split: v1::Split::HeldOut.into(),
+            state: "quarantined".to_owned(),
+            reason: "row 3 has no label".to_owned(),
+            train_rows: 5,
+            ..Default::default()
+        })
+    }
+
+    #[test]
+    fn the_json_of_a_chunk_says_none_where_the_wire_says_zero() {
+        let json = serde_json::to_value(Taken { chunk: view(), already_exists: true }).unwrap();
+        assert_eq!(
+            (&json["chunk"], &json["pipeline"], &json["split"]),
+            (&"ab12".into(), &"tickets".into(), &"held_out".into())
+        );
+        assert!(json["run"].is_null() && json["already_exists"] == true && json["reason"] == "row 3 has no label");
+    }
+
+    #[test]
+    fn a_table_says_why() {
+        assert!(ChunkList { chunks: vec![view()] }.text().ends_with("quarantined: row 3 has no label"));
+    }
+
+    #[test]
+    fn the_format_is_guessed_from_the_ending_or_asked_for() {
+        let header = |format| Header { task: None, split: Split::Auto, format, input_column: None, label_column: None };
+        assert_eq!(header(None).format("s3://b/x.Parquet").unwrap(), Format::Parquet);
+        assert_eq!(header(Some(Format::Jsonl)).format("rows.txt").unwrap(), Format::Jsonl);
+        assert!(header(None).format("rows.txt").unwrap_err().to_string().contains("--format parquet"));
+    }
+}

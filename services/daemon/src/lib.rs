@@ -1,0 +1,11 @@
+//! What the binaries `perenniald` and `perennial` are made of. Neither links libtorch: training and
+//! evaluation happen in `perennial-worker`, which they find and start.
+
+pub mod cli;
+pub mod config;
+pub mod role;
+pub mod shutdown;
+pub mod spawn;
+pub mod telemetry;
+pub mod units;
+pub mod yaml;

@@ -1,0 +1,214 @@
+//! What a process does. Each role is a list of services on one port; nothing is decided here.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use domain::Timestamp;
+use ingest::{Ingest, Limits, Record};
+use object_store::ObjectStore;
+use perennial_proto::limits::MAX_MESSAGE_BYTES;
+use perennial_proto::{DESCRIPTORS, v1};
+use registry::{Evaluations, Pipelines, Publisher, Registry};
+use rehearsal::Rehearsal;
+use scheduler::{Runs, Scheduler, Terms, Workers};
+use store::journal::Journal;
+use store::roots::Roots;
+use tokio::net::TcpListener;
+use tokio::process::{Child, ChildStdin};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::service::{Routes, RoutesBuilder};
+use tonic::transport::{Endpoint, Server};
+use tracing::{error, info};
+
+use crate::config::{Config, reachable};
+use crate::spawn;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Role {
+    /// The log, the schedule, the registry
+    Control,
+    /// Takes chunks in; any number may run side by side
+    Ingest,
+    /// Both, and a worker on this machine
+    All,
+}
+
+/// A service under the wire's message limits.
+macro_rules! limited {
+    ($server:path, $service:expr) => {{
+        use $server as Limited;
+        Limited::new($service).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }};
+}
+
+/// What every role needs.
+struct Node {
+    config: Config,
+    store: Arc<dyn ObjectStore>,
+    /// Where this process is reached from this machine.
+    url: String,
+    shutdown: CancellationToken,
+}
+
+/// Serves until shutdown, or until the process may not go on.
+pub async fn run(config: Config, role: Role, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let store = store::open(&config.store)?;
+    let listener =
+        TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen at {}", config.listen))?;
+    let url = reachable(listener.local_addr()?);
+    let node = Node { config, store, url, shutdown };
+    let mut routes = RoutesBuilder::default();
+    let journal = match role {
+        Role::Control => Some(control(&node, &mut routes).await?),
+        Role::Ingest => {
+            ingest(&node, &mut routes)?;
+            None
+        }
+        Role::All => {
+            let journal = control(&node, &mut routes).await?;
+            ingest(&node, &mut routes)?;
+            keep_worker(&node)?;
+            Some(journal)
+        }
+    };
+    info!(?role, url = node.url, store = node.config.store, "serving");
+    let served = serve(listener, routes.routes(), node.shutdown.clone());
+    match journal {
+        None => served.await,
+        Some(journal) => unless_closed(&journal, served, &node.shutdown).await,
+    }
+}
+
+async fn control(node: &Node, routes: &mut RoutesBuilder) -> anyhow::Result<Arc<Journal>> {
+    store::probe::check(&node.store).await?;
+    let writer = format!("{}-{}", node.url, std::process::id());
+    let journal = Arc::new(Journal::open(node.store.clone(), &writer, now).await?);
+    let timeouts = node.config.recovery_budget.timeouts();
+    let terms = Terms {
+        heartbeat: timeouts.heartbeat,
+        lease: timeouts.lease,
+        collective: timeouts.collective,
+        join: timeouts.join,
+    };
+    let scheduler = Scheduler::new(journal.clone(), terms, now, node.shutdown.clone());
+    tokio::spawn(scheduler.clone().run());
+    tokio::spawn(Publisher::new(journal.clone(), node.store.clone()).run(node.shutdown.clone()));
+    let (journal_, store) = (|| journal.clone(), || node.store.clone());
+    routes
+        .add_service(limited!(
+            v1::pipeline_service_server::PipelineServiceServer,
+            Pipelines::new(journal_(), roots(node)?)
+        ))
+        .add_service(limited!(v1::chunk_service_server::ChunkServiceServer, Record::new(journal_())))
+        .add_service(limited!(
+            v1::rehearsal_service_server::RehearsalServiceServer,
+            Rehearsal::new(journal_(), store())
+        ))
+        .add_service(limited!(v1::run_service_server::RunServiceServer, Runs(scheduler.clone())))
+        .add_service(limited!(v1::worker_service_server::WorkerServiceServer, Workers(scheduler)))
+        .add_service(limited!(v1::evaluation_service_server::EvaluationServiceServer, Evaluations(journal_())))
+        .add_service(limited!(
+            v1::registry_service_server::RegistryServiceServer,
+            Registry::new(journal_(), store(), node.config.store.clone())
+        ));
+    Ok(journal)
+}
+
+fn ingest(node: &Node, routes: &mut RoutesBuilder) -> anyhow::Result<()> {
+    let control = node.config.control.clone().unwrap_or_else(|| node.url.clone());
+    let channel = Endpoint::from_shared(control)?.connect_timeout(Duration::from_secs(5)).connect_lazy();
+    let limits = Limits {
+        max_chunk_bytes: node.config.limits.max_chunk_bytes.0,
+        max_frame_bytes: node.config.limits.max_frame_bytes.0 as usize,
+        ..Limits::default()
+    };
+    let ingest = Ingest::new(node.store.clone(), roots(node)?, channel, limits, now);
+    routes.add_service(limited!(v1::ingest_service_server::IngestServiceServer, ingest));
+    Ok(())
+}
+
+/// The configured roots, and the store itself.
+fn roots(node: &Node) -> anyhow::Result<Roots> {
+    let urls: Vec<&String> = node.config.roots.iter().chain([&node.config.store]).collect();
+    Ok(Roots::new(&urls)?)
+}
+
+/// Starts a worker, and again whenever it ends, until shutdown.
+fn keep_worker(node: &Node) -> anyhow::Result<()> {
+    if !node.config.worker.spawn {
+        return Ok(());
+    }
+    let worker = match spawn::find_worker() {
+        Ok(worker) => worker,
+        Err(missing) => {
+            error!(%missing, "no worker started: chunks are taken in, but nothing trains");
+            return Ok(());
+        }
+    };
+    let (url, config, shutdown) = (node.url.clone(), node.config.clone(), node.shutdown.clone());
+    tokio::spawn(async move {
+        while !shutdown.is_cancelled() {
+            match spawn::command(&worker, &url, &config).spawn() {
+                Err(error) => error!(worker = %worker.display(), %error, "worker not started"),
+                Ok(mut child) => {
+                    // Held here, since waiting for a child closes its standard input.
+                    let alive = child.stdin.take();
+                    tokio::select! {
+                        ended = child.wait() => error!(?ended, "worker ended"),
+                        () = shutdown.cancelled() => return stop(child, alive).await,
+                    }
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                () = shutdown.cancelled() => {}
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Closes the worker's standard input, which asks it to stop, and waits for it a while.
+async fn stop(mut child: Child, alive: Option<ChildStdin>) {
+    drop(alive);
+    let _ = tokio::time::timeout(Duration::from_secs(5), child.wait()).await;
+}
+
+async fn serve(listener: TcpListener, routes: Routes, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    let reflection =
+        || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
+    Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .add_routes(routes)
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled_owned())
+        .await?;
+    Ok(())
+}
+
+/// A process that lost the log must not answer from a state that grows old.
+async fn unless_closed(
+    journal: &Journal,
+    served: impl Future<Output = anyhow::Result<()>>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        served = served => served,
+        reason = journal.closed(), if !shutdown.is_cancelled() => {
+            Err(anyhow::Error::new(reason).context("this process may not go on"))
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the daemon is where time is read")]
+fn now() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as Timestamp)
+}

@@ -1,0 +1,119 @@
+//! One model on a run's EvalSets. Meant for a child process, like a rank.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use domain::chunk::Row;
+use domain::evalset::EvalSet;
+use domain::manifest::Manifest;
+use domain::report::Score;
+use learn::assemble::{self, Assembled, Sources};
+use learn::data::{self, Dataset};
+use learn::evaluate;
+use serde::{Deserialize, Serialize};
+
+/// Rows scored at once. Bounds memory; does not change what is right or wrong.
+const BATCH: usize = 128;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EvalJob {
+    pub manifest: Manifest,
+    /// The folder of a `model: {uri, sha256}`.
+    pub base_model: Option<PathBuf>,
+    /// A folder with the version's files. None: the base with its initial head.
+    pub subject: Option<PathBuf>,
+    pub sets: Vec<EvalSet>,
+    /// By SHA-256: every shard of the sets.
+    pub shards: BTreeMap<String, PathBuf>,
+    /// `cpu` or `cuda:N`.
+    pub device: String,
+    pub threads: u32,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Learn(#[from] learn::Error),
+    #[error(transparent)]
+    Shard(#[from] store::Error),
+    #[error("shard {0} was not fetched")]
+    NoShard(String),
+    #[error("chunk {chunk} holds {found} held-out rows, and the EvalSet of `{task}` names {rows}")]
+    TooFew { chunk: String, task: String, rows: u64, found: u64 },
+    #[error("`{0}` is not a device: expected `cpu` or `cuda:N`")]
+    Device(String),
+}
+
+impl Error {
+    /// Whether the same job would fail again.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Learn(error) => error.is_permanent(),
+            Self::Shard(_) | Self::NoShard(_) => false,
+            _ => true,
+        }
+    }
+}
+
+/// Scores in the order of the job's sets.
+pub fn evaluate(job: &EvalJob) -> Result<Vec<Score>, Error> {
+    let device = assemble::device(&job.device).ok_or_else(|| Error::Device(job.device.clone()))?;
+    tch::set_num_threads(job.threads as i32);
+    let rows: Vec<Vec<Row>> = job.sets.iter().map(|set| read(job, set)).collect::<Result<_, _>>()?;
+    let Some(first) = rows.iter().flatten().next() else {
+        return Ok(job.sets.iter().map(|set| score(set, evaluate::Scored::default())).collect());
+    };
+    let sources = Sources {
+        pipeline: &job.manifest.pipeline,
+        labels: &job.manifest.labels,
+        base: job.base_model.as_deref(),
+        version: job.subject.as_deref(),
+        device,
+    };
+    let Assembled { net, preprocess, .. } = assemble::assemble(sources, data::geometry_of(first)?)?;
+    let mut scores = Vec::new();
+    for (set, rows) in job.sets.iter().zip(rows) {
+        let place = format!("EvalSet {} of task `{}`", set.number, set.task);
+        let dataset = Dataset::decode(&rows, &place, &job.manifest.labels, preprocess.geometry)?.to_device(device);
+        scores.push(score(set, evaluate::evaluate(&net, &dataset, &preprocess, BATCH)));
+    }
+    Ok(scores)
+}
+
+fn score(set: &EvalSet, scored: evaluate::Scored) -> Score {
+    Score {
+        task: set.task.clone(),
+        eval_set: set.number,
+        digest: set.digest(),
+        items: scored.items,
+        correct: scored.correct,
+        // JSON has no infinity, and a diverged model has no other loss.
+        loss: if scored.loss.is_finite() { scored.loss } else { f64::MAX },
+    }
+}
+
+/// The rows each part names, in order.
+fn read(job: &EvalJob, set: &EvalSet) -> Result<Vec<Row>, Error> {
+    let mut rows = Vec::new();
+    for part in &set.parts {
+        let mut found: Vec<Row> = Vec::new();
+        for shard in &part.shards {
+            if found.len() as u64 >= part.rows {
+                break;
+            }
+            let sha256 = &shard.object.sha256;
+            let path = job.shards.get(sha256).ok_or_else(|| Error::NoShard(sha256.clone()))?;
+            found.extend(store::examples::read_shard(path)?);
+        }
+        if (found.len() as u64) < part.rows {
+            return Err(Error::TooFew {
+                chunk: part.chunk.to_string(),
+                task: set.task.to_string(),
+                rows: part.rows,
+                found: found.len() as u64,
+            });
+        }
+        rows.extend(found.into_iter().take(part.rows as usize));
+    }
+    Ok(rows)
+}

@@ -1,0 +1,101 @@
+//! What the ingest role asks of the control role.
+
+use std::time::Duration;
+
+use domain::chunk::Chunk;
+use domain::id::{ChunkId, PipelineId};
+use perennial_proto::convert::{Invalid, from_json, to_json};
+use perennial_proto::limits::MAX_MESSAGE_BYTES;
+use perennial_proto::v1;
+use perennial_proto::v1::chunk_service_client::ChunkServiceClient;
+use perennial_proto::v1::pipeline_service_client::PipelineServiceClient;
+use tonic::transport::Channel;
+use tonic::{Code, Request};
+
+use crate::seal::Facts;
+use crate::{Error, Taken};
+
+/// Every call has a deadline, and may be repeated.
+#[derive(Clone)]
+pub struct Control {
+    pipelines: PipelineServiceClient<Channel>,
+    chunks: ChunkServiceClient<Channel>,
+    deadline: Duration,
+}
+
+impl Control {
+    pub fn new(channel: Channel, deadline: Duration) -> Self {
+        let pipelines = PipelineServiceClient::new(channel.clone());
+        let chunks = ChunkServiceClient::new(channel);
+        Self {
+            pipelines: pipelines.max_decoding_message_size(MAX_MESSAGE_BYTES),
+            chunks: chunks.max_decoding_message_size(MAX_MESSAGE_BYTES),
+            deadline,
+        }
+    }
+
+    pub async fn facts(&self, pipeline: &PipelineId) -> Result<Facts, Error> {
+        let request = self.request(v1::GetPipelineRequest { name: pipeline.to_string() });
+        let answer = self.pipelines.clone().get_pipeline(request).await.map_err(Error::Control)?;
+        let found = answer.into_inner().pipeline.ok_or_else(|| missing("pipeline"))?;
+        let pipeline = from_json("spec_json", &found.spec_json).map_err(Error::Answer)?;
+        Ok(Facts { pipeline, labels: found.labels })
+    }
+
+    pub async fn known(&self, pipeline: &PipelineId, chunk: &ChunkId) -> Result<Option<v1::Chunk>, Error> {
+        let name = format!("{pipeline}/chunks/{chunk}");
+        let request = self.request(v1::GetChunkRequest { name });
+        match self.chunks.clone().get_chunk(request).await {
+            Ok(answer) => Ok(answer.into_inner().chunk),
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(Error::Control(status)),
+        }
+    }
+
+    pub async fn record(
+        &self,
+        pipeline: &PipelineId,
+        chunk: &Chunk,
+        new_labels: Vec<String>,
+        quarantine_reason: String,
+    ) -> Result<Taken, Error> {
+        let request = self.request(v1::RecordChunkRequest {
+            pipeline: pipeline.to_string(),
+            chunk_json: to_json(chunk),
+            new_labels,
+            quarantine_reason,
+        });
+        let answer = self.chunks.clone().record_chunk(request).await.map_err(Error::Control)?.into_inner();
+        Ok(Taken { chunk: answer.chunk.ok_or_else(|| missing("chunk"))?, already_exists: answer.already_exists })
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(self.deadline);
+        request
+    }
+}
+
+fn missing(field: &str) -> Error {
+    Error::Answer(Invalid::new(field, "missing"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::Status;
+    use tonic::transport::Endpoint;
+
+    #[tokio::test]
+    async fn a_control_role_that_is_away_is_unavailable() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let channel = Endpoint::from_shared(address).unwrap().connect_lazy();
+        let control = Control::new(channel, Duration::from_secs(5));
+        let pipeline = "namespaces/default/pipelines/tickets".parse().unwrap();
+        let status = Status::from(control.facts(&pipeline).await.unwrap_err());
+        assert_eq!(status.code(), Code::Unavailable);
+        assert!(status.message().starts_with("the control role does not answer"), "{status}");
+    }
+}

@@ -1,0 +1,165 @@
+//! Why data is not taken in, and what its producer should do.
+
+use std::convert::Infallible;
+use std::io;
+use std::time::Duration;
+
+use domain::planning::Refusal;
+use domain::state::Inapplicable;
+use perennial_proto::convert::Invalid;
+use perennial_proto::status::{chain, refused, status, unavailable};
+use store::Kind;
+use store::examples::BadData;
+use store::journal::CommitError;
+use tonic::{Code, Status};
+
+/// When to come back to a store or a disk that did not answer.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Characters of a status. It travels in a header, and clients refuse long ones.
+const MAX_TEXT: usize = 2000;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    #[error("a push begins with its header; the first message had none")]
+    NoHeader,
+    #[error("a message of the push holds neither header nor frame; is the client newer than this server?")]
+    EmptyMessage,
+    #[error("a push has one header; a second one came after {after} frames")]
+    SecondHeader { after: u64 },
+    #[error("a frame of {bytes} bytes is over the limit of {limit} bytes a frame; send smaller frames")]
+    FrameTooLarge { bytes: usize, limit: usize },
+    #[error("a message is over the limit of {limit} bytes a frame; send smaller frames")]
+    MessageTooLarge { limit: usize },
+    #[error("the payload is over the limit of {limit} bytes a chunk; push it as several chunks")]
+    ChunkTooLarge { limit: u64 },
+    #[error("nothing arrived for {} s; push the chunk again", .0.as_secs_f32())]
+    Idle(Duration),
+    #[error("the payload's SHA-256 is {found}, the header says {expected}; it changed on its way, push it again")]
+    Digest { expected: String, found: String },
+    #[error(transparent)]
+    Data(#[from] BadData),
+    #[error(transparent)]
+    Store(Box<store::Error>),
+    #[error("cannot spool the payload")]
+    Spool(#[from] io::Error),
+    #[error("the stream broke: {}", .0.message())]
+    Stream(Status),
+    #[error("{}", .0.message())]
+    Control(Status),
+    #[error("the control role's answer cannot be used; is it another version?")]
+    Answer(#[source] Invalid),
+    /// Nobody knows whether it was recorded; pushing again tells.
+    #[error("the chunk may not have been recorded; push it again")]
+    Log(#[source] Box<CommitError<Infallible>>),
+    #[error("the chunk's events do not apply")]
+    Inapplicable(#[source] Inapplicable),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("pipeline `{0}` closed its labels while the chunk was sealed; push it again")]
+    LabelsClosed(domain::id::PipelineId),
+    #[error("sealing stopped")]
+    Stopped(#[from] tokio::task::JoinError),
+}
+
+impl Error {
+    pub fn code(&self) -> Code {
+        match self {
+            Self::NoHeader | Self::EmptyMessage | Self::SecondHeader { .. } | Self::Invalid(_) => Code::InvalidArgument,
+            Self::FrameTooLarge { .. } | Self::MessageTooLarge { .. } | Self::ChunkTooLarge { .. } => {
+                Code::InvalidArgument
+            }
+            Self::Digest { .. } | Self::Data(_) => Code::InvalidArgument,
+            Self::Idle(_) => Code::DeadlineExceeded,
+            Self::Store(error) => store_code(error),
+            Self::Spool(_) | Self::Log(_) => Code::Unavailable,
+            Self::Stream(status) => status.code(),
+            Self::Control(status) => control_code(status),
+            Self::Refused(refusal) => refused(refusal).code(),
+            Self::LabelsClosed(_) => Code::Aborted,
+            Self::Answer(_) | Self::Inapplicable(_) | Self::Stopped(_) => Code::Internal,
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::NoHeader | Self::EmptyMessage | Self::SecondHeader { .. } => "BAD_STREAM",
+            Self::FrameTooLarge { .. } | Self::MessageTooLarge { .. } => "FRAME_TOO_LARGE",
+            Self::ChunkTooLarge { .. } => "CHUNK_TOO_LARGE",
+            Self::Digest { .. } => "DIGEST_MISMATCH",
+            Self::Data(_) => "BAD_DATA",
+            Self::Idle(_) => "IDLE",
+            Self::Store(error) => match **error {
+                store::Error::OutsideRoots { .. } => "OUTSIDE_ROOTS",
+                _ => "STORE",
+            },
+            Self::LabelsClosed(_) => "LABELS_CLOSED",
+            _ => "INGEST",
+        }
+    }
+}
+
+fn store_code(error: &store::Error) -> Code {
+    match (error, error.kind()) {
+        (store::Error::OutsideRoots { .. }, _) => Code::PermissionDenied,
+        (_, Kind::Invalid) => Code::InvalidArgument,
+        (_, Kind::NotFound) => Code::NotFound,
+        (_, Kind::Exists) => Code::Aborted,
+        (_, Kind::Damaged) => Code::DataLoss,
+        (_, Kind::Unsuitable) => Code::FailedPrecondition,
+        (_, Kind::Unavailable) => Code::Unavailable,
+    }
+}
+
+/// A connection that breaks shows as any of these, and each call may be repeated.
+fn control_code(status: &Status) -> Code {
+    match status.code() {
+        Code::Unknown | Code::Cancelled | Code::DeadlineExceeded | Code::Unavailable => Code::Unavailable,
+        code => code,
+    }
+}
+
+/// The beginning of a text that a producer's data may have made long.
+pub fn short(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        Self::Store(Box::new(error))
+    }
+}
+
+impl From<CommitError<Error>> for Error {
+    fn from(error: CommitError<Error>) -> Self {
+        match error {
+            CommitError::Refused(error) => error,
+            CommitError::Inapplicable(reason) => Self::Inapplicable(reason),
+            CommitError::Closed(reason) => Self::Log(Box::new(CommitError::Closed(reason))),
+            CommitError::Timeout(after) => Self::Log(Box::new(CommitError::Timeout(after))),
+        }
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Status {
+        let (code, reason) = (error.code(), error.reason());
+        match error {
+            Error::Invalid(invalid) => invalid.into(),
+            Error::Refused(refusal) => refused(&refusal),
+            Error::Control(answer) if code != Code::Unavailable => {
+                Status::with_details(code, answer.message(), answer.details().to_vec().into())
+            }
+            Error::Control(answer) => {
+                unavailable(format!("the control role does not answer: {}", answer.message()), RETRY_AFTER)
+            }
+            error if code == Code::Unavailable => unavailable(chain(&error), RETRY_AFTER),
+            error => status(code, reason, short(&chain(&error), MAX_TEXT)),
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! The two services' faces: parse, call, reply.
+
+use perennial_proto::convert::{Invalid, chunk_id};
+use perennial_proto::v1;
+use perennial_proto::v1::chunk_service_server::ChunkService;
+use perennial_proto::v1::ingest_service_server::IngestService;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{Ingest, Record, Taken};
+
+#[tonic::async_trait]
+impl IngestService for Ingest {
+    async fn push_chunk(
+        &self,
+        request: Request<Streaming<v1::PushChunkRequest>>,
+    ) -> Result<Response<v1::PushChunkResponse>, Status> {
+        let Taken { chunk, already_exists } = self.push(request.into_inner()).await?;
+        Ok(Response::new(v1::PushChunkResponse { chunk: Some(chunk), already_exists }))
+    }
+
+    async fn register_chunk(
+        &self,
+        request: Request<v1::RegisterChunkRequest>,
+    ) -> Result<Response<v1::RegisterChunkResponse>, Status> {
+        let request = request.into_inner();
+        let header = request.header.ok_or_else(|| Invalid::new("header", "missing"))?;
+        let Taken { chunk, already_exists } = self.register(header, &request.uri).await?;
+        Ok(Response::new(v1::RegisterChunkResponse { chunk: Some(chunk), already_exists }))
+    }
+}
+
+#[tonic::async_trait]
+impl ChunkService for Record {
+    async fn record_chunk(
+        &self,
+        request: Request<v1::RecordChunkRequest>,
+    ) -> Result<Response<v1::RecordChunkResponse>, Status> {
+        let Taken { chunk, already_exists } = self.record(request.into_inner()).await?;
+        Ok(Response::new(v1::RecordChunkResponse { chunk: Some(chunk), already_exists }))
+    }
+
+    async fn get_chunk(&self, request: Request<v1::GetChunkRequest>) -> Result<Response<v1::GetChunkResponse>, Status> {
+        let (pipeline, id) = chunk_id("name", &request.into_inner().name)?;
+        let chunk = Some(self.get(&pipeline, &id)?);
+        Ok(Response::new(v1::GetChunkResponse { chunk }))
+    }
+
+    async fn list_chunks(
+        &self,
+        request: Request<v1::ListChunksRequest>,
+    ) -> Result<Response<v1::ListChunksResponse>, Status> {
+        Ok(Response::new(self.list(request.get_ref())?))
+    }
+
+    async fn release_chunks(
+        &self,
+        request: Request<v1::ReleaseChunksRequest>,
+    ) -> Result<Response<v1::ReleaseChunksResponse>, Status> {
+        let chunks = self.release(request.into_inner()).await?;
+        Ok(Response::new(v1::ReleaseChunksResponse { chunks }))
+    }
+}

@@ -1,0 +1,125 @@
+//! What a producer says about its payload, checked.
+
+use domain::chunk::Split;
+use domain::evalset::ARCHIVE;
+use domain::id::{ChunkId, PipelineId, TaskName};
+use perennial_proto::convert::{Invalid, pipeline_id};
+use perennial_proto::v1;
+use store::examples::{Columns, Format};
+
+use crate::seal::{Facts, chunk_id};
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Header {
+    pub pipeline: PipelineId,
+    /// None: the pipeline's.
+    pub task: Option<TaskName>,
+    pub split: Split,
+    /// None: told by the content.
+    pub format: Option<Format>,
+    /// Lower-case hex.
+    pub sha256: Option<String>,
+    pub input: Option<String>,
+    pub label: String,
+}
+
+impl TryFrom<v1::ChunkHeader> for Header {
+    type Error = Invalid;
+    fn try_from(wire: v1::ChunkHeader) -> Result<Self, Invalid> {
+        let split = v1::Split::try_from(wire.split).map_err(|e| Invalid::new("header.split", e))?;
+        let label = given(wire.label_column);
+        Ok(Self {
+            pipeline: pipeline_id("header.pipeline", &wire.pipeline)?,
+            task: given(wire.task).map(task).transpose()?,
+            split: split.into(),
+            format: format(wire.format)?,
+            sha256: given(wire.sha256).map(sha256).transpose()?,
+            input: given(wire.input_column),
+            label: label.unwrap_or_else(|| Columns::default().label),
+        })
+    }
+}
+
+fn given(value: String) -> Option<String> {
+    (!value.is_empty()).then_some(value)
+}
+
+fn task(name: String) -> Result<TaskName, Invalid> {
+    if name == ARCHIVE {
+        let reason = format!("`{ARCHIVE}` is the set that old tasks merge into; choose another name");
+        return Err(Invalid::new("header.task", reason));
+    }
+    name.try_into().map_err(|e| Invalid::new("header.task", e))
+}
+
+fn format(wire: i32) -> Result<Option<Format>, Invalid> {
+    match v1::Format::try_from(wire) {
+        Ok(v1::Format::Unspecified) => Ok(None),
+        Ok(v1::Format::Parquet) => Ok(Some(Format::Parquet)),
+        Ok(v1::Format::Jsonl) => Ok(Some(Format::Jsonl)),
+        Err(e) => Err(Invalid::new("header.format", e)),
+    }
+}
+
+fn sha256(sum: String) -> Result<String, Invalid> {
+    if sum.len() == 64 && sum.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(sum.to_ascii_lowercase());
+    }
+    Err(Invalid::new("header.sha256", format!("`{sum}` is not 64 hexadecimal digits")))
+}
+
+impl Header {
+    pub fn task(&self, facts: &Facts) -> TaskName {
+        self.task.clone().unwrap_or_else(|| facts.pipeline.task.clone())
+    }
+
+    pub fn chunk_id(&self, payload_sha256: &str, task: &TaskName) -> ChunkId {
+        chunk_id(payload_sha256, task, self.split, self.input.as_deref(), &self.label)
+    }
+
+    /// Integer labels count into the names that the spec lists. The names that open labels appended
+    /// are no list to count into: their order is that of arrival.
+    pub fn columns(&self, facts: &Facts, chunk: &ChunkId) -> Columns {
+        Columns {
+            input: self.input.clone(),
+            label: self.label.clone(),
+            labels: facts.pipeline.labels.clone(),
+            unnamed: chunk.to_string(),
+            ..Columns::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(change: impl FnOnce(&mut v1::ChunkHeader)) -> Result<Header, String> {
+        let mut wire = v1::ChunkHeader {
+            pipeline: "namespaces/default/pipelines/tickets".to_owned(),
+            ..v1::ChunkHeader::default()
+        };
+        change(&mut wire);
+        Header::try_from(wire).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_shortest_header_names_its_pipeline() {
+        let header = parse(|_| ()).unwrap();
+        assert_eq!((header.split, header.label.as_str(), header.format), (Split::Auto, "label", None));
+    }
+
+    #[test]
+    fn errors_name_the_field_and_what_was_given() {
+        let e = parse(|h| h.pipeline = "tickets".to_owned()).unwrap_err();
+        assert!(e.contains("`header.pipeline`") && e.contains("`tickets` is not a resource name"), "{e}");
+        let e = parse(|h| h.task = "archive".to_owned()).unwrap_err();
+        assert!(e.contains("`header.task`") && e.contains("choose another name"), "{e}");
+        let e = parse(|h| h.task = "A task".to_owned()).unwrap_err();
+        assert!(e.contains("`A task` is not a valid task name"), "{e}");
+        let e = parse(|h| h.sha256 = "beef".to_owned()).unwrap_err();
+        assert!(e.contains("`header.sha256`") && e.contains("64 hexadecimal"), "{e}");
+        assert!(parse(|h| h.split = 9).unwrap_err().contains("header.split"));
+        assert!(parse(|h| h.format = 9).unwrap_err().contains("header.format"));
+    }
+}

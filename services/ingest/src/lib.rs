@@ -1,0 +1,21 @@
+//! Takes data in. [`Ingest`] answers producers and knows no journal; [`Record`] keeps the account of
+//! chunks and knows no payload. Neither decides what is trained.
+
+mod control;
+mod error;
+mod grpc;
+mod header;
+mod limits;
+mod prepare;
+mod push;
+mod record;
+mod register;
+mod seal;
+mod shards;
+mod spool;
+mod take;
+
+pub use error::Error;
+pub use limits::Limits;
+pub use record::Record;
+pub use take::{Ingest, Taken};

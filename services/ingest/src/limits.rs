@@ -1,0 +1,30 @@
+//! What one push may cost this process.
+
+use std::time::Duration;
+
+use perennial_proto::limits::MAX_FRAME_BYTES;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub max_frame_bytes: usize,
+    /// A payload is decoded in memory, and its images to check them: this bounds both.
+    pub max_chunk_bytes: u64,
+    /// Longest silence of a stream or a store before its transfer is given up.
+    pub idle: Duration,
+    /// Deadline of each call to the control role.
+    pub control: Duration,
+    /// Chunks decoded at once; more wait their turn on disk.
+    pub sealing: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_frame_bytes: MAX_FRAME_BYTES,
+            max_chunk_bytes: 512 << 20,
+            idle: Duration::from_secs(30),
+            control: Duration::from_secs(30),
+            sealing: 2,
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The control role's half: chunks become events of the journal.
+
+use std::sync::Arc;
+
+use domain::chunk::{Chunk, ChunkState};
+use domain::id::{ChunkId, PipelineId};
+use domain::pipeline::LabelsMode;
+use domain::planning::{self, Refusal};
+use domain::state::{Event, EventKind, PipelineState, State};
+use perennial_proto::convert::{self, Invalid, from_json, pipeline_id};
+use perennial_proto::limits::page;
+use perennial_proto::v1;
+use store::journal::Journal;
+
+use crate::seal::can_be_sealed;
+use crate::{Error, Taken};
+
+const STATES: [&str; 6] = ["received", "sealed", "in_run", "absorbed", "refused", "quarantined"];
+
+/// The chunks of the control role.
+pub struct Record {
+    journal: Arc<Journal>,
+}
+
+/// How sealing ended.
+enum Outcome {
+    Sealed { new_labels: Vec<String> },
+    Quarantined { reason: String },
+}
+
+impl Record {
+    pub fn new(journal: Arc<Journal>) -> Self {
+        Self { journal }
+    }
+
+    pub(crate) async fn record(&self, request: v1::RecordChunkRequest) -> Result<Taken, Error> {
+        let pipeline = pipeline_id("pipeline", &request.pipeline)?;
+        let chunk: Chunk = from_json("chunk_json", &request.chunk_json)?;
+        let outcome = match request.quarantine_reason {
+            reason if reason.is_empty() => Outcome::Sealed { new_labels: request.new_labels },
+            reason => Outcome::Quarantined { reason },
+        };
+        let (of, id) = (pipeline.clone(), chunk.id.clone());
+        let already_exists = self.journal.commit(move |state, _| decide(state, &of, chunk, outcome)).await?;
+        Ok(Taken { chunk: self.get(&pipeline, &id)?, already_exists })
+    }
+
+    pub(crate) fn get(&self, pipeline: &PipelineId, id: &ChunkId) -> Result<v1::Chunk, Error> {
+        self.journal.read(|state| {
+            let found = planning::pipeline(state, pipeline)?.chunks.get(id);
+            let chunk = found.ok_or_else(|| Refusal::UnknownChunk(id.clone()))?;
+            Ok(convert::chunk(pipeline, chunk))
+        })
+    }
+
+    pub(crate) fn list(&self, request: &v1::ListChunksRequest) -> Result<v1::ListChunksResponse, Error> {
+        let pipeline = pipeline_id("parent", &request.parent)?;
+        let wanted = request.state.as_str();
+        if !wanted.is_empty() && !STATES.contains(&wanted) {
+            let reason = format!("`{wanted}` is not a state of chunks: use one of {}", STATES.join(", "));
+            return Err(Invalid::new("state", reason).into());
+        }
+        self.journal.read(|state| {
+            let chunks = planning::pipeline(state, &pipeline)?.chunks_in_order();
+            let chosen = chunks.filter(|chunk| wanted.is_empty() || chunk.state.name() == wanted);
+            let (chosen, next_page_token) = page(chosen.collect(), request.page_size, &request.page_token)?;
+            let chunks = chosen.into_iter().map(|chunk| convert::chunk(&pipeline, chunk));
+            Ok(v1::ListChunksResponse { chunks: chunks.collect(), next_page_token })
+        })
+    }
+
+    pub(crate) async fn release(&self, request: v1::ReleaseChunksRequest) -> Result<Vec<v1::Chunk>, Error> {
+        let pipeline = pipeline_id("pipeline", &request.pipeline)?;
+        if request.chunks.is_empty() {
+            return Err(Invalid::new("chunks", "empty; name at least one chunk").into());
+        }
+        // An id, or the whole resource name as lists show it.
+        let folder = format!("{pipeline}/chunks/");
+        let id = |name: &String| ChunkId(name.strip_prefix(&folder).unwrap_or(name).to_owned());
+        let ids: Vec<ChunkId> = request.chunks.iter().map(id).collect();
+        let (of, chosen) = (pipeline.clone(), ids.clone());
+        self.journal.commit(move |state, _| Ok::<_, Error>((planning::release(state, &of, &chosen)?, ()))).await?;
+        ids.iter().map(|id| self.get(&pipeline, id)).collect()
+    }
+}
+
+/// The events of a push, and whether it changes nothing about a chunk that is known.
+fn decide(state: &State, id: &PipelineId, chunk: Chunk, outcome: Outcome) -> Result<(Vec<Event>, bool), Error> {
+    let current = planning::pipeline(state, id)?;
+    let event = |kind| Event { pipeline: id.clone(), kind };
+    let name = chunk.id.clone();
+    let known = current.chunks.get(&name);
+    if known.is_some_and(|known| !can_be_sealed(known.state.name(), known.train_rows() + known.held_out_rows())) {
+        return Ok((Vec::new(), true));
+    }
+    let seal = match outcome {
+        Outcome::Sealed { new_labels } => {
+            check_labels(current, id, &new_labels)?;
+            EventKind::ChunkSealed { chunk: name, new_labels }
+        }
+        Outcome::Quarantined { reason } => {
+            let state = ChunkState::Quarantined { reason: reason.clone() };
+            if known.is_some_and(|known| known.state == state) {
+                return Ok((Vec::new(), true));
+            }
+            EventKind::ChunkQuarantined { chunk: name, reason }
+        }
+    };
+    let chunk = Box::new(Chunk { state: ChunkState::Received, ..chunk });
+    Ok((vec![event(EventKind::ChunkReceived { chunk }), event(seal)], false))
+}
+
+/// Labels were compared with those of a moment ago; the pipeline may have been applied anew since.
+fn check_labels(current: &PipelineState, id: &PipelineId, new: &[String]) -> Result<(), Error> {
+    let closed = current.pipeline.labels_mode == LabelsMode::Closed;
+    if closed && new.iter().any(|label| !current.labels.contains(label)) {
+        return Err(Error::LabelsClosed(id.clone()));
+    }
+    Ok(())
+}

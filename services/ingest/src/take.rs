@@ -1,0 +1,138 @@
+//! Takes a payload in: rows are checked and sealed, objects made durable, then the chunk is
+//! recorded. In this order, so that a crash leaves at worst objects that the next push of the same
+//! payload writes again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use domain::Timestamp;
+use domain::chunk::{Chunk, ChunkState};
+use domain::id::{ChunkId, TaskName};
+use futures::Stream;
+use object_store::ObjectStore;
+use perennial_proto::v1;
+use store::roots::Roots;
+use store::{layout, objects};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use tonic::Status;
+use tonic::transport::Channel;
+use tracing::info;
+
+use crate::control::Control;
+use crate::header::Header;
+use crate::limits::Limits;
+use crate::prepare::{Outcome, Ready, Work};
+use crate::push::Push;
+use crate::seal::can_be_sealed;
+use crate::spool::Payload;
+use crate::{Error, register};
+
+/// The ingest role. It knows the store, the roots and the control role's address, not its journal.
+pub struct Ingest {
+    store: Arc<dyn ObjectStore>,
+    roots: Arc<Roots>,
+    control: Control,
+    limits: Limits,
+    clock: fn() -> Timestamp,
+    sealing: Semaphore,
+}
+
+/// What became of a push.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    pub chunk: v1::Chunk,
+    /// The same content had been recorded before; nothing changed.
+    pub already_exists: bool,
+}
+
+impl Ingest {
+    /// `control` is a connection of its own: on one shared with producers, the frames of a push could
+    /// fill the window that the calls about it need.
+    pub fn new(
+        store: Arc<dyn ObjectStore>,
+        roots: Roots,
+        control: Channel,
+        limits: Limits,
+        clock: fn() -> Timestamp,
+    ) -> Self {
+        Self {
+            store,
+            roots: Arc::new(roots),
+            control: Control::new(control, limits.control),
+            sealing: Semaphore::new(limits.sealing.max(1)),
+            limits,
+            clock,
+        }
+    }
+
+    pub(crate) async fn push<S>(&self, stream: S) -> Result<Taken, Error>
+    where
+        S: Stream<Item = Result<v1::PushChunkRequest, Status>> + Unpin,
+    {
+        let mut push = Push::new(stream, &self.limits);
+        let header = push.header().await?;
+        // Before the payload travels. Asked again when it is there, by when labels may have grown.
+        self.control.facts(&header.pipeline).await?;
+        let payload = push.payload(header.sha256.as_deref()).await?;
+        self.take(&header, payload, "payload").await
+    }
+
+    pub(crate) async fn register(&self, header: v1::ChunkHeader, uri: &str) -> Result<Taken, Error> {
+        let header: Header = header.try_into()?;
+        register::check(uri)?;
+        self.control.facts(&header.pipeline).await?;
+        let payload = register::fetch(&self.roots, uri, header.sha256.as_deref(), &self.limits).await?;
+        self.take(&header, payload, uri).await
+    }
+
+    async fn take(&self, header: &Header, payload: Payload, name: &str) -> Result<Taken, Error> {
+        let _turn = self.sealing.acquire().await.expect("the semaphore is never closed");
+        let facts = self.control.facts(&header.pipeline).await?;
+        let task = header.task(&facts);
+        let id = header.chunk_id(&payload.sha256, &task);
+        let known = self.control.known(&header.pipeline, &id).await?;
+        if let Some(chunk) = known.filter(|chunk| !can_be_sealed(&chunk.state, chunk.train_rows + chunk.held_out_rows))
+        {
+            return Ok(Taken { chunk, already_exists: true });
+        }
+        let work = Work {
+            name: name.to_owned(),
+            format: header.format,
+            columns: header.columns(&facts, &id),
+            split: header.split,
+            task: task.clone(),
+            facts,
+        };
+        let ready = spawn_blocking(move || work.run(payload)).await??;
+        let taken = self.keep(header, id, task, ready).await?;
+        let chunk = &taken.chunk;
+        info!(chunk = %chunk.name, state = %chunk.state, train = chunk.train_rows, held_out = chunk.held_out_rows, "chunk taken in");
+        Ok(taken)
+    }
+
+    /// Makes the objects durable, then has the chunk recorded.
+    async fn keep(&self, header: &Header, id: ChunkId, task: TaskName, ready: Ready) -> Result<Taken, Error> {
+        let (store, pipeline) = (&*self.store, &header.pipeline);
+        let raw = objects::put(store, &layout::chunk_raw(pipeline, &id), ready.raw).await?;
+        let mut chunk = Chunk {
+            id,
+            task,
+            split: header.split,
+            train: Vec::new(),
+            held_out: Vec::new(),
+            labels: BTreeMap::new(),
+            raw,
+            received_at: (self.clock)(),
+            state: ChunkState::Received,
+        };
+        match ready.outcome {
+            Outcome::Quarantined { reason } => self.control.record(pipeline, &chunk, Vec::new(), reason).await,
+            Outcome::Sealed { shards, labels, new_labels } => {
+                let stored = shards.write(store, &layout::chunk(pipeline, &chunk.id)).await?;
+                (chunk.train, chunk.held_out, chunk.labels) = (stored.train, stored.held_out, labels);
+                self.control.record(pipeline, &chunk, new_labels, String::new()).await
+            }
+        }
+    }
+}

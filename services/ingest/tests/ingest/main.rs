@@ -1,0 +1,5 @@
+//! Ingest and record as a producer meets them: over gRPC, with a real store and journal below.
+
+mod bad_data;
+mod harness;
+mod push;

@@ -1,0 +1,172 @@
+//! Lays a passed candidate down under its version's name and makes it visible.
+//!
+//! Level-triggered: whatever run is `publishing` is published, after a restart too. Copies are
+//! idempotent, the manifest is written last and only if absent, and the version becomes visible by
+//! the record after it. A version number that anybody can see is therefore complete.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::chunk::ObjectRef;
+use domain::id::{PipelineId, Version};
+use domain::manifest::Candidate;
+use domain::planning::Refusal;
+use domain::report::EvalReport;
+use domain::run::{Run, RunState};
+use domain::state::{Event, EventKind, State};
+use domain::version::AdapterVersion;
+use object_store::ObjectStore;
+use serde_json::{Value, json};
+use store::journal::Journal;
+use store::{layout, objects};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::error::Error;
+
+/// The file whose presence makes a version's folder whole.
+pub const MANIFEST: &str = "perennial_manifest.json";
+
+pub struct Publisher {
+    journal: Arc<Journal>,
+    store: Arc<dyn ObjectStore>,
+}
+
+/// A run that waits to be published.
+struct Pending {
+    pipeline: PipelineId,
+    run: Run,
+    candidate: Candidate,
+    report: EvalReport,
+    version: Version,
+}
+
+impl Publisher {
+    pub fn new(journal: Arc<Journal>, store: Arc<dyn ObjectStore>) -> Self {
+        Self { journal, store }
+    }
+
+    /// Publishes whatever waits, at every change of the log and again after a failure.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut changed = self.journal.watch();
+        loop {
+            let mut failed = false;
+            for pending in self.journal.read(pending) {
+                let (pipeline, version) = (pending.pipeline.clone(), pending.version);
+                match self.publish(pending).await {
+                    Ok(()) => info!(%pipeline, %version, "version published"),
+                    Err(error) => {
+                        failed = true;
+                        warn!(%pipeline, %version, error = %perennial_proto::status::chain(&error), "version not published yet");
+                    }
+                }
+            }
+            let again = async {
+                if failed { tokio::time::sleep(Duration::from_secs(1)).await } else { std::future::pending().await }
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                closed = changed.changed() => if closed.is_err() { return },
+                () = again => {}
+            }
+        }
+    }
+
+    async fn publish(&self, pending: Pending) -> Result<(), Error> {
+        let folder = layout::version(&pending.pipeline, pending.version);
+        let mut files = Vec::new();
+        for file in &pending.candidate.files {
+            let path = format!("{folder}/{}", name(file));
+            files.push(objects::copy(&*self.store, file, &path).await.map_err(Error::Store)?);
+        }
+        files.push(self.write_manifest(&pending, &folder, &files).await?);
+        self.record(pending, files).await
+    }
+
+    /// Put if absent; after a crash an equal manifest may be there already.
+    async fn write_manifest(&self, pending: &Pending, folder: &str, files: &[ObjectRef]) -> Result<ObjectRef, Error> {
+        let bytes = serde_json::to_vec_pretty(&manifest(pending, files)).expect("plain JSON");
+        let path = format!("{folder}/{MANIFEST}");
+        objects::create(&*self.store, &path, bytes.into()).await.map_err(Error::Store)
+    }
+
+    async fn record(&self, pending: Pending, files: Vec<ObjectRef>) -> Result<(), Error> {
+        let decide = move |state: &State, at| {
+            let known = state.pipelines.get(&pending.pipeline).and_then(|p| p.runs.get(&pending.run.number));
+            if !matches!(known.map(|run| &run.state), Some(RunState::Publishing { .. })) {
+                return Ok::<_, Refusal>((Vec::new(), ()));
+            }
+            let version = Box::new(version(&pending, files, at));
+            let kind = EventKind::VersionPublished { version };
+            Ok((vec![Event { pipeline: pending.pipeline, kind }], ()))
+        };
+        Ok(self.journal.commit(decide).await?)
+    }
+}
+
+fn pending(state: &State) -> Vec<Pending> {
+    let one = |(id, current): (&PipelineId, &domain::state::PipelineState)| {
+        let run = current.active_run()?;
+        let RunState::Publishing { candidate, report, version } = &run.state else { return None };
+        Some(Pending {
+            pipeline: id.clone(),
+            run: run.clone(),
+            candidate: candidate.clone(),
+            report: report.clone(),
+            version: *version,
+        })
+    };
+    state.pipelines.iter().filter_map(one).collect()
+}
+
+/// The last segment of a path.
+fn name(file: &ObjectRef) -> &str {
+    file.path.rsplit('/').next().unwrap_or(&file.path)
+}
+
+fn version(pending: &Pending, files: Vec<ObjectRef>, at: domain::Timestamp) -> AdapterVersion {
+    let manifest = &pending.run.manifest;
+    let mut snapshot = pending.candidate.snapshot.clone();
+    if let Some(published) = files.iter().find(|file| file.sha256 == snapshot.object.sha256) {
+        snapshot.object = published.clone();
+    }
+    AdapterVersion {
+        number: pending.version,
+        parent: manifest.parent.as_ref().map(|parent| parent.version),
+        run: pending.run.number,
+        update: manifest.update,
+        chunks: pending.run.chunk_ids().cloned().collect(),
+        labels: manifest.labels.clone(),
+        snapshot,
+        files,
+        weights_sha256: pending.candidate.weights_sha256.clone(),
+        report: pending.report.clone(),
+        cost: pending.candidate.cost.clone(),
+        published_at: at,
+    }
+}
+
+/// Everything a reader needs to explain the version from ids alone. Holds no time, so that a
+/// repeated attempt writes the same bytes.
+fn manifest(pending: &Pending, files: &[ObjectRef]) -> Value {
+    let run = &pending.run.manifest;
+    let file = |f: &ObjectRef| json!({"name": name(f), "sha256": f.sha256, "bytes": f.bytes});
+    json!({
+        "pipeline": pending.pipeline.to_string(),
+        "version": pending.version,
+        "parent": run.parent.as_ref().map(|parent| parent.version),
+        "run": run.run,
+        "update": run.update,
+        "chunks": run.chunks,
+        "snapshot": pending.candidate.snapshot,
+        "parent_snapshot": run.snapshot.as_ref().map(|snapshot| &snapshot.object),
+        "config": run.pipeline,
+        "seed": run.pipeline.seed,
+        "labels": run.labels,
+        "eval_sets": run.eval_sets,
+        "weights_sha256": pending.candidate.weights_sha256,
+        "files": files.iter().map(file).collect::<Vec<_>>(),
+        "report": pending.report,
+        "cost": pending.candidate.cost,
+    })
+}

@@ -1,0 +1,151 @@
+//! RegistryService: versions, aliases, rollback and lineage. Uploads and downloads are next door.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use domain::id::{PipelineId, Version};
+use domain::planning::{self, Refusal};
+use domain::state::PipelineState;
+use domain::version::{AdapterVersion, lineage};
+use futures::Stream;
+use object_store::ObjectStore;
+use perennial_proto::convert::{self, Invalid, VersionRef, pipeline_id, version_ref};
+use perennial_proto::limits::page;
+use perennial_proto::v1;
+use perennial_proto::v1::registry_service_server::RegistryService;
+use store::journal::Journal;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::error::Error;
+use crate::{models, pull};
+
+pub struct Registry {
+    journal: Arc<Journal>,
+    store: Arc<dyn ObjectStore>,
+    /// The store's URL, under which pushed models are named.
+    store_url: String,
+}
+
+/// The version that a reference means now.
+fn resolve<'a>(
+    id: &PipelineId,
+    current: &'a PipelineState,
+    reference: VersionRef,
+) -> Result<&'a AdapterVersion, Error> {
+    let number = match reference {
+        VersionRef::Number(number) => number,
+        VersionRef::Alias(alias) => {
+            let none = || Error::NoAlias { pipeline: id.clone(), alias: alias.name() };
+            *current.aliases.get(&alias).ok_or_else(none)?
+        }
+    };
+    Ok(current.versions.get(&number).ok_or(Refusal::UnknownVersion(number))?)
+}
+
+impl Registry {
+    pub fn new(journal: Arc<Journal>, store: Arc<dyn ObjectStore>, store_url: String) -> Self {
+        Self { journal, store, store_url }
+    }
+
+    fn find<T>(&self, name: &str, then: impl FnOnce(&PipelineState, &AdapterVersion) -> T) -> Result<T, Error> {
+        let (id, reference) = version_ref("name", name)?;
+        self.journal.read(|state| {
+            let current = planning::pipeline(state, &id)?;
+            Ok(then(current, resolve(&id, current, reference)?))
+        })
+    }
+
+    fn show(&self, id: &PipelineId, version: Version) -> Result<v1::Version, Error> {
+        self.find(&format!("{id}/versions/{}", version.0), convert::adapter_version)
+    }
+
+    async fn alias(&self, request: v1::SetAliasRequest) -> Result<v1::Version, Error> {
+        let id = pipeline_id("pipeline", &request.pipeline)?;
+        let alias = convert::alias("alias", &request.alias)?;
+        let to = convert::version(request.version).ok_or_else(|| Invalid::new("version", "is missing"))?;
+        let expected = convert::version(request.expected_version);
+        let chunks = convert::disposition(request.chunks());
+        let pipeline = id.clone();
+        let decide =
+            move |state: &_, _at| Ok((planning::set_alias(state, &pipeline, alias, to, expected, chunks)?, ()));
+        self.journal.commit(decide).await?;
+        self.show(&id, to)
+    }
+
+    async fn roll_back(&self, request: v1::RollbackRequest) -> Result<v1::Version, Error> {
+        let id = pipeline_id("pipeline", &request.pipeline)?;
+        let (to, chunks) = (convert::version(request.version), convert::disposition(request.chunks()));
+        let pipeline = id.clone();
+        let decide = move |state: &_, _at| {
+            let (to, events) = planning::rollback(state, &pipeline, to, chunks)?;
+            Ok((events, to))
+        };
+        let to = self.journal.commit(decide).await?;
+        self.show(&id, to)
+    }
+}
+
+#[tonic::async_trait]
+impl RegistryService for Registry {
+    async fn get_version(
+        &self,
+        request: Request<v1::GetVersionRequest>,
+    ) -> Result<Response<v1::GetVersionResponse>, Status> {
+        let version = Some(self.find(&request.into_inner().name, convert::adapter_version)?);
+        Ok(Response::new(v1::GetVersionResponse { version }))
+    }
+
+    async fn list_versions(
+        &self,
+        request: Request<v1::ListVersionsRequest>,
+    ) -> Result<Response<v1::ListVersionsResponse>, Status> {
+        let request = request.into_inner();
+        let id = pipeline_id("parent", &request.parent)?;
+        let versions = self.journal.read(|state| {
+            let current = planning::pipeline(state, &id).map_err(Error::from)?;
+            let versions = current.versions.values().map(|version| convert::adapter_version(current, version));
+            Ok::<_, Error>(versions.collect::<Vec<_>>())
+        })?;
+        let (versions, next_page_token) = page(versions, request.page_size, &request.page_token)?;
+        Ok(Response::new(v1::ListVersionsResponse { versions, next_page_token }))
+    }
+
+    async fn set_alias(&self, request: Request<v1::SetAliasRequest>) -> Result<Response<v1::SetAliasResponse>, Status> {
+        let version = Some(self.alias(request.into_inner()).await?);
+        Ok(Response::new(v1::SetAliasResponse { version }))
+    }
+
+    async fn rollback(&self, request: Request<v1::RollbackRequest>) -> Result<Response<v1::RollbackResponse>, Status> {
+        let version = Some(self.roll_back(request.into_inner()).await?);
+        Ok(Response::new(v1::RollbackResponse { version }))
+    }
+
+    async fn get_lineage(
+        &self,
+        request: Request<v1::GetLineageRequest>,
+    ) -> Result<Response<v1::GetLineageResponse>, Status> {
+        let versions = self.find(&request.into_inner().name, |current, version| {
+            let line = lineage(&current.versions, Some(version.number));
+            line.iter().map(|v| convert::adapter_version(current, &current.versions[v])).collect()
+        })?;
+        Ok(Response::new(v1::GetLineageResponse { versions }))
+    }
+
+    type PullVersionStream = Pin<Box<dyn Stream<Item = Result<v1::PullVersionResponse, Status>> + Send>>;
+
+    async fn pull_version(
+        &self,
+        request: Request<v1::PullVersionRequest>,
+    ) -> Result<Response<Self::PullVersionStream>, Status> {
+        let files = self.find(&request.into_inner().name, |_, version| version.files.clone())?;
+        Ok(Response::new(pull::stream(self.store.clone(), files)))
+    }
+
+    async fn push_model(
+        &self,
+        request: Request<Streaming<v1::PushModelRequest>>,
+    ) -> Result<Response<v1::PushModelResponse>, Status> {
+        let stored = models::push(&*self.store, &self.store_url, request.into_inner()).await?;
+        Ok(Response::new(stored))
+    }
+}

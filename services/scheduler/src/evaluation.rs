@@ -1,0 +1,76 @@
+//! Which models an evaluation scores on which EvalSets, and the report its scores make. Pure.
+
+use domain::evalset::EvalSet;
+use domain::gate::judge;
+use domain::id::Version;
+use domain::manifest::Candidate;
+use domain::pipeline::GateMode;
+use domain::report::{Baseline, EvalReport, Score};
+use domain::run::Run;
+use domain::state::PipelineState;
+use perennial_proto::convert::to_json;
+use perennial_proto::v1;
+
+/// The champion, else the version the run continues from, else the base model.
+pub fn baseline(current: &PipelineState, run: &Run) -> Baseline {
+    let parent = run.manifest.parent.as_ref().map(|parent| parent.version);
+    current.champion().or(parent).map_or(Baseline::Base, Baseline::Version)
+}
+
+/// Scores of the baseline that an earlier report holds, by EvalSet.
+fn cached<'a>(current: &'a PipelineState, baseline: Baseline, set: &EvalSet) -> Option<&'a Score> {
+    let own = match baseline {
+        Baseline::Version(version) => current.versions.get(&version).map(|v| &v.report.candidate_scores),
+        Baseline::Base => None,
+    };
+    let reports = current.versions.values().map(|v| &v.report);
+    let as_baseline = reports.filter(|report| report.baseline == baseline).map(|report| &report.baseline_scores);
+    own.into_iter().chain(as_baseline).flatten().find(|score| score.is_on(set))
+}
+
+/// The candidate on every EvalSet, and the baseline on those it was never scored on.
+pub fn subjects(current: &PipelineState, run: &Run, candidate: &Candidate) -> Vec<v1::Subject> {
+    let sets = &run.manifest.eval_sets;
+    let baseline = baseline(current, run);
+    let unknown = sets.iter().filter(|set| cached(current, baseline, set).is_none());
+    let (kind, files_json) = match baseline {
+        Baseline::Base => ("base", Vec::new()),
+        Baseline::Version(version) => ("version", to_json(&current.versions[&version].files)),
+    };
+    let subjects = [
+        v1::Subject {
+            kind: "candidate".to_owned(),
+            files_json: to_json(&candidate.files),
+            eval_sets: sets.iter().map(EvalSet::digest).collect(),
+        },
+        v1::Subject { kind: kind.to_owned(), files_json, eval_sets: unknown.map(EvalSet::digest).collect() },
+    ];
+    subjects.into_iter().filter(|subject| !subject.eval_sets.is_empty()).collect()
+}
+
+/// The report of a candidate from the scores of [`subjects`], in their order, and the number it will
+/// be published under, if it may be.
+///
+/// A candidate with non-finite weights is never published, not even in `report` mode: nothing could continue from it.
+pub fn conclude(
+    current: &PipelineState,
+    run: &Run,
+    candidate: &Candidate,
+    scores: &[Vec<Score>],
+) -> (EvalReport, Option<Version>) {
+    let baseline = baseline(current, run);
+    let sets = &run.manifest.eval_sets;
+    let candidate_scores = scores.first().cloned().unwrap_or_default();
+    let fresh = scores.get(1).map_or(&[][..], Vec::as_slice);
+    let of_baseline = |set: &EvalSet| {
+        let fresh = fresh.iter().find(|score| score.is_on(set));
+        fresh.or_else(|| cached(current, baseline, set)).cloned()
+    };
+    let baseline_scores: Vec<Score> = sets.iter().filter_map(of_baseline).collect();
+    let gate = &run.manifest.pipeline.gate;
+    let verdict = judge(gate, candidate.finite, &candidate_scores, &baseline_scores);
+    let passed = verdict.name() == "PASS" || (gate.mode == GateMode::Report && candidate.finite);
+    let version = passed.then(|| current.next_version());
+    let report = EvalReport { baseline, candidate_scores, baseline_scores, verdict };
+    (report, version)
+}

@@ -1,0 +1,95 @@
+//! The workers that are heard, and what each is working on. Plain data, kept in memory: after a
+//! restart workers lease again and say what they run.
+
+use std::collections::BTreeMap;
+
+use domain::Timestamp;
+use domain::id::{PipelineId, RunNumber};
+use perennial_proto::v1;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    Train,
+    Evaluate,
+}
+
+impl Stage {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Evaluate => "evaluate",
+        }
+    }
+}
+
+/// One stage of one attempt: what a worker is assigned.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    pub pipeline: PipelineId,
+    pub run: RunNumber,
+    pub attempt: u32,
+    pub stage: Stage,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Worker {
+    pub trains: bool,
+    pub evaluates: bool,
+    pub slots: u32,
+    pub rendezvous: (String, u16),
+    pub last_heard: Timestamp,
+}
+
+/// The ranks `first..first + ranks` of a gang, on one worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    pub worker: String,
+    pub first: u32,
+    pub ranks: u32,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Assigned {
+    pub shares: Vec<Share>,
+    pub progress: Option<v1::Progress>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Fleet {
+    pub workers: BTreeMap<String, Worker>,
+    pub assigned: BTreeMap<Key, Assigned>,
+}
+
+impl Fleet {
+    /// Slots of a worker that no assignment uses.
+    pub fn free(&self, worker: &str) -> u32 {
+        let shares = self.assigned.values().flat_map(|assigned| &assigned.shares);
+        let used =
+            shares.filter(|share| share.worker == worker).fold(0u32, |used, share| used.saturating_add(share.ranks));
+        self.workers.get(worker).map_or(0, |known| known.slots.saturating_sub(used))
+    }
+
+    /// The first worker of `key`'s shares that is gone.
+    pub fn lost_worker(&self, key: &Key) -> Option<&str> {
+        let shares = &self.assigned.get(key)?.shares;
+        shares.iter().map(|share| share.worker.as_str()).find(|worker| !self.workers.contains_key(*worker))
+    }
+
+    pub fn holds(&self, key: &Key, worker: &str) -> bool {
+        self.assigned.get(key).is_some_and(|assigned| assigned.shares.iter().any(|share| share.worker == worker))
+    }
+
+    /// A worker that leased again says it still works on `key`; it is taken to be fully busy.
+    pub fn adopt(&mut self, key: Key, worker: &str) {
+        if self.holds(&key, worker) {
+            return;
+        }
+        let share = Share { worker: worker.to_owned(), first: 0, ranks: u32::MAX };
+        self.assigned.entry(key).or_default().shares.push(share);
+    }
+
+    /// Forgets workers not heard for longer than `silence_ms`.
+    pub fn forget_silent(&mut self, now: Timestamp, silence_ms: u64) {
+        self.workers.retain(|_, worker| now.saturating_sub(worker.last_heard) <= silence_ms);
+    }
+}

@@ -1,0 +1,73 @@
+//! Workers to gangs: which ranks of a run go where. Pure.
+
+use crate::fleet::{Fleet, Share};
+
+/// Places `ranks` ranks on trainers with free slots, or none if they do not fit.
+///
+/// One worker that can hold the whole gang is preferred, the tightest fit first, since ranks of one
+/// node talk fastest; else the largest holes are filled first, to span as few nodes as possible.
+/// Ties go to the lower worker id.
+pub fn form(fleet: &Fleet, ranks: u32) -> Option<Vec<Share>> {
+    let trainers = fleet.workers.iter().filter(|(_, worker)| worker.trains);
+    let mut free: Vec<(u32, &String)> =
+        trainers.map(|(id, _)| (fleet.free(id), id)).filter(|(free, _)| *free > 0).collect();
+    free.sort_by_key(|(free, id)| (*free, *id));
+    if let Some((_, worker)) = free.iter().find(|(free, _)| *free >= ranks) {
+        return Some(vec![Share { worker: (*worker).clone(), first: 0, ranks }]);
+    }
+    free.sort_by_key(|(free, id)| (std::cmp::Reverse(*free), *id));
+    let mut shares: Vec<Share> = Vec::new();
+    let mut placed = 0;
+    for (free, worker) in free {
+        let here = free.min(ranks - placed);
+        shares.push(Share { worker: worker.clone(), first: placed, ranks: here });
+        placed += here;
+        if placed == ranks {
+            return Some(shares);
+        }
+    }
+    None
+}
+
+/// An evaluator with a free slot.
+pub fn evaluator(fleet: &Fleet) -> Option<String> {
+    let evaluators = fleet.workers.iter().filter(|(_, worker)| worker.evaluates);
+    evaluators.map(|(id, _)| id).find(|id| fleet.free(id) > 0).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::Worker;
+
+    fn fleet(slots: &[u32]) -> Fleet {
+        let worker = |slots: u32| Worker {
+            trains: true,
+            evaluates: false,
+            slots,
+            rendezvous: (String::new(), 0),
+            last_heard: 0,
+        };
+        let workers = slots.iter().enumerate().map(|(i, slots)| (format!("w{i}"), worker(*slots)));
+        Fleet { workers: workers.collect(), ..Fleet::default() }
+    }
+
+    fn placed(slots: &[u32], ranks: u32) -> Option<Vec<(String, u32, u32)>> {
+        Some(form(&fleet(slots), ranks)?.into_iter().map(|s| (s.worker, s.first, s.ranks)).collect())
+    }
+
+    #[test]
+    fn one_node_is_preferred_and_the_tightest() {
+        assert_eq!(placed(&[8, 2, 4], 2), Some(vec![("w1".into(), 0, 2)]));
+    }
+
+    #[test]
+    fn a_gang_spans_as_few_nodes_as_it_can() {
+        assert_eq!(placed(&[1, 3, 2], 4), Some(vec![("w1".into(), 0, 3), ("w2".into(), 3, 1)]));
+    }
+
+    #[test]
+    fn a_gang_that_does_not_fit_waits_whole() {
+        assert_eq!(placed(&[1, 2], 4), None);
+    }
+}

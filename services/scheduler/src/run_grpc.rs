@@ -1,0 +1,116 @@
+//! RunService: starts, shows, cancels and watches runs.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use domain::id::{ChunkId, RunId};
+use domain::planning::{self, Refusal};
+use futures::Stream;
+use perennial_proto::convert::{self, pipeline_id, run_id};
+use perennial_proto::limits::page;
+use perennial_proto::v1;
+use perennial_proto::v1::run_service_server::RunService;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use crate::drive::Scheduler;
+use crate::error::Error;
+use crate::reconcile::wanted;
+
+impl Scheduler {
+    fn show(&self, id: &RunId) -> Result<v1::Run, Error> {
+        let fleet = self.fleet();
+        self.journal.read(|state| {
+            let current = planning::pipeline(state, &id.pipeline)?;
+            let run = current.runs.get(&id.number).ok_or(Refusal::UnknownRun(id.number))?;
+            let assigned = wanted(&id.pipeline, run).and_then(|key| fleet.assigned.get(&key));
+            let progress = assigned.and_then(|assigned| assigned.progress.clone());
+            Ok(convert::run(current, run, progress))
+        })
+    }
+
+    /// Sends the run whenever it looks different, until it has ended or nobody listens.
+    async fn watch_run(self: Arc<Self>, id: RunId, sender: mpsc::Sender<Result<v1::WatchRunResponse, Status>>) {
+        let (mut journal, mut fleet) = (self.journal.watch(), self.watch_fleet());
+        let closing = self.closing();
+        let mut last = None;
+        loop {
+            let run = match self.show(&id) {
+                Ok(run) => run,
+                Err(error) => return drop(sender.send(Err(error.into())).await),
+            };
+            let ended = run.ended_at_ms > 0;
+            if last.as_ref() != Some(&run) {
+                last = Some(run.clone());
+                if sender.send(Ok(v1::WatchRunResponse { run: Some(run) })).await.is_err() {
+                    return;
+                }
+            }
+            if ended {
+                return;
+            }
+            tokio::select! {
+                changed = journal.changed() => if changed.is_err() { return },
+                _ = fleet.changed() => {}
+                () = sender.closed() => return,
+                () = closing.cancelled() => return,
+            }
+        }
+    }
+}
+
+/// The gRPC face of the scheduler for users.
+pub struct Runs(pub Arc<Scheduler>);
+
+#[tonic::async_trait]
+impl RunService for Runs {
+    async fn start_run(&self, request: Request<v1::StartRunRequest>) -> Result<Response<v1::StartRunResponse>, Status> {
+        let request = request.into_inner();
+        let pipeline = pipeline_id("pipeline", &request.pipeline)?;
+        let chunks: Vec<ChunkId> = request.chunks.into_iter().map(ChunkId).collect();
+        let id = pipeline.clone();
+        let number = self.0.commit(move |state| planning::start_run(state, &id, &chunks)).await?;
+        let run = Some(self.0.show(&RunId { pipeline, number })?);
+        Ok(Response::new(v1::StartRunResponse { run }))
+    }
+
+    async fn get_run(&self, request: Request<v1::GetRunRequest>) -> Result<Response<v1::GetRunResponse>, Status> {
+        let run = Some(self.0.show(&run_id("name", &request.into_inner().name)?)?);
+        Ok(Response::new(v1::GetRunResponse { run }))
+    }
+
+    async fn list_runs(&self, request: Request<v1::ListRunsRequest>) -> Result<Response<v1::ListRunsResponse>, Status> {
+        let request = request.into_inner();
+        let id = pipeline_id("parent", &request.parent)?;
+        let runs = self.0.journal.read(|state| {
+            let current = planning::pipeline(state, &id).map_err(Error::from)?;
+            let runs = current.runs.values().map(|run| convert::run(current, run, None));
+            Ok::<_, Error>(runs.collect::<Vec<_>>())
+        })?;
+        let (runs, next_page_token) = page(runs, request.page_size, &request.page_token)?;
+        Ok(Response::new(v1::ListRunsResponse { runs, next_page_token }))
+    }
+
+    async fn cancel_run(
+        &self,
+        request: Request<v1::CancelRunRequest>,
+    ) -> Result<Response<v1::CancelRunResponse>, Status> {
+        let id = run_id("name", &request.into_inner().name)?;
+        let run = id.clone();
+        let cancel = move |state: &_| Ok(((), planning::cancel(state, &run.pipeline, run.number)?));
+        self.0.commit(cancel).await?;
+        let run = Some(self.0.show(&id)?);
+        Ok(Response::new(v1::CancelRunResponse { run }))
+    }
+
+    type WatchRunStream = Pin<Box<dyn Stream<Item = Result<v1::WatchRunResponse, Status>> + Send>>;
+
+    async fn watch_run(&self, request: Request<v1::WatchRunRequest>) -> Result<Response<Self::WatchRunStream>, Status> {
+        let id = run_id("name", &request.into_inner().name)?;
+        self.0.show(&id)?;
+        let (sender, receiver) = mpsc::channel(16);
+        tokio::spawn(self.0.clone().watch_run(id, sender));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}

@@ -1,0 +1,232 @@
+//! One attempt of a run on this worker: fetch, resume, run the ranks, upload.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use domain::id::PipelineId;
+use domain::manifest::{Candidate, Manifest, SnapshotMeta};
+use domain::pipeline::Model;
+use object_store::ObjectStore;
+use store::fetch::Fetcher;
+use store::{layout, objects};
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use crate::gang::{self, Meeting, Ranks};
+use crate::job::{Progress, TrainJob, Trained};
+
+/// What an attempt needs of the machine it runs on.
+pub struct Node {
+    pub store: Arc<dyn ObjectStore>,
+    pub fetcher: Fetcher,
+    /// The binary that is started as a rank.
+    pub program: PathBuf,
+    /// `cpu` or `cuda`.
+    pub device: String,
+}
+
+/// This worker's part of an attempt.
+pub struct Part {
+    pub manifest: Manifest,
+    pub attempt: u32,
+    pub ranks: Ranks,
+    pub meeting: Meeting,
+    /// An empty folder that goes when the attempt ends.
+    pub scratch: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Gang(#[from] gang::Error),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error("cannot write `{path}`")]
+    Scratch { path: PathBuf, source: std::io::Error },
+    #[error("the ranks left no snapshot")]
+    NoSnapshot,
+}
+
+/// An attempt that ended without a candidate.
+#[derive(Debug)]
+pub struct Ended {
+    pub error: Error,
+    /// A checkpoint newer than the attempt's start is in the store.
+    pub progressed: bool,
+}
+
+/// The name of the file that makes a checkpoint whole. Written, and uploaded, last.
+const WHOLE: &str = "MANIFEST.json";
+
+/// Runs the part to its end. The candidate is rank 0's worker's; the others return none.
+pub async fn run(
+    node: &Node,
+    part: &Part,
+    progress: &mut (dyn FnMut(Progress) + Send),
+) -> Result<Option<Candidate>, Ended> {
+    let early = |error| Ended { error, progressed: false };
+    let job = prepare(node, part).await.map_err(early)?;
+    let path = part.scratch.join("job.json");
+    let text = serde_json::to_vec(&job).expect("a job is plain JSON");
+    tokio::fs::write(&path, text).await.map_err(|source| early(Error::Scratch { path: path.clone(), source }))?;
+
+    let mut uploads = Uploads::new(node.store.clone(), &part.manifest, &job.checkpoints);
+    let meeting = (part.ranks.world > 1).then_some(&part.meeting);
+    let mut observe = |at: Progress| {
+        uploads.start_newest();
+        progress(at);
+    };
+    let trained = gang::run(&node.program, &path, part.ranks, meeting, &mut observe).await;
+    let progressed = uploads.finish().await;
+    let trained = trained.map_err(|error| Ended { error: error.into(), progressed })?;
+    if part.ranks.first > 0 {
+        return Ok(None);
+    }
+    let candidate = upload(node, part, &job.out, trained).await;
+    candidate.map(Some).map_err(|error| Ended { error, progressed })
+}
+
+async fn prepare(node: &Node, part: &Part) -> Result<TrainJob, Error> {
+    let manifest = &part.manifest;
+    let base_model = match &manifest.pipeline.model {
+        Model::Folder(folder) => Some(node.fetcher.model(folder).await?),
+        Model::Scratch(_) => None,
+    };
+    let parent = match &manifest.parent {
+        Some(parent) => {
+            let folder = part.scratch.join("parent");
+            node.fetcher.lay_out(&parent.files, &folder).await?;
+            Some(folder)
+        }
+        None => None,
+    };
+    let snapshot = match &manifest.snapshot {
+        Some(snapshot) => Some(node.fetcher.file(&snapshot.object).await?),
+        None => None,
+    };
+    let remembered = manifest.snapshot.iter().flat_map(|snapshot| &snapshot.chunks);
+    let shards = manifest.chunks.iter().chain(remembered).flat_map(|chunk| &chunk.train);
+    Ok(TrainJob {
+        manifest: manifest.clone(),
+        base_model,
+        parent,
+        snapshot,
+        shards: node.fetcher.shards(shards).await?,
+        out: part.scratch.join("out"),
+        checkpoints: part.scratch.join("checkpoints"),
+        resume: resume(node, part).await?,
+        device: node.device.clone(),
+    })
+}
+
+/// The newest whole checkpoint that any attempt of the run uploaded.
+async fn resume(node: &Node, part: &Part) -> Result<Option<PathBuf>, Error> {
+    let folder = layout::checkpoints(&part.manifest.pipeline.id(), part.manifest.run);
+    let paths = objects::list(&*node.store, &folder).await?;
+    let whole: BTreeSet<&str> = paths.iter().filter_map(|path| path.strip_suffix(WHOLE)).collect();
+    let Some(newest) = whole.last() else { return Ok(None) };
+    let target = part.scratch.join("resume");
+    let files: Vec<&String> = paths.iter().filter(|path| path.starts_with(newest)).collect();
+    for path in files {
+        let name = &path[newest.len()..];
+        let bytes = objects::read(&*node.store, path).await?;
+        let local = target.join(name);
+        let written = async {
+            tokio::fs::create_dir_all(&target).await?;
+            tokio::fs::write(&local, &bytes).await
+        };
+        written.await.map_err(|source| Error::Scratch { path: local.clone(), source })?;
+    }
+    info!(checkpoint = newest, "attempt resumes");
+    Ok(Some(target))
+}
+
+/// Takes checkpoints to the store, one at a time, the newest first.
+struct Uploads {
+    store: Arc<dyn ObjectStore>,
+    pipeline: PipelineId,
+    run: u64,
+    folder: PathBuf,
+    newest: u64,
+    running: Option<JoinHandle<bool>>,
+    progressed: bool,
+}
+
+impl Uploads {
+    fn new(store: Arc<dyn ObjectStore>, manifest: &Manifest, folder: &Path) -> Self {
+        Self {
+            store,
+            pipeline: manifest.pipeline.id(),
+            run: manifest.run,
+            folder: folder.to_owned(),
+            newest: 0,
+            running: None,
+            progressed: false,
+        }
+    }
+
+    /// Starts on a checkpoint that has become whole, unless the last is still under way.
+    fn start_newest(&mut self) {
+        if self.running.as_ref().is_some_and(|upload| !upload.is_finished()) {
+            return;
+        }
+        let Some(step) = newest(&self.folder).filter(|step| *step > self.newest) else { return };
+        self.newest = step;
+        let (store, local) = (self.store.clone(), self.folder.join(step.to_string()));
+        let remote = layout::checkpoint(&self.pipeline, self.run, step);
+        let last = self.running.take();
+        self.running = Some(tokio::spawn(async move {
+            let before = match last {
+                Some(upload) => upload.await.unwrap_or(false),
+                None => false,
+            };
+            let outcome = upload_whole(&*store, &local, &remote).await;
+            if let Err(error) = &outcome {
+                warn!(checkpoint = remote, %error, "checkpoint not uploaded");
+            }
+            before || outcome.unwrap_or(false)
+        }));
+    }
+
+    /// Whether any checkpoint reached the store.
+    async fn finish(mut self) -> bool {
+        if let Some(upload) = self.running.take() {
+            self.progressed |= upload.await.unwrap_or(false);
+        }
+        self.progressed
+    }
+}
+
+fn newest(folder: &Path) -> Option<u64> {
+    let entries = std::fs::read_dir(folder).ok()?;
+    let whole = entries.flatten().filter(|entry| entry.path().join(WHOLE).is_file());
+    whole.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).max()
+}
+
+/// False if the checkpoint was replaced by newer ones before it could be read.
+async fn upload_whole(store: &dyn ObjectStore, local: &Path, remote: &str) -> Result<bool, store::Error> {
+    let mut names: Vec<String> = std::fs::read_dir(local)
+        .map(|entries| entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+        .unwrap_or_default();
+    names.sort_by_key(|name| name == WHOLE);
+    for name in &names {
+        objects::put_file(store, &format!("{remote}/{name}"), &local.join(name)).await?;
+    }
+    Ok(names.last().is_some_and(|name| name == WHOLE))
+}
+
+async fn upload(node: &Node, part: &Part, out: &Path, trained: Trained) -> Result<Candidate, Error> {
+    let folder = layout::candidate(&part.manifest.pipeline.id(), part.manifest.run, part.attempt);
+    let files = objects::upload_dir(&*node.store, out, &folder).await?;
+    let object = files.iter().find(|file| file.path.ends_with("/snapshot.json"));
+    let object = object.ok_or(Error::NoSnapshot)?.clone();
+    let (chunks, items, seen) = (trained.chunks, trained.items, trained.seen);
+    Ok(Candidate {
+        files,
+        weights_sha256: trained.weights_sha256,
+        finite: trained.finite,
+        snapshot: SnapshotMeta { object, chunks, items, seen },
+        cost: trained.cost,
+    })
+}

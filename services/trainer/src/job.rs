@@ -1,0 +1,64 @@
+//! What a rank process is told, and what it tells back. JSON on disk and on its pipes.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use domain::id::ChunkId;
+use domain::manifest::{Cost, Manifest};
+use serde::{Deserialize, Serialize};
+
+/// One update, with everything the manifest names fetched to local files.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TrainJob {
+    pub manifest: Manifest,
+    /// The folder of a `model: {uri, sha256}`.
+    pub base_model: Option<PathBuf>,
+    /// A folder with the parent version's files.
+    pub parent: Option<PathBuf>,
+    /// The parent's snapshot, as JSON.
+    pub snapshot: Option<PathBuf>,
+    /// By SHA-256: every shard of the manifest's chunks and of the snapshot's.
+    pub shards: BTreeMap<String, PathBuf>,
+    /// Where rank 0 leaves the version's files.
+    pub out: PathBuf,
+    /// Where rank 0 leaves checkpoints, each in a folder named by its number of steps.
+    pub checkpoints: PathBuf,
+    pub resume: Option<PathBuf>,
+    /// `cpu` or `cuda:N`.
+    pub device: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Reading rows and weights.
+    Load,
+    Train,
+    /// Writing the version's files.
+    Write,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    pub phase: Phase,
+    /// Steps done, out of `total`.
+    pub step: u64,
+    pub total: u64,
+    pub epoch: u64,
+    /// None before the first step, and if it is not finite.
+    pub loss: Option<f64>,
+}
+
+/// What a trained candidate is. Rank 0's account; the others' agree but for `files`, which are rank 0's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Trained {
+    /// Names within [`TrainJob::out`], sorted.
+    pub files: Vec<String>,
+    pub weights_sha256: String,
+    pub finite: bool,
+    /// Of the new snapshot: rows held, rows ever offered, chunks referred to.
+    pub items: u64,
+    pub seen: u64,
+    pub chunks: Vec<ChunkId>,
+    pub cost: Cost,
+}

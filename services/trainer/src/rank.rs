@@ -1,0 +1,276 @@
+//! One rank of one attempt: reads the job's files, runs the update, and (rank 0) writes the candidate.
+//!
+//! Meant for a child process: a panic, an out-of-memory or a hung all-reduce costs the attempt only.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use collective::Collective;
+use domain::buffer::Snapshot;
+use domain::chunk::{Row, Shard};
+use domain::id::ChunkId;
+use domain::manifest::{ChunkData, Cost, Manifest};
+use domain::pipeline::Normalize;
+use learn::assemble::{self, Assembled, Sources};
+use learn::data::{self, Dataset, Preprocess};
+use learn::model::Geometry;
+use learn::publish::{self, Publication};
+use learn::update::{self, Inputs, Moment, Outcome};
+use learn::{Flat, Pool, checkpoint, method};
+use tch::{Device, Tensor};
+
+use crate::job::{Phase, Progress, TrainJob, Trained};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Learn(#[from] learn::Error),
+    #[error(transparent)]
+    Shard(#[from] store::Error),
+    #[error("shard {0} was not fetched")]
+    NoShard(String),
+    #[error("the snapshot refers to chunk {0}, whose shards the manifest does not list")]
+    NoChunk(ChunkId),
+    #[error("the snapshot refers to row {row} of chunk {chunk}, which has {rows}")]
+    NoRow { chunk: ChunkId, row: u32, rows: u64 },
+    #[error("cannot read the snapshot `{file}`: {reason}")]
+    Snapshot { file: PathBuf, reason: String },
+    #[error("`{0}` is not a device: expected `cpu` or `cuda:N`")]
+    Device(String),
+}
+
+impl Error {
+    /// Whether the same job would fail again.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Learn(error) => error.is_permanent(),
+            Self::Shard(_) | Self::NoShard(_) => false,
+            _ => true,
+        }
+    }
+}
+
+/// Seconds from any fixed moment.
+pub type Clock<'a> = &'a dyn Fn() -> f64;
+
+/// Trains the job's candidate. Every rank of the group calls it with the same job.
+pub fn train(
+    job: &TrainJob,
+    collective: &dyn Collective,
+    clock: Clock,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Trained, Error> {
+    let (manifest, pipeline) = (&job.manifest, &job.manifest.pipeline);
+    let device = assemble::device(&job.device).ok_or_else(|| Error::Device(job.device.clone()))?;
+    tch::set_num_threads(pipeline.resources.threads_per_rank.get() as i32);
+    let mut at = Progress { phase: Phase::Load, step: 0, total: 0, epoch: 0, loss: None };
+    progress(at);
+
+    let snapshot = snapshot(job)?;
+    let rows = read(job, &snapshot)?;
+    let Assembled { net, trained, mut preprocess } = assemble::assemble(sources(job, device), rows.geometry()?)?;
+    let pool = pool(manifest, rows, preprocess.geometry, device)?;
+    if job.parent.is_none() && pipeline.input.normalize == Some(Normalize::Dataset) {
+        preprocess = Preprocess::standard(preprocess.geometry, &pool.data, pool.fresh);
+    }
+    let mut weights = Flat::over(trained);
+    let resume = job.resume.as_ref().map(|folder| checkpoint::load(folder, manifest)).transpose()?;
+
+    let started = clock();
+    let mut keeper = Keeper { job, clock, keeps: collective.rank() == 0, step: 0, second: started };
+    let inputs = Inputs { manifest, pool: &pool, preprocess: &preprocess, snapshot, resume };
+    let outcome = update::run(&net, &mut weights, inputs, collective, &mut |moment| {
+        let loss = Some(moment.loss).filter(|loss| loss.is_finite());
+        at = Progress { phase: Phase::Train, step: moment.step, total: moment.total, epoch: moment.epoch, loss };
+        progress(at);
+        keeper.after_step(moment)
+    })?;
+    let train_seconds = clock() - started;
+    let peak_memory_bytes = largest(collective, device)?;
+
+    progress(Progress { phase: Phase::Write, ..at });
+    let mut files = Vec::new();
+    if collective.rank() == 0 {
+        let (labels, snapshot, trained) = (&manifest.labels, &outcome.snapshot, weights.named());
+        let publication = Publication { pipeline, labels, net: &net, trained, preprocess: &preprocess, snapshot };
+        files = publish::publish(&job.out, &publication)?;
+    }
+    let cost = Cost {
+        steps: outcome.steps,
+        train_seconds,
+        world_size: collective.world() as u64,
+        device: job.device.clone(),
+        peak_memory_bytes,
+        final_loss: outcome.loss.filter(|loss| loss.is_finite()),
+    };
+    Ok(account(files, publish::weights_sha256(weights.named()), outcome, cost))
+}
+
+fn sources(job: &TrainJob, device: Device) -> Sources<'_> {
+    Sources {
+        pipeline: &job.manifest.pipeline,
+        labels: &job.manifest.labels,
+        base: job.base_model.as_deref(),
+        version: job.parent.as_deref(),
+        device,
+    }
+}
+
+fn account(files: Vec<String>, weights_sha256: String, outcome: Outcome, cost: Cost) -> Trained {
+    Trained {
+        files,
+        weights_sha256,
+        finite: outcome.finite,
+        items: outcome.snapshot.slots.len() as u64,
+        seen: outcome.snapshot.seen,
+        chunks: outcome.snapshot.chunks,
+        cost,
+    }
+}
+
+/// The parent's buffer under today's policy and capacity; an empty one for a first run.
+fn snapshot(job: &TrainJob) -> Result<Snapshot, Error> {
+    let pipeline = &job.manifest.pipeline;
+    let (policy, capacity) = (pipeline.policy(), u64::from(pipeline.rehearsal.memory_size.get()));
+    let Some(file) = &job.snapshot else {
+        return Ok(Snapshot::empty(policy, capacity, pipeline.seed));
+    };
+    let refused = |reason: String| Error::Snapshot { file: file.clone(), reason };
+    let text = fs::read(file).map_err(|e| refused(e.to_string()))?;
+    let parent = serde_json::from_slice(&text).map_err(|e| refused(e.to_string()))?;
+    Ok(buffer::adopt(parent, policy, capacity))
+}
+
+/// Undecoded rows.
+struct Rows {
+    chunks: Vec<(ChunkId, usize)>,
+    fresh: Vec<Row>,
+    remembered: Vec<learn::Remembered>,
+    memory: Vec<Row>,
+}
+
+impl Rows {
+    fn geometry(&self) -> Result<Geometry, Error> {
+        let first = self.fresh.iter().chain(&self.memory).next();
+        Ok(data::geometry_of(first.ok_or(learn::Error::NoRows { purpose: "train on" })?)?)
+    }
+}
+
+fn read(job: &TrainJob, snapshot: &Snapshot) -> Result<Rows, Error> {
+    let mut rows = Rows { chunks: Vec::new(), fresh: Vec::new(), remembered: Vec::new(), memory: Vec::new() };
+    for chunk in &job.manifest.chunks {
+        let before = rows.fresh.len();
+        for shard in &chunk.train {
+            rows.fresh.extend(read_shard(job, shard)?);
+        }
+        rows.chunks.push((chunk.id.clone(), rows.fresh.len() - before));
+    }
+    if method::build(job.manifest.pipeline.method).reads() == method::Reads::Chunk {
+        return Ok(rows);
+    }
+    for (chunk, wanted) in wanted(snapshot) {
+        // A chunk that trains again is already here.
+        if job.manifest.chunks.iter().any(|fresh| fresh.id == *chunk) {
+            continue;
+        }
+        let known = job.manifest.snapshot.iter().flat_map(|data| &data.chunks).find(|data| data.id == *chunk);
+        let data = known.ok_or_else(|| Error::NoChunk(chunk.clone()))?;
+        rows.memory.extend(read_wanted(job, data, &wanted)?);
+        rows.remembered.push(learn::Remembered { chunk: chunk.clone(), rows: wanted.into_iter().collect() });
+    }
+    Ok(rows)
+}
+
+/// The rows that slots refer to, chunk by chunk.
+fn wanted(snapshot: &Snapshot) -> BTreeMap<&ChunkId, BTreeSet<u32>> {
+    let mut wanted: BTreeMap<&ChunkId, BTreeSet<u32>> = BTreeMap::new();
+    for slot in &snapshot.slots {
+        wanted.entry(&snapshot.chunks[slot.chunk as usize]).or_default().insert(slot.row);
+    }
+    wanted
+}
+
+/// Those rows of a chunk, in order. Shards that hold none are not opened.
+fn read_wanted(job: &TrainJob, chunk: &ChunkData, wanted: &BTreeSet<u32>) -> Result<Vec<Row>, Error> {
+    let (mut found, mut start) = (Vec::new(), 0u32);
+    for shard in &chunk.train {
+        let end = start + shard.rows as u32;
+        if wanted.range(start..end).next().is_some() {
+            let rows = read_shard(job, shard)?;
+            let here = (start..).zip(rows).filter(|(position, _)| wanted.contains(position));
+            found.extend(here.map(|(_, row)| row));
+        }
+        start = end;
+    }
+    match wanted.range(start..).next() {
+        Some(&row) => Err(Error::NoRow { chunk: chunk.id.clone(), row, rows: u64::from(start) }),
+        None => Ok(found),
+    }
+}
+
+fn read_shard(job: &TrainJob, shard: &Shard) -> Result<Vec<Row>, Error> {
+    let path = job.shards.get(&shard.object.sha256).ok_or_else(|| Error::NoShard(shard.object.sha256.clone()))?;
+    Ok(store::examples::read_shard(path)?)
+}
+
+fn pool(manifest: &Manifest, rows: Rows, geometry: Geometry, device: Device) -> Result<Pool, Error> {
+    let labels = &manifest.labels;
+    let fresh = Dataset::decode(&rows.fresh, "the run's chunks", labels, geometry)?;
+    let memory = match rows.memory.is_empty() {
+        true => None,
+        false => Some(Dataset::decode(&rows.memory, "the rehearsal buffer", labels, geometry)?),
+    };
+    Ok(Pool::new(rows.chunks, fresh, rows.remembered, memory, device))
+}
+
+/// Keeps the two newest checkpoints.
+struct Keeper<'a> {
+    job: &'a TrainJob,
+    clock: Clock<'a>,
+    keeps: bool,
+    /// Of the last checkpoint.
+    step: u64,
+    second: f64,
+}
+
+impl Keeper<'_> {
+    fn after_step(&mut self, moment: &Moment) -> Result<(), learn::Error> {
+        let training = &self.job.manifest.pipeline.training;
+        let (steps, now) = (moment.step - self.step.min(moment.step), (self.clock)());
+        let is_due =
+            steps >= training.checkpoint_steps.get() || now - self.second >= training.checkpoint_seconds.get() as f64;
+        if !self.keeps || !is_due || moment.step == moment.total {
+            return Ok(());
+        }
+        checkpoint::save(&self.job.checkpoints.join(moment.step.to_string()), &self.job.manifest, moment)?;
+        (self.step, self.second) = (moment.step, now);
+        forget_older(&self.job.checkpoints, 2);
+        Ok(())
+    }
+}
+
+/// A checkpoint that cannot be removed only takes room.
+fn forget_older(checkpoints: &Path, keep: usize) {
+    let Ok(entries) = fs::read_dir(checkpoints) else { return };
+    let mut steps: Vec<u64> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    steps.sort_unstable_by(|a, b| b.cmp(a));
+    for step in steps.into_iter().skip(keep) {
+        let _ = fs::remove_dir_all(checkpoints.join(step.to_string()));
+    }
+}
+
+/// The largest resident set of any rank, in bytes.
+fn largest(collective: &dyn Collective, device: Device) -> Result<u64, Error> {
+    let mine = Tensor::from_slice(&[peak_memory() as i64]).to_device(device);
+    let all = collective.all_gather(&mine).map_err(learn::Error::from)?;
+    Ok(all.iter().map(|peak| peak.int64_value(&[0]) as u64).max().unwrap_or(0))
+}
+
+/// 0 where the kernel does not say.
+fn peak_memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes = line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok());
+    kibibytes.unwrap_or(0) * 1024
+}

@@ -1,0 +1,162 @@
+//! What `bench` prints. Field names are the JSON's keys, which scripts rely on.
+
+use domain::matrix::AccuracyMatrix;
+use domain::pipeline::{Method, Spec};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::Args;
+use super::flags::{percent, table};
+use crate::scores::{Spread, mean_matrix};
+
+#[derive(Serialize)]
+pub struct Outcome {
+    stream: String,
+    method: Method,
+    settings: Value,
+    pub runs: Vec<Run>,
+    average_accuracy: Spread,
+    forgetting: Spread,
+}
+
+/// One seed.
+#[derive(Serialize)]
+pub struct Run {
+    pub seed: u64,
+    pub accuracy_matrix: AccuracyMatrix,
+    average_accuracy: Option<f64>,
+    average_incremental_accuracy: Option<f64>,
+    forgetting: Option<f64>,
+    backward_transfer: Option<f64>,
+    forward_transfer: Option<f64>,
+    learning_accuracy: Option<f64>,
+    steps: u64,
+    seconds: Seconds,
+    peak_memory_bytes: u64,
+    /// Of the last version.
+    weights_sha256: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Seconds {
+    /// Steps, with the replay batches in them.
+    pub train: f64,
+    /// The buffer's own draws and offers.
+    pub rehearsal: f64,
+    pub evaluate: f64,
+}
+
+impl Run {
+    /// `initial` is the accuracy before the first update, where that is worth comparing with.
+    pub fn new(
+        seed: u64,
+        matrix: AccuracyMatrix,
+        initial: Option<&[Option<f64>]>,
+        steps: u64,
+        seconds: Seconds,
+        peak_memory_bytes: u64,
+        weights_sha256: String,
+    ) -> Self {
+        Self {
+            seed,
+            average_accuracy: matrix.average_accuracy(),
+            average_incremental_accuracy: matrix.average_incremental_accuracy(),
+            forgetting: matrix.forgetting(),
+            backward_transfer: matrix.backward_transfer(),
+            forward_transfer: initial.and_then(|initial| matrix.forward_transfer(initial)),
+            learning_accuracy: matrix.learning_accuracy(),
+            accuracy_matrix: matrix,
+            steps,
+            seconds,
+            peak_memory_bytes,
+            weights_sha256,
+        }
+    }
+}
+
+impl Outcome {
+    pub fn new(stream: &str, spec: &Spec, args: &Args, runs: Vec<Run>) -> Self {
+        let figures = |of: fn(&Run) -> Option<f64>| Spread::over(runs.iter().filter_map(of));
+        Self {
+            stream: stream.to_owned(),
+            method: spec.method,
+            settings: settings(spec, args),
+            average_accuracy: figures(|run| run.average_accuracy),
+            forgetting: figures(|run| run.forgetting),
+            runs,
+        }
+    }
+
+    pub fn title(&self) -> String {
+        format!("{}, {}", self.stream, self.settings["method"].as_str().unwrap_or_default())
+    }
+
+    pub fn text(&self, tasks: &[String]) -> String {
+        let matrices: Vec<&AccuracyMatrix> = self.runs.iter().map(|run| &run.accuracy_matrix).collect();
+        let mean = mean_matrix(&matrices);
+        let columns = ["after".to_owned()].into_iter().chain(tasks.iter().cloned());
+        let rows = mean.rows.iter().zip(tasks).map(|(row, task)| {
+            let cells = row.iter().map(|accuracy| percent(*accuracy));
+            [task.clone()].into_iter().chain(cells).collect::<Vec<_>>()
+        });
+        let of = if self.runs.len() == 1 { String::new() } else { format!(", mean of {} seeds", self.runs.len()) };
+        format!(
+            "{}: accuracy in % on each task{of}\n\n{}\n\n{}\n\naverage accuracy {} %, forgetting {} %",
+            self.title(),
+            table(columns, rows),
+            self.figures(),
+            self.average_accuracy.percent(),
+            self.forgetting.percent(),
+        )
+    }
+
+    fn figures(&self) -> String {
+        let columns = [
+            "seed",
+            "average",
+            "incremental",
+            "forgetting",
+            "backward",
+            "forward",
+            "learning",
+            "train s",
+            "peak MiB",
+            "weights",
+        ];
+        let rows = self.runs.iter().map(|run| {
+            let figures = [
+                run.average_accuracy,
+                run.average_incremental_accuracy,
+                run.forgetting,
+                run.backward_transfer,
+                run.forward_transfer,
+                run.learning_accuracy,
+            ];
+            let rest = [
+                format!("{:.1}", run.seconds.train),
+                (run.peak_memory_bytes >> 20).to_string(),
+                run.weights_sha256.chars().take(12).collect(),
+            ];
+            [run.seed.to_string()].into_iter().chain(figures.map(percent)).chain(rest).collect::<Vec<_>>()
+        });
+        table(columns, rows)
+    }
+}
+
+/// The pipeline without what the bench does not vary, and the flags that are no part of it.
+fn settings(spec: &Spec, args: &Args) -> Value {
+    json!({
+        "model": spec.model, "adapter": spec.adapter, "method": spec.method, "input": spec.input,
+        "rehearsal": spec.rehearsal, "training": training(spec), "resources": spec.resources,
+        "limit_per_task": args.limit_per_task, "no_future": args.no_future,
+    })
+}
+
+fn training(spec: &Spec) -> Value {
+    let mut training = json!(spec.training);
+    if let Some(fields) = training.as_object_mut() {
+        fields.retain(|name, _| !name.starts_with("checkpoint"));
+        fields.insert("micro_batches".to_owned(), json!(spec.training.micro_batches()));
+    }
+    training
+}

@@ -1,0 +1,226 @@
+//! One seed: the stream's updates in order, each followed by an evaluation of every task.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use collective::{Solo, StoreServer};
+use domain::chunk::ObjectRef;
+use domain::evalset::EvalSet;
+use domain::id::Version;
+use domain::manifest::{Manifest, Parent, SnapshotData};
+use domain::matrix::AccuracyMatrix;
+use domain::pipeline::Pipeline;
+use domain::report::Score;
+use evaluator::score::{self, EvalJob};
+use sha2::{Digest, Sha256};
+use trainer::gang::{self, Meeting, Ranks};
+use trainer::job::{Progress, TrainJob, Trained};
+use trainer::rank;
+
+use super::cost;
+use super::flags::percent;
+use super::outcome::{Run, Seconds};
+use super::stream::Tasks;
+use super::watch::{Watch, clock};
+
+/// What every seed has in common.
+pub struct Setup<'a> {
+    pub base_model: Option<&'a Path>,
+    pub tasks: &'a Tasks,
+    /// Evaluate tasks that have not trained yet, too.
+    pub future: bool,
+    pub device: &'static str,
+    pub folder: &'a Path,
+    /// None: this process is the only rank.
+    pub gang: Option<Gang>,
+    pub watch: &'a Watch,
+}
+
+/// Ranks as processes of their own.
+pub struct Gang {
+    ranks: u32,
+    program: PathBuf,
+    runtime: tokio::runtime::Runtime,
+    meeting: StoreServer,
+}
+
+const LOCAL: &str = "127.0.0.1";
+/// A rank waits so long for another before it gives up.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+impl Gang {
+    pub fn for_ranks(ranks: u32) -> anyhow::Result<Option<Self>> {
+        if ranks == 1 {
+            return Ok(None);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        Ok(Some(Self {
+            ranks,
+            program: std::env::current_exe().context("cannot find this binary")?,
+            runtime: runtime.context("cannot start a runtime")?,
+            meeting: StoreServer::start(LOCAL, 0, PATIENCE)?,
+        }))
+    }
+
+    fn train(
+        &self,
+        job: &TrainJob,
+        prefix: &str,
+        progress: &mut (dyn FnMut(Progress) + Send),
+    ) -> anyhow::Result<Trained> {
+        let file = job.out.with_extension("json");
+        std::fs::write(&file, serde_json::to_vec(job)?)
+            .with_context(|| format!("cannot write `{}`", file.display()))?;
+        let ranks = Ranks { first: 0, ranks: self.ranks, world: self.ranks };
+        let meeting = Meeting {
+            host: LOCAL.to_owned(),
+            port: self.meeting.port(),
+            prefix: prefix.to_owned(),
+            own_host: LOCAL.to_owned(),
+            timeout_ms: PATIENCE.as_millis() as u64,
+        };
+        Ok(self.runtime.block_on(gang::run(&self.program, &file, ranks, Some(&meeting), progress))?)
+    }
+}
+
+/// What an update leaves to the next one.
+struct Finished {
+    out: PathBuf,
+    trained: Trained,
+}
+
+pub fn run(setup: &Setup, pipeline: Pipeline) -> anyhow::Result<Run> {
+    let (seed, tasks) = (pipeline.seed, setup.tasks);
+    cost::forget_peak();
+    let (mut matrix, mut seconds, mut steps, mut peak) = (AccuracyMatrix::default(), Seconds::default(), 0, 0);
+    let mut parent: Option<Finished> = None;
+    let initial = initial(setup, &pipeline)?;
+    for update in 0..tasks.train.len() {
+        let task = &tasks.train[update].task;
+        setup.watch.begin(&format!("seed {seed}, update {}/{}: {task}", update + 1, tasks.train.len()));
+        let manifest = manifest(setup, &pipeline, update, parent.as_ref())?;
+        let job = job(setup, manifest, parent.as_ref());
+        let trained = train(setup, &job).with_context(|| format!("update {} (`{task}`) of seed {seed}", update + 1))?;
+        if !trained.finite {
+            bail!(
+                "update {} (`{task}`) of seed {seed} ended in NaN or infinite weights; try a smaller --lr",
+                update + 1
+            );
+        }
+        let time = clock();
+        let scores = evaluate(setup, &job.manifest, Some(&job.out))?;
+        seconds.evaluate += time();
+        seconds.train += trained.cost.train_seconds;
+        seconds.rehearsal += cost::rehearsal(&job, clock())?;
+        steps += trained.cost.steps;
+        peak = peak.max(trained.cost.peak_memory_bytes);
+        matrix.rows.push(row(&scores, tasks.test.len()));
+        say(setup, seed, update, &trained, &matrix);
+        if let Some(old) = parent.replace(Finished { out: job.out, trained }) {
+            // What cannot be removed now goes with the temporary folder.
+            let _ = std::fs::remove_dir_all(old.out);
+        }
+    }
+    let weights_sha256 = parent.map(|last| last.trained.weights_sha256).unwrap_or_default();
+    Ok(Run::new(seed, matrix, initial.as_deref(), steps, seconds, peak, weights_sha256))
+}
+
+/// The accuracy of the base with its initial head, where forward transfer is defined.
+fn initial(setup: &Setup, pipeline: &Pipeline) -> anyhow::Result<Option<Vec<Option<f64>>>> {
+    if setup.tasks.class_incremental || !setup.future {
+        return Ok(None);
+    }
+    let manifest = manifest(setup, pipeline, 0, None)?;
+    let scores = evaluate(setup, &manifest, None)?;
+    Ok(Some(row(&scores, setup.tasks.test.len())))
+}
+
+fn manifest(setup: &Setup, pipeline: &Pipeline, update: usize, parent: Option<&Finished>) -> anyhow::Result<Manifest> {
+    let tasks = setup.tasks;
+    let seen = if setup.future { tasks.test.len() } else { update + 1 };
+    let snapshot = match parent {
+        Some(parent) => Some(SnapshotData {
+            object: describe(&parent.out.join("snapshot.json"))?,
+            chunks: tasks.train.iter().filter(|chunk| parent.trained.chunks.contains(&chunk.id)).cloned().collect(),
+        }),
+        None => None,
+    };
+    Ok(Manifest {
+        run: update as u64 + 1,
+        update: update as u64,
+        pipeline: pipeline.clone(),
+        labels: pipeline.labels.clone(),
+        parent: parent.map(|_| Parent { version: Version(update as u64), files: Vec::new() }),
+        chunks: vec![tasks.train[update].clone()],
+        snapshot,
+        eval_sets: tasks.test[..seen].to_vec(),
+    })
+}
+
+fn describe(file: &Path) -> anyhow::Result<ObjectRef> {
+    let bytes = std::fs::read(file).with_context(|| format!("cannot read `{}`", file.display()))?;
+    Ok(ObjectRef {
+        path: file.display().to_string(),
+        sha256: hex::encode(Sha256::digest(&bytes)),
+        bytes: bytes.len() as u64,
+    })
+}
+
+fn job(setup: &Setup, manifest: Manifest, parent: Option<&Finished>) -> TrainJob {
+    let name = format!("seed-{}-update-{}", manifest.pipeline.seed, manifest.update);
+    TrainJob {
+        base_model: setup.base_model.map(Path::to_owned),
+        parent: parent.map(|parent| parent.out.clone()),
+        snapshot: parent.map(|parent| parent.out.join("snapshot.json")),
+        shards: setup.tasks.shelf.files.clone(),
+        out: setup.folder.join(&name),
+        checkpoints: setup.folder.join(format!("{name}-checkpoints")),
+        resume: None,
+        device: setup.device.to_owned(),
+        manifest,
+    }
+}
+
+fn train(setup: &Setup, job: &TrainJob) -> anyhow::Result<Trained> {
+    let mut progress = |at| setup.watch.step(at);
+    match &setup.gang {
+        Some(gang) => {
+            gang.train(job, &format!("{}/{}", job.manifest.pipeline.seed, job.manifest.update), &mut progress)
+        }
+        None => Ok(rank::train(job, &Solo, &clock(), &mut progress)?),
+    }
+}
+
+/// Scores a version, or the base with its initial head, on the manifest's EvalSets.
+pub fn evaluate(setup: &Setup, manifest: &Manifest, subject: Option<&Path>) -> anyhow::Result<Vec<Score>> {
+    let job = EvalJob {
+        manifest: manifest.clone(),
+        base_model: setup.base_model.map(Path::to_owned),
+        subject: subject.map(Path::to_owned),
+        sets: manifest.eval_sets.clone(),
+        shards: setup.tasks.shelf.files.clone(),
+        device: setup.device.to_owned(),
+        threads: manifest.pipeline.resources.threads_per_rank.get(),
+    };
+    Ok(score::evaluate(&job)?)
+}
+
+fn row(scores: &[Score], tasks: usize) -> Vec<Option<f64>> {
+    let mut row: Vec<Option<f64>> = scores.iter().map(|score| Some(score.accuracy())).collect();
+    row.resize(tasks, None);
+    row
+}
+
+fn say(setup: &Setup, seed: u64, update: usize, trained: &Trained, matrix: &AccuracyMatrix) {
+    let (EvalSet { task, .. }, total) = (&setup.tasks.test[update], setup.tasks.test.len());
+    let own = matrix.rows[update][update];
+    setup.watch.say(&format!(
+        "seed {seed}, update {}/{total} ({task}): {} steps in {:.1} s; accuracy {} % on it, {} % on all so far",
+        update + 1,
+        trained.cost.steps,
+        trained.cost.train_seconds,
+        percent(own),
+        percent(matrix.average_after(update)),
+    ));
+}

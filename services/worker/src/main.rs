@@ -1,0 +1,65 @@
+//! `perennial-worker`: the one binary that links libtorch.
+//!
+//! Without a subcommand it leases work; `rank` and `score` are the child processes it starts; `bench`,
+//! `demo` and `pretrain` are what `perennial` hands over.
+
+mod agent;
+mod assignment;
+mod bench;
+mod child;
+mod demo;
+mod glyphs;
+mod pretrain;
+mod report;
+mod sample;
+mod scores;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "perennial-worker", version, about = "Trains and evaluates for perenniald")]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    agent: agent::Args,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// One rank of an attempt; started by the worker
+    #[command(hide = true)]
+    Rank(child::RankArgs),
+    /// One evaluation; started by the worker
+    #[command(hide = true)]
+    Score {
+        #[arg(long)]
+        job: PathBuf,
+    },
+    /// Run the learning core alone on a stream file: accuracy matrix, forgetting, cost
+    Bench(Box<bench::Args>),
+    /// See the whole flow: new domains, a gate that refuses, a rollback
+    Demo(Box<demo::Args>),
+    /// Train a small base model from scratch and save it as a Hugging Face folder
+    Pretrain(Box<pretrain::Args>),
+    /// Write drawn glyphs to a file, to have rows to push
+    Sample(sample::Args),
+}
+
+fn main() -> std::process::ExitCode {
+    // Before anything else asks libtorch for CUDA.
+    let cuda = collective::load_cuda();
+    collective::quiet_native_logs();
+    let cli = Cli::parse();
+    match cli.command {
+        Some(Command::Rank(args)) => child::rank(&args),
+        Some(Command::Score { job }) => child::score(&job),
+        Some(Command::Bench(args)) => bench::main(&args),
+        Some(Command::Demo(args)) => demo::main(&args),
+        Some(Command::Pretrain(args)) => pretrain::main(&args),
+        Some(Command::Sample(args)) => sample::main(&args),
+        None => agent::main(cli.agent, &cuda),
+    }
+}

@@ -1,0 +1,177 @@
+//! `bench` and `pretrain` as a user starts them, on a stream of drawn glyphs and on real data.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use domain::chunk::{Payload, Row};
+use serde_json::{Value, json};
+
+#[allow(dead_code, reason = "not all of it is drawn here")]
+#[path = "../src/glyphs.rs"]
+mod glyphs;
+
+const RUN_KEYS: [&str; 12] = [
+    "seed",
+    "accuracy_matrix",
+    "average_accuracy",
+    "average_incremental_accuracy",
+    "forgetting",
+    "backward_transfer",
+    "forward_transfer",
+    "learning_accuracy",
+    "steps",
+    "seconds",
+    "peak_memory_bytes",
+    "weights_sha256",
+];
+
+fn worker(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_perennial-worker")).args(args).output().expect("the binary starts")
+}
+
+fn json_of(args: &[&str]) -> Value {
+    let output = worker(&[args, &["-o", "json"]].concat());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    serde_json::from_slice(&output.stdout).expect("one JSON document on stdout")
+}
+
+/// A stream of glyph domains with its data, as `shared/data` lays one out.
+fn stream(folder: &Path, domains: &[usize], rows: usize) -> PathBuf {
+    std::fs::create_dir_all(folder.join("streams")).unwrap();
+    std::fs::write(folder.join("labels.json"), json!({"label": glyphs::CLASSES}).to_string()).unwrap();
+    let tasks: Vec<Value> = domains.iter().map(|&domain| task(folder, domain, rows)).collect();
+    let stream = json!({
+        "name": "glyphs", "scenario": "domain-incremental", "input_column": "image", "label_column": "label",
+        "train": [], "test": [], "labels": "labels.json", "tasks": tasks,
+    });
+    let file = folder.join("streams/glyphs.json");
+    std::fs::write(&file, stream.to_string()).unwrap();
+    file
+}
+
+fn task(folder: &Path, domain: usize, rows: usize) -> Value {
+    let name = glyphs::DOMAINS[domain];
+    let files = [("train", rows, 0), ("test", 50, 1)].map(|(split, rows, seed)| {
+        let file = format!("{name}-{split}.parquet");
+        write_parquet(&folder.join(&file), &glyphs::glyphs(domain, rows, seed));
+        file
+    });
+    json!({"name": name, "train": [files[0]], "test": [files[1]]})
+}
+
+/// As Hugging Face `datasets` writes images and class labels.
+fn write_parquet(file: &Path, rows: &[Row]) {
+    use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StructArray};
+    use std::sync::Arc;
+    let bytes = rows.iter().map(|row| match &row.payload {
+        Payload::Image(bytes) => bytes.as_slice(),
+        Payload::Text(_) => panic!("glyphs are images"),
+    });
+    let bytes: ArrayRef = Arc::new(BinaryArray::from_iter_values(bytes));
+    let class = |row: &Row| glyphs::CLASSES.iter().position(|name| *name == row.label).unwrap() as i64;
+    let labels: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(class)));
+    let field = arrow::datatypes::Field::new("bytes", arrow::datatypes::DataType::Binary, true);
+    let image: ArrayRef = Arc::new(StructArray::from(vec![(Arc::new(field), bytes)]));
+    let batch = RecordBatch::try_from_iter([("image", image), ("label", labels)]).unwrap();
+    let target = std::fs::File::create(file).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(target, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("a plain path")
+}
+
+#[test]
+fn a_small_stream_gives_every_key_and_a_full_matrix() {
+    let folder = tempfile::tempdir().unwrap();
+    let stream = stream(folder.path(), &[0, 1], 80);
+    let flags = ["bench", path(&stream), "--model", "mlp:16", "--method", "er", "--batch", "8", "--seeds", "2"];
+    let outcome = json_of(&[&flags[..], &["--replay-batch", "8", "--buffer-size", "20"]].concat());
+    assert_eq!((&outcome["stream"], &outcome["method"]), (&json!("glyphs"), &json!("er")));
+    assert_eq!(outcome["settings"]["training"]["replay"], json!({"batch": 8}));
+    let runs = outcome["runs"].as_array().unwrap();
+    assert_eq!(runs.len(), 2);
+    for (seed, run) in runs.iter().enumerate() {
+        for key in RUN_KEYS {
+            assert!(!run[key].is_null(), "{key} of {run}");
+        }
+        assert_eq!((&run["seed"], &run["steps"]), (&json!(seed), &json!(20)));
+        assert!(run["accuracy_matrix"].as_array().unwrap().iter().all(|row| row.as_array().unwrap().len() == 2));
+        assert!(["train", "rehearsal", "evaluate"].iter().all(|part| run["seconds"][part].as_f64().unwrap() > 0.0));
+    }
+    assert_ne!(runs[0]["weights_sha256"], runs[1]["weights_sha256"]);
+    assert!(outcome["average_accuracy"]["std"].is_f64() && outcome["forgetting"]["mean"].is_f64());
+}
+
+#[test]
+fn the_number_of_ranks_changes_no_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let stream = stream(folder.path(), &[0, 2], 64);
+    let flags = ["bench", path(&stream), "--model", "vit:d=16,layers=1,heads=2,patch=7,mlp=16", "--adapter", "lora:4"];
+    let more = ["--method", "er", "--batch", "16", "--micro-batches", "4", "--threads-per-rank", "1", "--seed", "5"];
+    let hash = |ranks| json_of(&[&flags[..], &more, &["--no-future", "--ranks", ranks]].concat())["runs"][0].clone();
+    let (one, two) = (hash("1"), hash("2"));
+    assert_eq!(one["weights_sha256"], two["weights_sha256"]);
+    assert_eq!(one["accuracy_matrix"], two["accuracy_matrix"]);
+    assert_eq!((&one["accuracy_matrix"][0][1], &one["forward_transfer"]), (&Value::Null, &Value::Null));
+}
+
+#[test]
+fn a_pretrained_folder_is_a_model_to_bench() {
+    let folder = tempfile::tempdir().unwrap();
+    let (stream, model) = (stream(folder.path(), &[3], 40), folder.path().join("vit"));
+    let small = ["--model", "vit:d=16,layers=1,heads=2,patch=7,mlp=16", "--limit", "100", "--epochs", "1"];
+    let done = json_of(&[&["pretrain", "--glyphs", "plain", "--out", path(&model)], &small[..]].concat());
+    assert_eq!(done["sha256"].as_str().map(str::len), Some(64));
+    let flags =
+        ["bench", path(&stream), "--model", path(&model), "--adapter", "lora:4", "--method", "ft", "--seed", "0"];
+    let outcome = json_of(&flags);
+    assert_eq!(outcome["settings"]["model"]["sha256"], done["sha256"]);
+    assert_eq!(outcome["average_accuracy"]["std"], Value::Null);
+}
+
+#[test]
+fn mistakes_are_named_and_have_their_exit_codes() {
+    let folder = tempfile::tempdir().unwrap();
+    let stream = stream(folder.path(), &[0], 20);
+    let wrong: [(&[&str], i32, &str); 6] = [
+        (&["--model", "mlp:8", "--method", "der"], 2, "ft, er, joint"),
+        (&["--model", "mlp:8"], 2, "--method"),
+        (&["--model", "no-such-folder", "--method", "ft"], 2, "neither a folder nor a model"),
+        (&["--model", "mlp:8", "--method", "ft", "--ranks", "9"], 2, "resources.ranks"),
+        (&["--model", "mlp:x", "--method", "ft"], 1, "`x` is not a whole number"),
+        (&["--model", "mlp:8", "--method", "ft", "--lr", "1e30"], 1, "smaller --lr"),
+    ];
+    for (flags, code, words) in wrong {
+        let output = worker(&[&["bench", path(&stream)], flags].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{flags:?}: {stderr}");
+        assert!(stderr.contains(words), "{flags:?}: {stderr}");
+    }
+    let output = worker(&["bench", "no-such-stream.json", "--model", "mlp:8", "--method", "ft"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && stderr.contains("no-such-stream.json"), "{stderr}");
+}
+
+#[test]
+fn real_data_forgets_without_replay_and_less_with_it() {
+    let given = std::env::var_os("PERENNIAL_DATA").map(PathBuf::from);
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    let root = given.unwrap_or(beside);
+    let stream = root.join("streams/fashion_mnist_class_5x2.json");
+    if !stream.exists() {
+        println!("SKIPPED: no `{}`; set PERENNIAL_DATA to a folder with streams/", stream.display());
+        return;
+    }
+    let flags = ["bench", path(&stream), "--model", "mlp:100,100", "--batch", "10", "--lr", "0.03"];
+    let more =
+        ["--limit-per-task", "500", "--seed", "0", "--replay-batch", "10", "--buffer-size", "200", "--no-future"];
+    let average = |method| {
+        json_of(&[&flags[..], &more, &["--method", method]].concat())["average_accuracy"]["mean"].as_f64().unwrap()
+    };
+    let (forgetful, replayed) = (average("ft"), average("er"));
+    assert!(forgetful < 0.35 && replayed > forgetful + 0.2, "ft {forgetful}, er {replayed}");
+}

@@ -1,0 +1,115 @@
+//! *Kill anything*: whatever is killed, whenever, the run ends with the same bits, no version is
+//! torn, and no chunk is missing or doubled. `PERENNIAL_KILLS` says how often (`make chaos`).
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use perennial_proto::v1::{self, Split};
+use perennial_tests::cluster::pipeline;
+use perennial_tests::digits::clean;
+use perennial_tests::{Cluster, Options};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+/// A run of some seconds, with a checkpoint every few steps.
+fn long(name: &str, ranks: u32) -> Value {
+    let mut spec = pipeline(name);
+    spec["training"]["epochs"] = json!(30);
+    spec["training"]["checkpoint_steps"] = json!(10);
+    spec["resources"] = json!({"ranks": ranks});
+    spec
+}
+
+async fn prepare(cluster: &Cluster, spec: &Value) -> v1::Run {
+    let name = spec["name"].as_str().unwrap();
+    cluster.apply(spec).await.unwrap();
+    cluster.push(name, "domain-0", Split::Auto, &clean(3, 0, 800)).await.unwrap();
+    cluster.start_run(name, &[]).await.unwrap()
+}
+
+async fn undisturbed(spec: &Value) -> v1::Version {
+    let cluster = Cluster::start(Options::default()).await;
+    let run = prepare(&cluster, spec).await;
+    assert_eq!(cluster.ended(&run.name).await.state, "published");
+    cluster.version(spec["name"].as_str().unwrap(), "@champion").await.unwrap()
+}
+
+/// Ranks that run below a folder's worker: their job file lies in its scratch.
+fn ranks(store: &Path) -> Vec<u32> {
+    let scratch = store.parent().unwrap().join("cache");
+    let ours = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        line.contains("\0rank\0") && line.contains(scratch.to_str().unwrap())
+    };
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(ours).collect()
+}
+
+fn kill(pid: u32) {
+    let killed = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+    assert!(killed.success());
+}
+
+#[tokio::test]
+async fn a_killed_rank_costs_an_attempt_and_no_bits() {
+    let spec = long("digits", 2);
+    let wanted = undisturbed(&spec).await;
+    let cluster = Cluster::start(Options::default()).await;
+    let run = prepare(&cluster, &spec).await;
+    cluster.watch(&run.name, |run| run.progress.as_ref().is_some_and(|at| at.step > 30)).await;
+    let victims = ranks(&cluster.store());
+    assert_eq!(victims.len(), 2);
+    kill(victims[1]);
+    let run = cluster.ended(&run.name).await;
+    assert_eq!((run.state.as_str(), run.attempts), ("published", 2), "{run:?}");
+    assert!(run.last_error.contains("rank "), "{}", run.last_error);
+    let version = cluster.version("digits", "@champion").await.unwrap();
+    assert_eq!(version.weights_sha256, wanted.weights_sha256);
+    assert_eq!(version.snapshot_sha256, wanted.snapshot_sha256);
+}
+
+/// Every folder with a manifest is whole: each file it names is there with its digest.
+fn whole_versions(store: &Path) -> usize {
+    let Ok(folders) = std::fs::read_dir(store.join("adapters/default")) else { return 0 };
+    let manifests = folders.flatten().filter_map(|folder| {
+        let text = std::fs::read(folder.path().join("perennial_manifest.json")).ok()?;
+        Some((folder.path(), serde_json::from_slice::<Value>(&text).expect("a manifest is whole")))
+    });
+    let check = |(folder, manifest): (std::path::PathBuf, Value)| {
+        for file in manifest["files"].as_array().unwrap() {
+            let bytes = std::fs::read(folder.join(file["name"].as_str().unwrap())).unwrap();
+            assert_eq!(hex::encode(Sha256::digest(bytes)), file["sha256"].as_str().unwrap(), "{file}");
+        }
+    };
+    manifests.map(check).count()
+}
+
+#[tokio::test]
+async fn a_daemon_killed_at_random_moments_loses_nothing() {
+    let kills: u64 = std::env::var("PERENNIAL_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
+    let spec = long("digits", 2);
+    let wanted = undisturbed(&spec).await;
+    let mut cluster = Cluster::start(Options::default()).await;
+    let run = prepare(&cluster, &spec).await;
+    for round in 0..kills {
+        let draw = domain::draw::Draw::new(kills).at(round).unit();
+        let moment = Duration::from_millis(200 + (3000.0 * draw) as u64);
+        // The moment of death is the one thing here that is meant to be a matter of time.
+        let _ = tokio::time::timeout(moment, cluster.ended(&run.name)).await;
+        cluster.kill();
+        whole_versions(&cluster.store());
+        cluster.boot().await;
+    }
+    let run = cluster.ended(&run.name).await;
+    assert_eq!(run.state, "published", "{run:?}");
+    let version = cluster.version("digits", "@champion").await.unwrap();
+    assert_eq!(version.weights_sha256, wanted.weights_sha256);
+    assert_eq!(version.snapshot_sha256, wanted.snapshot_sha256);
+    assert_eq!((version.number, whole_versions(&cluster.store())), (1, 1));
+    let chunks = cluster.list_chunks("digits").await;
+    let names: BTreeSet<&String> = chunks.iter().map(|chunk| &chunk.name).collect();
+    assert_eq!((names.len(), chunks.len()), (1, 1));
+    assert_eq!((chunks[0].state.as_str(), chunks[0].version), ("absorbed", 1));
+}
