@@ -9,6 +9,7 @@ use std::ops::Deref;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::evalset::ARCHIVE;
 use crate::id::{Namespace, PipelineId, PipelineName};
 
 #[derive(Debug, thiserror::Error, PartialEq)]
@@ -452,6 +453,9 @@ fn invalid(field: &'static str, given: impl ToString, reason: impl Into<String>)
 impl TryFrom<Spec> for Pipeline {
     type Error = InvalidSpec;
     fn try_from(spec: Spec) -> Result<Self, InvalidSpec> {
+        if spec.task.as_str() == ARCHIVE {
+            return Err(invalid("task", format!("`{ARCHIVE}`"), "old tasks merge under that name; choose another"));
+        }
         check_labels(&spec)?;
         check_steps(&spec)?;
         if let Adapter::Lora(lora) = &spec.adapter

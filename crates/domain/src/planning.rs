@@ -37,8 +37,8 @@ pub enum Refusal {
     TooLate { run: RunNumber, state: &'static str },
     #[error("`labels` must begin with the {known} names already in use ({first}…); names are append-only")]
     LabelsChanged { known: usize, first: String },
-    #[error("`{field}` cannot change once a version exists; apply it under a new pipeline name")]
-    Frozen { field: &'static str },
+    #[error("`{field}` cannot change once {since}; apply it under a new pipeline name")]
+    Frozen { field: &'static str, since: &'static str },
     #[error("alias `{alias}` is at {found}, not at {expected}; another writer moved it")]
     AliasMoved { alias: &'static str, expected: String, found: String },
     #[error("there is no previous champion to roll back to; name a version with `--to`")]
@@ -62,12 +62,7 @@ pub fn apply_spec(state: &State, spec: &Pipeline) -> Result<Vec<Event>, Refusal>
             let first = current.labels[0].clone();
             return Err(Refusal::LabelsChanged { known: current.labels.len(), first });
         }
-        if !current.versions.is_empty() {
-            frozen("model", current.pipeline.model == spec.model)?;
-            frozen("adapter", current.pipeline.adapter == spec.adapter)?;
-            frozen("input", current.pipeline.input == spec.input)?;
-            frozen("seed", current.pipeline.seed == spec.seed)?;
-        }
+        frozen(current, spec)?;
         if current.pipeline == *spec {
             return Ok(Vec::new());
         }
@@ -76,8 +71,20 @@ pub fn apply_spec(state: &State, spec: &Pipeline) -> Result<Vec<Event>, Refusal>
     Ok(vec![event(&id, EventKind::PipelineApplied { pipeline_spec })])
 }
 
-fn frozen(field: &'static str, same: bool) -> Result<(), Refusal> {
-    if same { Ok(()) } else { Err(Refusal::Frozen { field }) }
+/// What published versions and sealed chunks depend on: the shape of what trains, and which rows are held out.
+fn frozen(current: &PipelineState, spec: &Pipeline) -> Result<(), Refusal> {
+    let old = &current.pipeline;
+    let fractions = [old, spec].map(|pipeline| pipeline.evaluation.held_out_fraction);
+    let (version, chunk) = (!current.versions.is_empty(), !current.chunks.is_empty());
+    let changed = [
+        ("model", version && old.model != spec.model, "a version exists"),
+        ("adapter", version && old.adapter != spec.adapter, "a version exists"),
+        ("input", version && old.input != spec.input, "a version exists"),
+        ("seed", chunk && old.seed != spec.seed, "a chunk exists"),
+        ("evaluation.held_out_fraction", chunk && fractions[0] != fractions[1], "a chunk exists"),
+    ];
+    let first = changed.into_iter().find(|(_, changed, _)| *changed);
+    first.map_or(Ok(()), |(field, _, since)| Err(Refusal::Frozen { field, since }))
 }
 
 /// Queues a run over `chunks`, or over every sealed chunk with training rows if none are named.

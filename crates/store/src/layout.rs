@@ -3,7 +3,7 @@
 //! ```text
 //! log/{n:020}.json                                     the commit log (crate::log)
 //! log/snapshots/{n:020}.json
-//! namespaces/{ns}/pipelines/{p}/chunks/{id}/           raw, train-00000.parquet, held_out-00000.parquet
+//! namespaces/{ns}/pipelines/{p}/chunks/{id}/           raw, and a folder of shards named by their content
 //! namespaces/{ns}/pipelines/{p}/runs/{n}/              checkpoints/{step:012}/, candidate/{attempt}/
 //! adapters/{ns}/{p}-v0001/                             a published version, as serving fleets read it
 //! models/{sha256}/                                     base models
@@ -19,14 +19,6 @@ pub fn chunk(pipeline: &PipelineId, chunk: &ChunkId) -> String {
 /// A chunk as it was received.
 pub fn chunk_raw(pipeline: &PipelineId, id: &ChunkId) -> String {
     format!("{}/raw", chunk(pipeline, id))
-}
-
-pub fn chunk_train(pipeline: &PipelineId, id: &ChunkId, shard: usize) -> String {
-    format!("{}/train-{shard:05}.parquet", chunk(pipeline, id))
-}
-
-pub fn chunk_held_out(pipeline: &PipelineId, id: &ChunkId, shard: usize) -> String {
-    format!("{}/held_out-{shard:05}.parquet", chunk(pipeline, id))
 }
 
 pub fn run(pipeline: &PipelineId, run: RunNumber) -> String {
@@ -69,10 +61,7 @@ mod tests {
     fn paths_are_plain_and_checkpoints_sort_by_step() {
         let id: PipelineId = "namespaces/default/pipelines/tickets".parse().unwrap();
         assert_eq!(version(&id, Version(42)), "adapters/default/tickets-v0042");
-        assert_eq!(
-            chunk_held_out(&id, &ChunkId("ab12".to_owned()), 3),
-            "namespaces/default/pipelines/tickets/chunks/ab12/held_out-00003.parquet"
-        );
+        assert_eq!(chunk_raw(&id, &ChunkId("ab12".to_owned())), "namespaces/default/pipelines/tickets/chunks/ab12/raw");
         assert!(checkpoint(&id, 1, 999) < checkpoint(&id, 1, 1000));
     }
 }

@@ -1,0 +1,304 @@
+//! The life of chunks, runs, EvalSets and versions, as the state's fold tells it.
+
+use perennial_domain::chunk::{Chunk, ChunkState, ObjectRef, Shard, Split};
+use perennial_domain::evalset::ARCHIVE;
+use perennial_domain::id::{ChunkId, PipelineId, Version};
+use perennial_domain::manifest::{Candidate, Cost, SnapshotMeta};
+use perennial_domain::pipeline::Pipeline;
+use perennial_domain::planning::{self, Refusal};
+use perennial_domain::report::{Baseline, EvalReport, Verdict};
+use perennial_domain::run::{MAX_FRUITLESS_ATTEMPTS, RunEvent, RunState};
+use perennial_domain::state::{Event, EventKind, PipelineState, State};
+use perennial_domain::version::{AdapterVersion, Alias, Disposition};
+use serde_json::{Value, json};
+
+/// A control plane with one pipeline, and what a test does to it.
+struct Story {
+    state: State,
+    id: PipelineId,
+}
+
+fn spec(change: impl FnOnce(&mut Value)) -> Pipeline {
+    let mut spec = json!({"name": "p", "model": "mlp:8", "labels": ["a", "b"], "method": "er"});
+    change(&mut spec);
+    serde_json::from_value(spec).unwrap()
+}
+
+fn object(name: &str) -> ObjectRef {
+    ObjectRef { path: name.to_owned(), sha256: name.to_owned(), bytes: 1 }
+}
+
+fn shards(name: &str, rows: u64) -> Vec<Shard> {
+    if rows == 0 { Vec::new() } else { vec![Shard { object: object(name), rows }] }
+}
+
+impl Story {
+    fn new(change: impl FnOnce(&mut Value)) -> Self {
+        let spec = spec(change);
+        let mut story = Self { id: spec.id(), state: State::default() };
+        let events = planning::apply_spec(&story.state, &spec).unwrap();
+        story.apply(events);
+        story
+    }
+
+    fn apply(&mut self, events: Vec<Event>) {
+        for event in events {
+            self.state.apply(&event, 0).unwrap();
+        }
+    }
+
+    fn happen(&mut self, kind: EventKind) {
+        self.apply(vec![Event { pipeline: self.id.clone(), kind }]);
+    }
+
+    fn now(&self) -> &PipelineState {
+        &self.state.pipelines[&self.id]
+    }
+
+    fn chunk(&mut self, name: &str, task: &str, train: u64, held_out: u64) -> ChunkId {
+        let id = ChunkId(name.to_owned());
+        let chunk = Chunk {
+            id: id.clone(),
+            task: task.parse().unwrap(),
+            split: Split::Auto,
+            train: shards(name, train),
+            held_out: shards(&format!("{name}-held-out"), held_out),
+            labels: [("a".to_owned(), train)].into(),
+            raw: object(name),
+            received_at: 0,
+            state: ChunkState::Received,
+        };
+        self.happen(EventKind::ChunkReceived { chunk: Box::new(chunk) });
+        self.happen(EventKind::ChunkSealed { chunk: id.clone(), new_labels: vec![] });
+        id
+    }
+
+    fn start(&mut self) -> u64 {
+        let (run, events) = planning::start_run(&self.state, &self.id, &[]).unwrap();
+        self.apply(events);
+        run
+    }
+
+    fn change(&mut self, run: u64, change: RunEvent) {
+        self.happen(EventKind::Run { run, change: Box::new(change) });
+    }
+
+    fn judged(&mut self, verdict: Verdict) -> (u64, Candidate, EvalReport) {
+        let run = self.start();
+        let snapshot = SnapshotMeta { object: object("s"), chunks: vec![], items: 0, seen: 0 };
+        let cost = Cost::default();
+        let candidate = Candidate { files: vec![], weights_sha256: "w".into(), finite: true, snapshot, cost };
+        let passed = verdict == Verdict::Pass;
+        let report = EvalReport { baseline: Baseline::Base, candidate_scores: vec![], baseline_scores: vec![], verdict };
+        let version = passed.then(|| self.now().next_version());
+        self.change(run, RunEvent::Started);
+        self.change(run, RunEvent::Trained { attempt: 1, candidate: candidate.clone() });
+        self.change(run, RunEvent::Judged { report: report.clone(), version });
+        (run, candidate, report)
+    }
+
+    fn publish(&mut self) -> Version {
+        let (run, candidate, report) = self.judged(Verdict::Pass);
+        let manifest = self.now().runs[&run].manifest.clone();
+        let number = self.now().next_version();
+        let version = AdapterVersion {
+            number,
+            parent: manifest.parent.as_ref().map(|parent| parent.version),
+            run,
+            update: manifest.update,
+            chunks: manifest.chunks.iter().map(|chunk| chunk.id.clone()).collect(),
+            labels: manifest.labels.clone(),
+            snapshot: candidate.snapshot,
+            files: vec![],
+            weights_sha256: candidate.weights_sha256,
+            report,
+            cost: candidate.cost,
+            published_at: 0,
+        };
+        self.happen(EventKind::VersionPublished { version: Box::new(version) });
+        number
+    }
+
+    fn states(&self) -> Vec<&'static str> {
+        self.now().chunks_in_order().map(|chunk| chunk.state.name()).collect()
+    }
+}
+
+#[test]
+fn a_chunk_is_absorbed_by_the_version_whose_run_trained_it() {
+    let mut story = Story::new(|_| ());
+    story.chunk("c1", "t", 10, 5);
+    assert_eq!(story.states(), ["sealed"]);
+    let version = story.publish();
+    assert_eq!(story.now().chunks[&ChunkId("c1".into())].state, ChunkState::Absorbed { version });
+    assert_eq!((story.now().champion(), story.now().tip), (Some(version), Some(version)));
+}
+
+#[test]
+fn a_refused_run_changes_nothing_but_its_chunks() {
+    let mut story = Story::new(|_| ());
+    story.chunk("c1", "t", 10, 5);
+    let champion = story.publish();
+    let bad = story.chunk("c2", "t", 10, 5);
+    story.judged(Verdict::Fail { reasons: vec!["it forgot".into()] });
+    assert_eq!((story.now().champion(), story.now().tip), (Some(champion), Some(champion)));
+    assert_eq!(story.now().chunks[&bad].state, ChunkState::Refused { reason: "it forgot".into() });
+    let nothing = planning::start_run(&story.state, &story.id, &[]).unwrap_err();
+    assert_eq!(nothing, Refusal::NothingToTrain { refused: 1 });
+    let (run, _) = planning::start_run(&story.state, &story.id, std::slice::from_ref(&bad)).unwrap();
+    assert_eq!(run, 3);
+    let released = planning::release(&story.state, &story.id, &[bad]).unwrap();
+    story.apply(released);
+    assert_eq!(story.states(), ["absorbed", "sealed"]);
+}
+
+#[test]
+fn one_run_at_a_time_and_a_cancelled_one_gives_its_chunks_up() {
+    let mut story = Story::new(|_| ());
+    story.chunk("c1", "t", 10, 0);
+    let run = story.start();
+    assert_eq!(planning::start_run(&story.state, &story.id, &[]).unwrap_err(), Refusal::Busy(run));
+    let cancelled = planning::cancel(&story.state, &story.id, run).unwrap();
+    story.apply(cancelled);
+    assert_eq!(story.states(), ["refused"]);
+    assert!(planning::cancel(&story.state, &story.id, run).is_err());
+}
+
+#[test]
+fn attempts_fail_the_run_only_if_they_get_nowhere_by_their_own_fault() {
+    let mut story = Story::new(|_| ());
+    story.chunk("c1", "t", 10, 0);
+    let run = story.start();
+    let mut attempt = 0;
+    let mut end = |story: &mut Story, progressed, lost| {
+        story.change(run, RunEvent::Started);
+        attempt += 1;
+        story.change(run, RunEvent::AttemptEnded { attempt, reason: "rank 1 died".into(), progressed, lost });
+    };
+    (0..10).for_each(|_| end(&mut story, false, true));
+    (1..MAX_FRUITLESS_ATTEMPTS).for_each(|_| end(&mut story, false, false));
+    end(&mut story, true, false);
+    (1..MAX_FRUITLESS_ATTEMPTS).for_each(|_| end(&mut story, false, false));
+    assert_eq!(story.now().runs[&run].state, RunState::Queued);
+    end(&mut story, false, false);
+    assert_eq!(story.now().runs[&run].state, RunState::Failed { reason: "rank 1 died".into() });
+    assert_eq!(story.states(), ["refused"]);
+}
+
+#[test]
+fn a_stale_attempt_is_not_heard() {
+    let mut story = Story::new(|_| ());
+    story.chunk("c1", "t", 10, 0);
+    let run = story.start();
+    story.change(run, RunEvent::Started);
+    let reason = "lost".to_owned();
+    story.change(run, RunEvent::AttemptEnded { attempt: 1, reason: reason.clone(), progressed: false, lost: true });
+    story.change(run, RunEvent::Started);
+    let change = Box::new(RunEvent::AttemptEnded { attempt: 1, reason, progressed: false, lost: true });
+    let stale = Event { pipeline: story.id.clone(), kind: EventKind::Run { run, change } };
+    let before = story.state.clone();
+    assert!(story.state.apply(&stale, 0).is_err());
+    assert_eq!(story.state, before);
+}
+
+#[test]
+fn rollback_takes_the_chunks_where_it_is_told() {
+    let cases = [(Disposition::Requeue, "sealed"), (Disposition::Hold, "refused"), (Disposition::Drop, "quarantined")];
+    for (disposition, wanted) in cases {
+        let mut story = Story::new(|_| ());
+        story.chunk("c1", "t", 10, 5);
+        let first = story.publish();
+        story.chunk("c2", "t", 10, 5);
+        let second = story.publish();
+        let (to, events) = planning::rollback(&story.state, &story.id, None, disposition).unwrap();
+        story.apply(events);
+        assert_eq!((to, story.now().tip, story.now().champion()), (first, Some(first), Some(first)));
+        assert_eq!(story.states(), ["absorbed", wanted]);
+        let forward = planning::set_alias(&story.state, &story.id, Alias::Champion, second, Some(first), disposition);
+        story.apply(forward.unwrap());
+        assert_eq!(story.states(), ["absorbed", "absorbed"]);
+        assert_eq!(story.now().aliases[&Alias::Previous], first);
+    }
+}
+
+#[test]
+fn a_rollback_ends_the_run_that_continues_from_the_old_tip() {
+    let mut story = Story::new(|_| ());
+    story.chunk("c1", "t", 10, 5);
+    story.publish();
+    story.chunk("c2", "t", 10, 5);
+    story.publish();
+    story.chunk("c3", "t", 10, 5);
+    let run = story.start();
+    let (_, events) = planning::rollback(&story.state, &story.id, None, Disposition::Hold).unwrap();
+    story.apply(events);
+    assert_eq!(story.now().runs[&run].state, RunState::Cancelled);
+}
+
+#[test]
+fn an_alias_moves_only_from_where_the_caller_believes_it_is() {
+    let mut story = Story::new(|_| ());
+    story.chunk("c1", "t", 10, 5);
+    let first = story.publish();
+    let moved = planning::set_alias(&story.state, &story.id, Alias::Champion, first, Some(Version(9)), Disposition::Hold);
+    assert!(matches!(moved.unwrap_err(), Refusal::AliasMoved { .. }));
+    let unknown = planning::set_alias(&story.state, &story.id, Alias::Champion, Version(9), None, Disposition::Hold);
+    assert_eq!(unknown.unwrap_err(), Refusal::UnknownVersion(Version(9)));
+}
+
+#[test]
+fn held_out_rows_open_eval_sets_and_later_ones_open_the_next_number() {
+    let mut story = Story::new(|s| s["evaluation"] = json!({"eval_items_per_task": 12}));
+    story.chunk("c1", "t", 10, 5);
+    story.publish();
+    let sets = |story: &Story| {
+        let run = story.now().runs.values().next_back().unwrap();
+        run.manifest.eval_sets.iter().map(|set| (set.number, set.items())).collect::<Vec<_>>()
+    };
+    assert_eq!(sets(&story), [(1, 5)]);
+    story.chunk("c2", "t", 10, 20);
+    story.publish();
+    assert_eq!(sets(&story), [(2, 12)]);
+    story.chunk("c3", "t", 10, 20);
+    story.publish();
+    assert_eq!(sets(&story), [(2, 12)], "a full set stays as it is");
+    assert_eq!(story.now().tasks[0].sets.len(), 2);
+}
+
+#[test]
+fn beyond_max_tasks_the_oldest_merge_into_a_stratified_archive() {
+    let mut story = Story::new(|s| s["evaluation"] = json!({"eval_items_per_task": 9, "max_tasks": 3}));
+    for task in ["t1", "t2", "t3", "t4", "t5"] {
+        story.chunk(task, task, 10, 9);
+    }
+    let run = story.start();
+    let sets = &story.now().runs[&run].manifest.eval_sets;
+    let names: Vec<&str> = sets.iter().map(|set| set.task.as_str()).collect();
+    assert_eq!(names, [ARCHIVE, "t4", "t5"]);
+    let shares: Vec<u64> = sets[0].parts.iter().map(|part| part.rows).collect();
+    assert_eq!(shares, [3, 3, 3]);
+}
+
+#[test]
+fn what_versions_and_held_out_rows_depend_on_cannot_change() {
+    let mut story = Story::new(|_| ());
+    let refused = |story: &Story, change: fn(&mut Value)| planning::apply_spec(&story.state, &spec(change)).unwrap_err();
+    assert!(planning::apply_spec(&story.state, &spec(|s| s["seed"] = json!(1))).is_ok());
+    story.chunk("c1", "t", 10, 5);
+    assert!(refused(&story, |s| s["seed"] = json!(1)).to_string().contains("once a chunk exists"));
+    story.publish();
+    assert!(refused(&story, |s| s["model"] = json!("mlp:9")).to_string().contains("once a version exists"));
+    assert!(matches!(refused(&story, |s| s["labels"] = json!(["b", "a"])), Refusal::LabelsChanged { .. }));
+    let grown = planning::apply_spec(&story.state, &spec(|s| s["labels"] = json!(["a", "b", "c"]))).unwrap();
+    story.apply(grown);
+    assert_eq!(story.now().labels, ["a", "b", "c"]);
+}
+
+#[test]
+fn the_state_reads_back() {
+    let mut story = Story::new(|_| ());
+    story.chunk("c1", "t", 10, 5);
+    story.publish();
+    let text = serde_json::to_string(&story.state).unwrap();
+    assert_eq!(serde_json::from_str::<State>(&text).unwrap(), story.state);
+}
