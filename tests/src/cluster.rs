@@ -124,6 +124,7 @@ impl Cluster {
     }
 
     async fn wait_until_serving(&mut self) {
+        let log = self.log();
         let mut health = tonic_health::pb::health_client::HealthClient::new(self.channel());
         let asked = async {
             loop {
@@ -140,9 +141,8 @@ impl Cluster {
                 tokio::task::yield_now().await;
             }
         };
-        let log = self.folder.path().join("log.jsonl");
         let served = tokio::time::timeout(DEADLINE, asked).await;
-        assert!(served.is_ok(), "not serving: {}", std::fs::read_to_string(log).unwrap_or_default());
+        assert!(served.is_ok(), "not serving: {}", std::fs::read_to_string(&log).unwrap_or_default());
     }
 
     pub fn pipelines(&self) -> PipelineServiceClient<Channel> {

@@ -29,7 +29,8 @@ async fn what_cannot_be_read_is_refused_and_nothing_is_recorded() {
 
     expect(cluster.push("nobody", "t", Split::Auto, &good).await, Code::NotFound, &["nobody", "pipeline apply"]);
     expect(cluster.push("digits", "t", Split::Auto, b"").await, Code::InvalidArgument, &["no rows"]);
-    let missing = jsonl("{\"image\": \"aGk=\"}\n");
+    let first = String::from_utf8(good.clone()).unwrap().lines().next().unwrap().to_owned();
+    let missing = first.replace("\"label\"", "\"lable\"").into_bytes();
     expect(cluster.push("digits", "t", Split::Auto, &missing).await, Code::InvalidArgument, &["label"]);
     let mistyped = jsonl("{\"image\": 7, \"label\": \"c0\"}\n");
     expect(cluster.push("digits", "t", Split::Auto, &mistyped).await, Code::InvalidArgument, &["image"]);

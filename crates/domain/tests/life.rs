@@ -89,7 +89,8 @@ impl Story {
         let cost = Cost::default();
         let candidate = Candidate { files: vec![], weights_sha256: "w".into(), finite: true, snapshot, cost };
         let passed = verdict == Verdict::Pass;
-        let report = EvalReport { baseline: Baseline::Base, candidate_scores: vec![], baseline_scores: vec![], verdict };
+        let report =
+            EvalReport { baseline: Baseline::Base, candidate_scores: vec![], baseline_scores: vec![], verdict };
         let version = passed.then(|| self.now().next_version());
         self.change(run, RunEvent::Started);
         self.change(run, RunEvent::Trained { attempt: 1, candidate: candidate.clone() });
@@ -240,7 +241,8 @@ fn an_alias_moves_only_from_where_the_caller_believes_it_is() {
     let mut story = Story::new(|_| ());
     story.chunk("c1", "t", 10, 5);
     let first = story.publish();
-    let moved = planning::set_alias(&story.state, &story.id, Alias::Champion, first, Some(Version(9)), Disposition::Hold);
+    let moved =
+        planning::set_alias(&story.state, &story.id, Alias::Champion, first, Some(Version(9)), Disposition::Hold);
     assert!(matches!(moved.unwrap_err(), Refusal::AliasMoved { .. }));
     let unknown = planning::set_alias(&story.state, &story.id, Alias::Champion, Version(9), None, Disposition::Hold);
     assert_eq!(unknown.unwrap_err(), Refusal::UnknownVersion(Version(9)));
@@ -282,7 +284,8 @@ fn beyond_max_tasks_the_oldest_merge_into_a_stratified_archive() {
 #[test]
 fn what_versions_and_held_out_rows_depend_on_cannot_change() {
     let mut story = Story::new(|_| ());
-    let refused = |story: &Story, change: fn(&mut Value)| planning::apply_spec(&story.state, &spec(change)).unwrap_err();
+    let refused =
+        |story: &Story, change: fn(&mut Value)| planning::apply_spec(&story.state, &spec(change)).unwrap_err();
     assert!(planning::apply_spec(&story.state, &spec(|s| s["seed"] = json!(1))).is_ok());
     story.chunk("c1", "t", 10, 5);
     assert!(refused(&story, |s| s["seed"] = json!(1)).to_string().contains("once a chunk exists"));

@@ -274,3 +274,6 @@ fn peak_memory() -> u64 {
     let kibibytes = line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok());
     kibibytes.unwrap_or(0) * 1024
 }
+
+#[cfg(test)]
+mod tests;

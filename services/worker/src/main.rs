@@ -48,7 +48,25 @@ enum Command {
     Sample(sample::Args),
 }
 
+/// libgomp reads this as it loads, before `main`. Its default lets idle threads spin: two ranks of two
+/// threads on two cores were ten times slower for it.
+const OMP_WAIT_POLICY: &str = "OMP_WAIT_POLICY";
+
+/// Starts over in this process with the policy set. Returns if it is set, or if that fails.
+fn wait_passively() {
+    use std::os::unix::process::CommandExt;
+    if std::env::var_os(OMP_WAIT_POLICY).is_some() {
+        return;
+    }
+    if let Ok(program) = std::env::current_exe() {
+        let mut again = std::process::Command::new(program);
+        let error = again.args(std::env::args_os().skip(1)).env(OMP_WAIT_POLICY, "passive").exec();
+        eprintln!("{OMP_WAIT_POLICY} could not be set: {error}");
+    }
+}
+
 fn main() -> std::process::ExitCode {
+    wait_passively();
     // Before anything else asks libtorch for CUDA.
     let cuda = collective::load_cuda();
     collective::quiet_native_logs();

@@ -66,7 +66,7 @@ pub struct Args {
     batch: NonZeroU32,
     #[arg(long, default_value = "adamw", value_parser = one_of::<OptimizerKind>(&["sgd", "adamw"]))]
     optimizer: OptimizerKind,
-    #[arg(long, default_value = "0.002", value_parser = number::<Positive>)]
+    #[arg(long, default_value = "0.002", allow_negative_numbers = true, value_parser = number::<Positive>)]
     lr: Positive,
     #[arg(long, default_value = "cosine", value_parser = one_of::<Schedule>(&["constant", "cosine"]))]
     schedule: Schedule,

@@ -143,7 +143,7 @@ fn mistakes_are_named_and_have_their_exit_codes() {
         (&["--model", "no-such-folder", "--method", "ft"], 2, "neither a folder nor a model"),
         (&["--model", "mlp:8", "--method", "ft", "--ranks", "9"], 2, "resources.ranks"),
         (&["--model", "mlp:x", "--method", "ft"], 1, "`x` is not a whole number"),
-        (&["--model", "mlp:8", "--method", "ft", "--lr", "1e30"], 1, "smaller --lr"),
+        (&["--model", "mlp:8", "--method", "ft", "--batch", "4", "--lr", "1e30"], 1, "smaller --lr"),
     ];
     for (flags, code, words) in wrong {
         let output = worker(&[&["bench", path(&stream)], flags].concat());

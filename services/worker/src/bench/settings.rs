@@ -31,7 +31,7 @@ pub struct Settings {
     #[arg(long, default_value = "step", value_parser = one_of::<BufferUpdate>(&["step", "chunk"]))]
     buffer_update: BufferUpdate,
     /// This share of each batch is remembered rows. Default: 0.5
-    #[arg(long, value_name = "SHARE", conflicts_with = "replay_batch", value_parser = number::<Share>)]
+    #[arg(long, value_name = "SHARE", conflicts_with = "replay_batch", allow_negative_numbers = true, value_parser = number::<Share>)]
     replay_fraction: Option<Share>,
     /// So many remembered rows beside each batch
     #[arg(long, value_name = "ROWS")]
@@ -42,9 +42,9 @@ pub struct Settings {
     batch: NonZeroU32,
     #[arg(long, default_value = "sgd", value_parser = one_of::<OptimizerKind>(&["sgd", "adamw"]))]
     optimizer: OptimizerKind,
-    #[arg(long, default_value = "0.1", value_parser = number::<Positive>)]
+    #[arg(long, default_value = "0.1", allow_negative_numbers = true, value_parser = number::<Positive>)]
     lr: Positive,
-    #[arg(long, default_value = "0", value_parser = number::<NonNegative>)]
+    #[arg(long, default_value = "0", allow_negative_numbers = true, value_parser = number::<NonNegative>)]
     weight_decay: NonNegative,
     #[arg(long, default_value = "constant", value_parser = one_of::<Schedule>(&["constant", "cosine"]))]
     schedule: Schedule,
@@ -159,7 +159,7 @@ mod tests {
         let error = parse("--model mlp:10 --method der").unwrap_err();
         assert!(error.contains("'der'") && error.contains("ft, er, joint"), "{error}");
         let error = parse("--model mlp:10 --method er --lr -1").unwrap_err();
-        assert!(error.contains("lr"), "{error}");
+        assert!(error.contains("-1 is out of range: must be above 0"), "{error}");
         assert!(parse("--model mlp:10 --method er --replay-batch 2 --replay-fraction 0.5").is_err());
         let error = spec("--model mlp:10 --method er --ranks 3 --batch 10").unwrap_err();
         assert!(error.contains("resources.ranks"), "{error}");

@@ -10,6 +10,9 @@ use domain::id::{ChunkId, TaskName};
 use domain::manifest::ChunkData;
 use sha2::{Digest, Sha256};
 
+/// What a client writes into the shard's `split` column, which nobody reads.
+const PUSHED: &str = "pushed";
+
 pub struct Shelf {
     folder: PathBuf,
     /// By SHA-256.
@@ -24,20 +27,20 @@ impl Shelf {
 
     /// A chunk's training rows.
     pub fn train(&mut self, rows: &[Row], task: &TaskName) -> anyhow::Result<ChunkData> {
-        let shard = self.put(rows, task, "train")?;
+        let shard = self.put(rows, task)?;
         Ok(ChunkData { id: chunk_id(&shard, task, Split::Train), task: task.clone(), train: vec![shard] })
     }
 
     /// A task's held-out rows, all of them.
     pub fn held_out(&mut self, rows: &[Row], task: &TaskName) -> anyhow::Result<EvalSet> {
-        let shard = self.put(rows, task, "held_out")?;
+        let shard = self.put(rows, task)?;
         let chunk = chunk_id(&shard, task, Split::HeldOut);
         let part = Part { chunk, rows: shard.rows, shards: vec![shard] };
         Ok(EvalSet { task: task.clone(), number: 1, parts: vec![part] })
     }
 
-    fn put(&mut self, rows: &[Row], task: &TaskName, split: &str) -> anyhow::Result<Shard> {
-        let bytes = store::examples::write_shard(rows, task, split)?;
+    fn put(&mut self, rows: &[Row], task: &TaskName) -> anyhow::Result<Shard> {
+        let bytes = store::examples::write_shard(rows, task, PUSHED)?;
         let sha256 = hex::encode(Sha256::digest(&bytes));
         let file = self.folder.join(format!("{sha256}.parquet"));
         std::fs::write(&file, &bytes).with_context(|| format!("cannot write `{}`", file.display()))?;

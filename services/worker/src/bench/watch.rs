@@ -1,6 +1,7 @@
-//! Progress on stderr: a bar on a terminal, a line per update otherwise.
+//! Progress on stderr: a bar on a terminal, lines otherwise.
 
 use std::io::{IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -9,7 +10,17 @@ use trainer::job::Progress;
 pub struct Watch {
     /// None where stderr is no terminal.
     bar: Option<ProgressBar>,
+    last: Mutex<Last>,
 }
+
+/// What is under way, and when a line was last written about it.
+struct Last {
+    what: String,
+    line: Instant,
+}
+
+/// Lines about the same thing are at least this far apart.
+const LINE_EVERY: Duration = Duration::from_secs(10);
 
 impl Watch {
     pub fn new() -> Self {
@@ -20,10 +31,14 @@ impl Watch {
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         };
-        Self { bar: std::io::stderr().is_terminal().then(bar) }
+        Self {
+            bar: std::io::stderr().is_terminal().then(bar),
+            last: Mutex::new(Last { what: String::new(), line: now() }),
+        }
     }
 
     pub fn begin(&self, what: &str) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Last { what: what.to_owned(), line: now() };
         if let Some(bar) = &self.bar {
             bar.reset();
             bar.set_length(0);
@@ -35,6 +50,13 @@ impl Watch {
         if let Some(bar) = &self.bar {
             bar.set_length(at.total);
             bar.set_position(at.step);
+            return;
+        }
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if now() - last.line >= LINE_EVERY {
+            last.line = now();
+            let loss = at.loss.map_or_else(String::new, |loss| format!(", loss {loss:.3}"));
+            self.say(&format!("{}: step {}/{}{loss}", last.what, at.step, at.total));
         }
     }
 

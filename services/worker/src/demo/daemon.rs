@@ -43,6 +43,7 @@ impl Daemon {
         let mut command = Command::new(&program);
         command.args(["--role", "all", "--config"]).arg(&config).stdin(Stdio::null());
         command.stdout(output.try_clone()?).stderr(output).kill_on_drop(true);
+        super::base::patient(&mut command);
         // The environment would beat the file.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PERENNIAL__") {

@@ -3,6 +3,7 @@
 //! What is told is in `story` (drawn glyphs) and `stream` (`--data`); everything goes over gRPC, as for any client.
 
 mod arm;
+mod base;
 mod client;
 mod daemon;
 mod outcome;
@@ -11,17 +12,14 @@ mod progress;
 mod story;
 mod stream;
 
-use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use domain::pipeline::{Input, Normalize, OptimizerKind, Schedule, Training};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::bench::flags::{self, Output};
-use crate::bench::watch::Watch;
-use crate::pretrain::{self, Recipe};
+use base::Base;
 use client::Client;
 use daemon::Daemon;
 use outcome::Outcome;
@@ -49,7 +47,7 @@ pub struct Args {
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]
-    stream: stream::Args,
+    stream: stream::Flags,
 }
 
 /// What a signal asks for, as the exit status that says so.
@@ -70,7 +68,7 @@ pub fn main(args: &Args) -> ExitCode {
             }
         }
     });
-    // Training in this process cannot be interrupted; do not wait for it.
+    // A stream's file may still be read; do not wait for it.
     runtime.shutdown_background();
     code
 }
@@ -119,7 +117,7 @@ async fn tell(plan: Option<&stream::Plan>, place: &Place, progress: &Progress) -
     let mut daemon = Daemon::start(&place.folder, slots)?;
     let base = match plan {
         Some(_) => None,
-        None => Some(base_model(&place.folder, progress).await?),
+        None => Some(base::train(&place.folder, progress).await?),
     };
     let client = Client(daemon.ready().await?);
     progress.say(format!("perenniald serves at {}, its log is {}", daemon.url, daemon.log.display()));
@@ -145,7 +143,7 @@ async fn of_stream(plan: &stream::Plan, client: &Client, progress: &Progress) ->
     Ok(Outcome { title: plan.title(), story: vec![story.to_owned()], arms, pictures: Vec::new(), moved: None })
 }
 
-async fn of_glyphs(base: &pretrain::Pretrained, client: &Client, progress: &Progress) -> anyhow::Result<Outcome> {
+async fn of_glyphs(base: &Base, client: &Client, progress: &Progress) -> anyhow::Result<Outcome> {
     let model = client.push_model(&base.folder).await?;
     let told = story::tell(client, progress, &model).await?;
     Ok(Outcome {
@@ -157,31 +155,22 @@ async fn of_glyphs(base: &pretrain::Pretrained, client: &Client, progress: &Prog
     })
 }
 
-/// A small ViT that knows the plain glyphs.
-async fn base_model(folder: &Path, progress: &Progress) -> anyhow::Result<pretrain::Pretrained> {
-    const ROWS: usize = 3000;
-    let recipe = Recipe {
-        model: "vit:d=64,layers=4,heads=4,patch=4,mlp=128".to_owned(),
-        input: Input { normalize: Some(Normalize::Dataset), ..Input::default() },
-        training: Training {
-            epochs: NonZeroU32::new(4).expect("not zero"),
-            optimizer: OptimizerKind::Adamw,
-            schedule: Schedule::Cosine,
-            ..pretrain::training_defaults()
-        },
-        threads: NonZeroU32::new(2).expect("not zero"),
-        seed: story::SEED,
-    };
-    progress.say("drawing glyphs and pretraining a small ViT on the plain ones");
-    let out = folder.join("base-model");
-    let training = tokio::task::spawn_blocking(move || {
-        let watch = Watch::new();
-        let lesson = pretrain::of_glyphs(&[0], ROWS, story::SEED);
-        let done = pretrain::pretrain(&lesson, &recipe, &out, &watch);
-        watch.end();
-        done
-    });
-    let base = training.await?.context("cannot pretrain the base model")?;
-    progress.say(format!("pretrained: {} of plain glyphs right", crate::report::percent(Some(base.accuracy))));
-    Ok(base)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory, Parser};
+    use std::path::Path;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn flags_do_not_collide_and_none_is_needed() {
+        Cli::command().debug_assert();
+        let Cli { args } = Cli::try_parse_from(["demo", "-o", "json", "--dir", "x"]).unwrap();
+        assert_eq!((args.output, args.dir.as_deref()), (Output::Json, Some(Path::new("x"))));
+    }
 }

@@ -21,7 +21,7 @@ use crate::bench::settings::Settings;
 use crate::bench::stream as source;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub struct Flags {
     /// Learn a real stream instead of drawn glyphs, as `bench` does but through the daemon
     #[arg(long, value_name = "STREAM.json", requires_all = ["model", "method"])]
     data: Option<PathBuf>,
@@ -76,7 +76,7 @@ pub struct Plan {
     baseline: bool,
 }
 
-impl Args {
+impl Flags {
     /// None without `--data`.
     pub fn plan(&self) -> anyhow::Result<Option<Plan>> {
         let (Some(file), Some(settings)) = (&self.data, &self.settings.0) else { return Ok(None) };
@@ -194,10 +194,10 @@ mod tests {
     #[derive(Parser)]
     struct Cli {
         #[command(flatten)]
-        args: Args,
+        args: Flags,
     }
 
-    fn parse(flags: &str) -> Result<Args, String> {
+    fn parse(flags: &str) -> Result<Flags, String> {
         let words = ["demo"].into_iter().chain(flags.split_whitespace());
         Cli::try_parse_from(words).map(|cli| cli.args).map_err(|error| error.to_string())
     }

@@ -1,0 +1,126 @@
+use super::*;
+use collective::Solo;
+use domain::chunk::{ObjectRef, Payload};
+use domain::manifest::{Parent, SnapshotData};
+use serde_json::{Value, json};
+
+/// Two chunks of 30 tiny images, and the folder everything lies in.
+struct Place {
+    folder: tempfile::TempDir,
+    chunks: Vec<ChunkData>,
+    shards: BTreeMap<String, PathBuf>,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut place = Self { folder, chunks: Vec::new(), shards: BTreeMap::new() };
+        for name in ["one", "two"] {
+            let train = (0..3).map(|number| place.shard(&format!("{name}-{number}"))).collect();
+            place.chunks.push(ChunkData { id: ChunkId(name.to_owned()), task: name.parse().unwrap(), train });
+        }
+        place
+    }
+
+    fn shard(&mut self, name: &str) -> Shard {
+        let rows: Vec<Row> = (0..10).map(|number| row(name, number)).collect();
+        let path = self.folder.path().join(name);
+        fs::write(&path, store::examples::write_shard(&rows, &"t".parse().unwrap(), "train").unwrap()).unwrap();
+        self.shards.insert(name.to_owned(), path);
+        Shard { object: ObjectRef { path: String::new(), sha256: name.to_owned(), bytes: 0 }, rows: 10 }
+    }
+
+    /// The job of the first chunk, or of the second after `parent`.
+    fn job(&self, name: &str, parent: Option<&Path>) -> TrainJob {
+        let spec = json!({
+            "name": "p", "model": "mlp:8", "labels": ["a", "b"], "method": "er", "seed": 3,
+            "rehearsal": {"memory_size": 12}, "input": {"normalize": "dataset"},
+            "training": {"batch_size": 8, "micro_batches": 2, "checkpoint_steps": 1},
+        });
+        let object = ObjectRef { path: String::new(), sha256: String::new(), bytes: 0 };
+        let update = u64::from(parent.is_some());
+        let manifest = Manifest {
+            run: 1 + update,
+            update,
+            pipeline: serde_json::from_value(spec).unwrap(),
+            labels: vec!["a".to_owned(), "b".to_owned()],
+            parent: parent.map(|_| Parent { version: domain::id::Version(1), files: Vec::new() }),
+            chunks: vec![self.chunks[update as usize].clone()],
+            snapshot: parent.map(|_| SnapshotData { object, chunks: vec![self.chunks[0].clone()] }),
+            eval_sets: Vec::new(),
+        };
+        TrainJob {
+            manifest,
+            base_model: None,
+            parent: parent.map(Path::to_owned),
+            snapshot: parent.map(|parent| parent.join("snapshot.json")),
+            shards: self.shards.clone(),
+            out: self.folder.path().join(name),
+            checkpoints: self.folder.path().join(format!("{name}-checkpoints")),
+            resume: None,
+            device: "cpu".to_owned(),
+        }
+    }
+}
+
+/// PNG files of 2 by 2 grey pixels.
+const BLACK: &[u8] = b"\x89\x50\x4e\x47\x0d\x0a\x1a\x0a\x00\x00\x00\x0d\x49\x48\x44\x52\x00\x00\x00\x02\x00\x00\x00\x02\x08\x00\x00\x00\x00\x57\xdd\x52\xf8\x00\x00\x00\x0b\x49\x44\x41\x54\x78\x9c\x63\x60\x00\x01\x00\x00\x06\x00\x01\xfe\x8c\x67\xc8\x00\x00\x00\x00\x49\x45\x4e\x44\xae\x42\x60\x82";
+const WHITE: &[u8] = b"\x89\x50\x4e\x47\x0d\x0a\x1a\x0a\x00\x00\x00\x0d\x49\x48\x44\x52\x00\x00\x00\x02\x00\x00\x00\x02\x08\x00\x00\x00\x00\x57\xdd\x52\xf8\x00\x00\x00\x0e\x49\x44\x41\x54\x78\x9c\x63\xf8\xff\x9f\xe1\xff\x7f\x00\x0b\xfa\x03\xfd\xe0\x25\x8a\x10\x00\x00\x00\x00\x49\x45\x4e\x44\xae\x42\x60\x82";
+
+fn row(shard: &str, number: usize) -> Row {
+    let images = [BLACK, WHITE];
+    let label = ["a", "b"][number % 2].to_owned();
+    Row { id: format!("{shard}:{number}"), payload: Payload::Image(images[number % 2].to_vec()), label }
+}
+
+fn run(job: &TrainJob) -> Result<Trained, Error> {
+    train(job, &Solo, &|| 0.0, &mut |_| ())
+}
+
+#[test]
+fn a_second_update_continues_from_the_first_and_replays_its_rows() {
+    let place = Place::new();
+    let first = place.job("v1", None);
+    let trained = run(&first).unwrap();
+    assert_eq!((trained.items, trained.seen, trained.cost.steps), (12, 30, 8));
+    assert!(trained.finite && trained.cost.peak_memory_bytes > 0 && trained.files.contains(&"labels.json".to_owned()));
+
+    let second = place.job("v2", Some(&first.out));
+    let trained = run(&second).unwrap();
+    assert_eq!((trained.items, trained.seen), (12, 60));
+    let described = |job: &TrainJob| fs::read_to_string(job.out.join("preprocessor_config.json")).unwrap();
+    assert_eq!(described(&first), described(&second));
+    let kept: Value = serde_json::from_slice(&fs::read(second.out.join("snapshot.json")).unwrap()).unwrap();
+    assert_eq!(kept["slots"].as_array().unwrap().len(), 12);
+}
+
+#[test]
+fn a_run_resumed_from_its_newest_checkpoint_leaves_the_same_weights() {
+    let place = Place::new();
+    let mut job = place.job("v1", None);
+    let whole = run(&job).unwrap();
+    let kept = fs::read_dir(&job.checkpoints).unwrap().count();
+    let newest = checkpoint::newest(&job.checkpoints, &job.manifest).unwrap();
+    assert!(kept == 2 && newest.ends_with("7"), "{kept} {newest:?}");
+    job.resume = Some(job.checkpoints.join("6"));
+    assert_eq!(run(&job).unwrap().weights_sha256, whole.weights_sha256);
+}
+
+#[test]
+fn shards_and_rows_that_are_not_there_are_named() {
+    let place = Place::new();
+    let first = place.job("v1", None);
+    run(&first).unwrap();
+
+    let mut job = place.job("v2", Some(&first.out));
+    job.shards.remove("two-1");
+    assert_eq!(run(&job).unwrap_err().to_string(), "shard two-1 was not fetched");
+
+    let mut job = place.job("v2", Some(&first.out));
+    job.manifest.snapshot.as_mut().unwrap().chunks[0].train.clear();
+    let error = run(&job).unwrap_err();
+    assert!(matches!(error, Error::NoRow { rows: 0, .. }) && error.is_permanent(), "{error}");
+
+    job.device = "tpu".to_owned();
+    assert_eq!(run(&job).unwrap_err().to_string(), "`tpu` is not a device: expected `cpu` or `cuda:N`");
+}
