@@ -1,6 +1,6 @@
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help setup build test lint demo
+.PHONY: help setup build test lint chaos demo
 .NOTPARALLEL:
 
 help:  ## List the targets
@@ -20,6 +20,10 @@ test: setup  ## Build everything, then run every test
 lint: setup  ## rustfmt and clippy, warnings denied
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+
+chaos: setup  ## Kill the daemon at 20 random moments of a run: same bits, nothing lost
+	cargo build --workspace
+	PERENNIAL_KILLS=20 cargo test -p perennial-tests --test kill_anything -- --nocapture
 
 demo: build  ## Run the demo: make demo ARGS="..."
 	$(TARGET)/release/perennial demo $(ARGS)

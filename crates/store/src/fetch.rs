@@ -24,10 +24,11 @@ impl Fetcher {
     }
 
     /// Local files by SHA-256.
-    pub async fn shards(&self, shards: impl IntoIterator<Item = &Shard>) -> Result<BTreeMap<String, PathBuf>, Error> {
+    pub async fn shards(&self, shards: Vec<Shard>) -> Result<BTreeMap<String, PathBuf>, Error> {
         let mut files = BTreeMap::new();
         for shard in shards {
-            files.insert(shard.object.sha256.clone(), self.cache.fetch(&shard.object).await?);
+            let file = self.cache.fetch(&shard.object).await?;
+            files.insert(shard.object.sha256, file);
         }
         Ok(files)
     }

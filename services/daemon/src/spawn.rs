@@ -47,6 +47,8 @@ pub fn command(worker: &Path, server_url: &str, config: &Config) -> tokio::proce
         .args(config.roots.iter().flat_map(|root| ["--root", root]))
         .arg("--cache")
         .arg(&config.worker.cache)
+        .args(["--log", config.log.format.name()])
+        .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| config.log.level.clone()))
         .arg("--die-with-parent")
         .stdin(Stdio::piped())
         .kill_on_drop(true);

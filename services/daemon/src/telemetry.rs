@@ -15,6 +15,15 @@ pub enum Format {
     Json,
 }
 
+impl Format {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
 /// Checks that `level` is one: `info`, or directives such as `info,scheduler=debug`.
 pub fn filter(level: &str) -> Result<EnvFilter, ParseError> {
     EnvFilter::builder().parse(level)

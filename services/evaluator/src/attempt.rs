@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use domain::chunk::ObjectRef;
+use domain::chunk::{ObjectRef, Shard};
 use domain::evalset::EvalSet;
 use domain::manifest::Manifest;
 use domain::pipeline::Model;
@@ -75,16 +75,19 @@ async fn prepare(node: &Node<'_>, manifest: &Manifest, subject: &Subject, folder
     };
     let files = folder.join("files");
     node.fetcher.lay_out(&subject.files, &files).await?;
-    let shards = subject.sets.iter().flat_map(|set| &set.parts).flat_map(|part| &part.shards);
     Ok(EvalJob {
         manifest: manifest.clone(),
         base_model,
         subject: (!subject.files.is_empty()).then_some(files),
         sets: subject.sets.clone(),
-        shards: node.fetcher.shards(shards).await?,
+        shards: node.fetcher.shards(shards(&subject.sets)).await?,
         device: node.device.clone(),
         threads: manifest.pipeline.resources.threads_per_rank.get(),
     })
+}
+
+fn shards(sets: &[EvalSet]) -> Vec<Shard> {
+    sets.iter().flat_map(|set| &set.parts).flat_map(|part| part.shards.clone()).collect()
 }
 
 async fn score(node: &Node<'_>, job: &EvalJob, path: PathBuf) -> Result<Vec<Score>, Error> {

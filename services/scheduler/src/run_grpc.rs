@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use domain::id::{ChunkId, RunId};
 use domain::planning::{self, Refusal};
+use domain::run::{Run, RunState};
 use futures::Stream;
 use perennial_proto::convert::{self, pipeline_id, run_id};
 use perennial_proto::limits::page;
@@ -16,6 +17,7 @@ use tonic::{Request, Response, Status};
 
 use crate::drive::Scheduler;
 use crate::error::Error;
+use crate::fleet::Fleet;
 use crate::reconcile::wanted;
 
 impl Scheduler {
@@ -26,7 +28,7 @@ impl Scheduler {
             let run = current.runs.get(&id.number).ok_or(Refusal::UnknownRun(id.number))?;
             let assigned = wanted(&id.pipeline, run).and_then(|key| fleet.assigned.get(&key));
             let progress = assigned.and_then(|assigned| assigned.progress.clone());
-            Ok(convert::run(current, run, progress))
+            Ok(convert::run(current, run, progress.or_else(|| waiting(&fleet, run))))
         })
     }
 
@@ -58,6 +60,19 @@ impl Scheduler {
             }
         }
     }
+}
+
+/// What a queued run waits for, since a gang that can never be formed would otherwise wait in silence.
+fn waiting(fleet: &Fleet, run: &Run) -> Option<v1::Progress> {
+    if run.state != RunState::Queued {
+        return None;
+    }
+    let trainers = || fleet.workers.iter().filter(|(_, worker)| worker.trains);
+    let slots: u32 = trainers().map(|(_, worker)| worker.slots).sum();
+    let free: u32 = trainers().map(|(id, _)| fleet.free(id)).sum();
+    let (ranks, count) = (run.manifest.pipeline.resources.ranks, trainers().count());
+    let stage = format!("waiting for {ranks} free slots: {free} of {slots} are free on {count} trainers");
+    Some(v1::Progress { stage, ..Default::default() })
 }
 
 /// The gRPC face of the scheduler for users.

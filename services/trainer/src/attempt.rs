@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use domain::chunk::Shard;
 use domain::id::PipelineId;
 use domain::manifest::{Candidate, Manifest, SnapshotMeta};
 use domain::pipeline::Model;
@@ -105,19 +106,23 @@ async fn prepare(node: &Node, part: &Part) -> Result<TrainJob, Error> {
         Some(snapshot) => Some(node.fetcher.file(&snapshot.object).await?),
         None => None,
     };
-    let remembered = manifest.snapshot.iter().flat_map(|snapshot| &snapshot.chunks);
-    let shards = manifest.chunks.iter().chain(remembered).flat_map(|chunk| &chunk.train);
     Ok(TrainJob {
         manifest: manifest.clone(),
         base_model,
         parent,
         snapshot,
-        shards: node.fetcher.shards(shards).await?,
+        shards: node.fetcher.shards(shards(manifest)).await?,
         out: part.scratch.join("out"),
         checkpoints: part.scratch.join("checkpoints"),
         resume: resume(node, part).await?,
         device: node.device.clone(),
     })
+}
+
+/// Of the run's own chunks and of those its rehearsal buffer refers to.
+fn shards(manifest: &Manifest) -> Vec<Shard> {
+    let remembered = manifest.snapshot.iter().flat_map(|snapshot| &snapshot.chunks);
+    manifest.chunks.iter().chain(remembered).flat_map(|chunk| chunk.train.clone()).collect()
 }
 
 /// The newest whole checkpoint that any attempt of the run uploaded.

@@ -48,9 +48,29 @@ pub struct Args {
     /// A name unique among workers. Default: made up
     #[arg(long)]
     name: Option<String>,
+    /// How logs look, on standard error; RUST_LOG says which
+    #[arg(long, value_enum, default_value_t = Log::Json)]
+    log: Log,
     /// Stop when standard input closes
     #[arg(long)]
     die_with_parent: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Log {
+    Json,
+    Text,
+}
+
+impl Log {
+    fn init(self) {
+        let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+        let logs = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+        match self {
+            Self::Json => logs.json().init(),
+            Self::Text => logs.init(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -94,8 +114,7 @@ struct Running {
 }
 
 pub fn main(args: Args, cuda: &CudaState) -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().json().with_writer(std::io::stderr).with_env_filter(filter).init();
+    args.log.init();
     let runtime = tokio::runtime::Runtime::new().expect("the system allows threads");
     let served = runtime.block_on(serve(args, cuda));
     // A read of standard input cannot be cancelled; do not wait for it.

@@ -100,8 +100,11 @@ impl Screen {
 
 fn describe(run: &v1::Run) -> String {
     let mut text = format!("run {} {}", run.number, run.state);
+    if let Some(p) = &run.progress {
+        text.push_str(&format!(": {}", p.stage));
+    }
     if let Some(p) = run.progress.as_ref().filter(|p| p.total_steps > 0) {
-        text.push_str(&format!(": {} step {} of {}", p.stage, p.step, p.total_steps));
+        text.push_str(&format!(" step {} of {}", p.step, p.total_steps));
         if p.stage == "train" {
             text.push_str(&format!(", loss {:.4}", p.loss));
         }
