@@ -126,8 +126,10 @@ impl Cluster {
     async fn wait_until_serving(&mut self) {
         let log = self.log();
         let mut health = tonic_health::pb::health_client::HealthClient::new(self.channel());
+        let mut pace = tokio::time::interval(Duration::from_millis(50));
         let asked = async {
             loop {
+                pace.tick().await;
                 let request = tonic_health::pb::HealthCheckRequest::default();
                 if health.check(request).await.is_ok() {
                     return;
@@ -138,7 +140,6 @@ impl Cluster {
                         std::fs::read_to_string(self.log()).unwrap_or_default()
                     );
                 }
-                tokio::task::yield_now().await;
             }
         };
         let served = tokio::time::timeout(DEADLINE, asked).await;

@@ -97,12 +97,16 @@ async fn specs_name_field_value_and_remedy() {
         change(&mut spec);
         spec
     };
-    let cases: [(fn(&mut Value), &[&str]); 5] = [
+    let cases: [(fn(&mut Value), &[&str]); 6] = [
         (|s| s["resources"] = json!({"ranks": 8}), &["resources.ranks", "8", "micro_batches"]),
         (|s| s["training"]["learning_rate"] = json!(-1), &["-1", "above 0"]),
         (|s| s["labels"] = json!(["a", "a"]), &["labels", "`a` twice"]),
         (|s| s["name"] = json!("No Name"), &["No Name", "a-z"]),
-        (|s| s["model"] = json!({"uri": "file:///etc", "sha256": "0"}), &["model.uri", "outside", "`roots`"]),
+        (
+            |s| s["model"] = json!({"uri": "file:///etc", "sha256": "0".repeat(64)}),
+            &["model.uri", "outside", "`roots`"],
+        ),
+        (|s| s["model"] = json!({"uri": "file:///etc", "sha256": "../../etc"}), &["model.sha256", "64 hex"]),
     ];
     for (change, words) in cases {
         expect(cluster.apply(&with(change)).await, Code::InvalidArgument, words);

@@ -124,6 +124,18 @@ async fn rollback_moves_champion_buffer_and_parent_and_promote_moves_them_back()
 }
 
 #[tokio::test]
+async fn a_diverged_candidate_is_refused_for_its_weights() {
+    let cluster = Cluster::start(Options::default()).await;
+    let mut spec = pipeline("digits");
+    spec["training"]["learning_rate"] = json!(1e30);
+    cluster.apply(&spec).await.unwrap();
+    cluster.push("digits", "domain-0", Split::Auto, &clean(1, 0, 400)).await.unwrap();
+    let run = cluster.update("digits").await;
+    assert_eq!((run.state.as_str(), run.verdict.as_str()), ("rejected", "FAIL"), "{run:?}");
+    assert!(run.reasons[0].contains("not finite"), "{:?}", run.reasons);
+}
+
+#[tokio::test]
 async fn report_mode_publishes_a_challenger_whatever_the_verdict() {
     let cluster = Cluster::start(Options::default()).await;
     let mut spec = pipeline("digits");

@@ -35,13 +35,13 @@ async fn undisturbed(spec: &Value) -> v1::Version {
     cluster.version(spec["name"].as_str().unwrap(), "@champion").await.unwrap()
 }
 
-/// Ranks that run below a folder's worker: their job file lies in its scratch.
-fn ranks(store: &Path) -> Vec<u32> {
-    let scratch = store.parent().unwrap().join("cache");
+/// Processes of a cluster whose command line holds `word`: its cache or scratch folder is in it, too.
+fn processes(store: &Path, word: &str) -> Vec<u32> {
+    let cache = store.parent().unwrap().join("cache");
     let ours = |pid: &u32| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).into_owned();
-        line.contains("\0rank\0") && line.contains(scratch.to_str().unwrap())
+        line.contains("perennial-worker\0") && line.contains(word) && line.contains(cache.to_str().unwrap())
     };
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(ours).collect()
@@ -59,7 +59,7 @@ async fn a_killed_rank_costs_an_attempt_and_no_bits() {
     let cluster = Cluster::start(Options::default()).await;
     let run = prepare(&cluster, &spec).await;
     cluster.watch(&run.name, |run| run.progress.as_ref().is_some_and(|at| at.step > 30)).await;
-    let victims = ranks(&cluster.store());
+    let victims = processes(&cluster.store(), "\0rank\0");
     assert_eq!(victims.len(), 2);
     kill(victims[1]);
     let run = cluster.ended(&run.name).await;
@@ -68,6 +68,22 @@ async fn a_killed_rank_costs_an_attempt_and_no_bits() {
     let version = cluster.version("digits", "@champion").await.unwrap();
     assert_eq!(version.weights_sha256, wanted.weights_sha256);
     assert_eq!(version.snapshot_sha256, wanted.snapshot_sha256);
+}
+
+#[tokio::test]
+async fn a_killed_worker_is_replaced_and_the_run_goes_on() {
+    let spec = long("digits", 2);
+    let wanted = undisturbed(&spec).await;
+    let cluster = Cluster::start(Options::default()).await;
+    let run = prepare(&cluster, &spec).await;
+    cluster.watch(&run.name, |run| run.progress.as_ref().is_some_and(|at| at.step > 30)).await;
+    let victims = processes(&cluster.store(), "--die-with-parent");
+    assert_eq!(victims.len(), 1);
+    kill(victims[0]);
+    let run = cluster.ended(&run.name).await;
+    assert_eq!((run.state.as_str(), run.attempts), ("published", 2), "{run:?}");
+    let version = cluster.version("digits", "@champion").await.unwrap();
+    assert_eq!(version.weights_sha256, wanted.weights_sha256);
 }
 
 /// Every folder with a manifest is whole: each file it names is there with its digest.

@@ -3,6 +3,9 @@
 use crate::pipeline::GateSpec;
 use crate::report::{Score, Verdict, average_accuracy, find};
 
+/// A fall of exactly what is allowed passes, however the fractions round.
+const ROUNDING: f64 = 1e-9;
+
 /// Judges a candidate against a baseline measured on the same EvalSets.
 ///
 /// Fails on non-finite weights, on an average accuracy below the baseline's by more than
@@ -19,7 +22,7 @@ pub fn judge(spec: &GateSpec, finite: bool, candidate: &[Score], baseline: &[Sco
     };
     let mut reasons = Vec::new();
     let allowed = spec.max_average_accuracy_drop.get();
-    if theirs - ours > allowed {
+    if theirs - ours > allowed + ROUNDING {
         reasons.push(format!(
             "average accuracy fell from {theirs:.4} to {ours:.4}; max_average_accuracy_drop is {allowed}"
         ));
@@ -32,7 +35,7 @@ fn forgotten(spec: &GateSpec, score: &Score, baseline: &[Score]) -> Option<Strin
     let before = find(baseline, &score.task)?.accuracy();
     let after = score.accuracy();
     let allowed = spec.max_forgetting.get();
-    (before - after > allowed).then(|| {
+    (before - after > allowed + ROUNDING).then(|| {
         let task = &score.task;
         format!("task `{task}` fell from {before:.4} to {after:.4}; max_forgetting is {allowed}")
     })

@@ -41,7 +41,7 @@ pub enum Refusal {
     Frozen { field: &'static str, since: &'static str },
     #[error("alias `{alias}` is at {found}, not at {expected}; another writer moved it")]
     AliasMoved { alias: &'static str, expected: String, found: String },
-    #[error("there is no previous champion to roll back to; name a version with `--to`")]
+    #[error("the champion continues from no version to roll back to; name one with `--to`")]
     NoPrevious,
 }
 
@@ -98,7 +98,7 @@ pub fn start_run(state: &State, id: &PipelineId, chunks: &[ChunkId]) -> Result<(
     }
     let chosen = if chunks.is_empty() { waiting(current)? } else { named(current, chunks)? };
     let run = current.runs.keys().next_back().map_or(1, |last| last + 1);
-    let opened = eval_sets_to_open(current);
+    let opened = eval_sets_to_open(current, &chosen);
     let manifest = Box::new(manifest(current, run, &chosen, &opened));
     Ok((run, vec![event(id, EventKind::RunQueued { manifest, opened })]))
 }
@@ -124,7 +124,8 @@ fn named<'a>(current: &'a PipelineState, ids: &[ChunkId]) -> Result<Vec<&'a Chun
         let state = if fit { "held out entirely" } else { chunk.state.name() };
         Err(Refusal::NotTrainable { chunk: id.clone(), state })
     };
-    ids.iter().map(one).collect()
+    let mut seen = std::collections::HashSet::new();
+    ids.iter().filter(|id| seen.insert(*id)).map(one).collect()
 }
 
 fn manifest(current: &PipelineState, run: RunNumber, chunks: &[&Chunk], opened: &[EvalSet]) -> Manifest {
@@ -150,10 +151,15 @@ fn data(chunk: &Chunk) -> ChunkData {
 }
 
 /// A new EvalSet for every task whose held-out rows are not all in its last one, up to the task's limit.
-pub fn eval_sets_to_open(current: &PipelineState) -> Vec<EvalSet> {
+/// Rows of refused chunks count only where the run is about to train them: their labels may be what was wrong.
+pub fn eval_sets_to_open(current: &PipelineState, chosen: &[&Chunk]) -> Vec<EvalSet> {
     let limit = current.pipeline.evaluation.eval_items_per_task.get();
     let mut sets: Vec<EvalSet> = Vec::new();
-    for chunk in current.chunks_in_order().filter(|chunk| usable(chunk)) {
+    let named = |chunk: &Chunk| chosen.iter().any(|chosen| chosen.id == chunk.id);
+    for chunk in current.chunks_in_order().filter(|chunk| usable(chunk) || named(chunk)) {
+        if chunk.held_out_rows() == 0 {
+            continue;
+        }
         let known = current.tasks.iter().find(|task| task.name == chunk.task);
         let last = known.and_then(|task| task.sets.last());
         if last.is_some_and(|set| set.parts.iter().any(|part| part.chunk == chunk.id)) {
@@ -182,8 +188,8 @@ pub fn eval_sets_to_open(current: &PipelineState) -> Vec<EvalSet> {
 }
 
 fn usable(chunk: &Chunk) -> bool {
-    let kept = !matches!(chunk.state, ChunkState::Received | ChunkState::Quarantined { .. });
-    kept && chunk.held_out_rows() > 0
+    use ChunkState::{Quarantined, Received, Refused};
+    !matches!(chunk.state, Received | Quarantined { .. } | Refused { .. })
 }
 
 /// The newest set of each task; beyond `max_tasks` the oldest merge into one stratified `archive`.
@@ -283,6 +289,9 @@ pub fn set_alias(
         let version = Some(to);
         return Ok(vec![event(id, EventKind::AliasSet { alias, version })]);
     }
+    if current.champion() == Some(to) && current.tip == Some(to) {
+        return Ok(Vec::new());
+    }
     // A run that continues from the old tip must not publish after the move.
     let mut events = match current.active_run() {
         Some(run) => cancel(state, id, run.number)?,
@@ -292,14 +301,15 @@ pub fn set_alias(
     Ok(events)
 }
 
-/// Rolls the champion back to `to`, or to the previous champion.
+/// Rolls the champion back to `to`, or to the version it continues from.
 pub fn rollback(
     state: &State,
     id: &PipelineId,
     to: Option<Version>,
     chunks: Disposition,
 ) -> Result<(Version, Vec<Event>), Refusal> {
-    let previous = pipeline(state, id)?.aliases.get(&Alias::Previous).copied();
-    let to = to.or(previous).ok_or(Refusal::NoPrevious)?;
+    let current = pipeline(state, id)?;
+    let parent = current.champion().and_then(|champion| current.versions[&champion].parent);
+    let to = to.or(parent).ok_or(Refusal::NoPrevious)?;
     Ok((to, set_alias(state, id, Alias::Champion, to, None, chunks)?))
 }

@@ -11,12 +11,17 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
+use crate::evalset::EvalSet;
 use crate::id::{ChunkId, RunNumber, Version};
 use crate::manifest::{Candidate, Manifest};
 use crate::report::EvalReport;
 
-/// Attempts may end this often in a row without a new checkpoint.
+/// Attempts may fail this often in a row without a new checkpoint.
 pub const MAX_FRUITLESS_ATTEMPTS: u32 = 3;
+
+/// Attempts may be lost with their worker this often in a row without a new checkpoint: a run that takes
+/// every worker down must end some day.
+pub const MAX_LOST_ATTEMPTS: u32 = 50;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
@@ -27,6 +32,9 @@ pub struct Run {
     /// Attempts started so far; the last one's number.
     pub attempts: u32,
     fruitless: u32,
+    lost: u32,
+    /// EvalSets that open if the run is published.
+    pub opened: Vec<EvalSet>,
     /// Why the last attempt that ended did.
     pub last_error: Option<String>,
     pub state: RunState,
@@ -114,7 +122,7 @@ pub struct IllegalTransition {
 }
 
 impl Run {
-    pub fn queued(manifest: Manifest, at: Timestamp) -> Self {
+    pub fn queued(manifest: Manifest, opened: Vec<EvalSet>, at: Timestamp) -> Self {
         Self {
             number: manifest.run,
             manifest,
@@ -122,6 +130,8 @@ impl Run {
             ended_at: None,
             attempts: 0,
             fruitless: 0,
+            lost: 0,
+            opened,
             last_error: None,
             state: RunState::Queued,
         }
@@ -169,13 +179,17 @@ impl Run {
     }
 
     fn retry(&mut self, reason: String, progressed: bool, lost: bool, again: RunState) -> RunState {
-        self.fruitless = match (progressed, lost) {
-            (true, _) => 0,
-            (false, true) => self.fruitless,
-            (false, false) => self.fruitless + 1,
-        };
+        match (progressed, lost) {
+            (true, _) => (self.fruitless, self.lost) = (0, 0),
+            (false, true) => self.lost += 1,
+            (false, false) => self.fruitless += 1,
+        }
         self.last_error = Some(reason.clone());
-        if self.fruitless >= MAX_FRUITLESS_ATTEMPTS { RunState::Failed { reason } } else { again }
+        if self.fruitless >= MAX_FRUITLESS_ATTEMPTS || self.lost >= MAX_LOST_ATTEMPTS {
+            RunState::Failed { reason }
+        } else {
+            again
+        }
     }
 }
 

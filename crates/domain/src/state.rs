@@ -77,7 +77,7 @@ pub enum EventKind {
     },
     RunQueued {
         manifest: Box<Manifest>,
-        /// EvalSets opened for this run.
+        /// EvalSets that open if the run is published.
         opened: Vec<EvalSet>,
     },
     Run {
@@ -214,10 +214,7 @@ impl PipelineState {
     fn queue(&mut self, manifest: &Manifest, opened: &[EvalSet], at: Timestamp) -> Result<(), Inapplicable> {
         let ids: Vec<ChunkId> = manifest.chunks.iter().map(|chunk| chunk.id.clone()).collect();
         self.set_chunks(&ids, &ChunkState::InRun { run: manifest.run })?;
-        for set in opened {
-            self.open(set);
-        }
-        self.runs.insert(manifest.run, Run::queued(manifest.clone(), at));
+        self.runs.insert(manifest.run, Run::queued(manifest.clone(), opened.to_vec(), at));
         Ok(())
     }
 
@@ -258,6 +255,9 @@ impl PipelineState {
         self.change_run(version.run, &RunEvent::Published, at)?;
         let state = ChunkState::Absorbed { version: version.number };
         self.set_chunks(&version.chunks, &state)?;
+        for set in self.runs[&version.run].opened.clone() {
+            self.open(&set);
+        }
         self.versions.insert(version.number, version.clone());
         self.tip = Some(version.number);
         let run = &self.runs[&version.run];

@@ -87,12 +87,7 @@ async fn control(node: &Node, routes: &mut RoutesBuilder) -> anyhow::Result<Arc<
     let writer = format!("{}-{}", node.url, std::process::id());
     let journal = Arc::new(Journal::open(node.store.clone(), &writer, now).await?);
     let timeouts = node.config.recovery_budget.timeouts();
-    let terms = Terms {
-        heartbeat: timeouts.heartbeat,
-        lease: timeouts.lease,
-        collective: timeouts.collective,
-        join: timeouts.join,
-    };
+    let terms = Terms { heartbeat: timeouts.heartbeat, lease: timeouts.lease, collective: timeouts.collective };
     let scheduler = Scheduler::new(journal.clone(), terms, now, node.shutdown.clone());
     tokio::spawn(scheduler.clone().run());
     tokio::spawn(Publisher::new(journal.clone(), node.store.clone()).run(node.shutdown.clone()));

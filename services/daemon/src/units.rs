@@ -122,31 +122,24 @@ impl RecoveryBudget {
     }
 }
 
-/// The deadlines that the one knob sets: `heartbeat < lease < collective < join`, always.
+/// The deadlines that the one knob sets: `heartbeat < lease < collective`, always.
 ///
-/// The order is that of cause and effect. Several heartbeats may be lost before a lease is; a dead
+/// The order is that of cause and effect. Several heartbeats may be lost before a lease is, and a dead
 /// worker's lease ends before its peers give up the collective they wait in, so that they are told
-/// rather than guess; and ranks that start over are given longer to join than any of these takes.
+/// rather than guess.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// A worker is heard at least this often.
     pub heartbeat: Duration,
     /// A worker that was not heard for this long is lost.
     pub lease: Duration,
-    /// Of one collective operation.
+    /// Of one collective operation, the meeting of the ranks included.
     pub collective: Duration,
-    /// For all ranks of a gang to meet.
-    pub join: Duration,
 }
 
 impl Timeouts {
     pub fn from_budget(budget: Duration) -> Self {
-        Self {
-            heartbeat: (budget / 15).max(Duration::from_millis(100)),
-            lease: budget * 2 / 5,
-            collective: budget * 2,
-            join: budget * 4,
-        }
+        Self { heartbeat: (budget / 15).max(Duration::from_millis(100)), lease: budget * 2 / 5, collective: budget * 2 }
     }
 }
 
@@ -160,10 +153,10 @@ mod tests {
             let budget = RecoveryBudget::try_from(Duration::from_secs(seconds)).unwrap();
             let t = budget.timeouts();
             assert!(2 * t.heartbeat < t.lease, "{seconds}: {t:?}");
-            assert!(t.lease < t.collective && t.collective < t.join, "{seconds}: {t:?}");
+            assert!(t.lease < t.collective, "{seconds}: {t:?}");
         }
         let t = RecoveryBudget::default().timeouts();
-        assert_eq!([t.heartbeat, t.lease, t.collective, t.join].map(|d| d.as_secs()), [1, 6, 30, 60]);
+        assert_eq!([t.heartbeat, t.lease, t.collective].map(|d| d.as_secs()), [1, 6, 30]);
     }
 
     #[test]

@@ -13,6 +13,9 @@ use tonic::Streaming;
 
 use crate::error::Error;
 
+/// Longest silence of an upload.
+const IDLE: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// A file received whole.
 struct Received {
     content: tempfile::NamedTempFile,
@@ -27,7 +30,7 @@ pub async fn push(
 ) -> Result<v1::PushModelResponse, Error> {
     let mut files: BTreeMap<String, Received> = BTreeMap::new();
     let mut current: Option<String> = None;
-    while let Some(message) = parts.message().await.map_err(|e| Error::Upload(Box::new(e)))? {
+    while let Some(message) = next(&mut parts).await? {
         match message.part {
             Some(Part::File(name)) => {
                 let name = checked(name)?;
@@ -45,6 +48,12 @@ pub async fn push(
         }
     }
     save(store, store_url, files).await
+}
+
+async fn next(parts: &mut Streaming<v1::PushModelRequest>) -> Result<Option<v1::PushModelRequest>, Error> {
+    let message = tokio::time::timeout(IDLE, parts.message()).await;
+    let silent = || tonic::Status::deadline_exceeded(format!("nothing was sent for {} s", IDLE.as_secs()));
+    message.unwrap_or_else(|_| Err(silent())).map_err(|error| Error::Upload(Box::new(error)))
 }
 
 fn checked(name: String) -> Result<String, Invalid> {

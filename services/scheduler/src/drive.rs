@@ -28,7 +28,6 @@ pub struct Terms {
     pub heartbeat: Duration,
     pub lease: Duration,
     pub collective: Duration,
-    pub join: Duration,
 }
 
 pub(crate) type Instructions = mpsc::UnboundedSender<Result<v1::LeaseResponse, tonic::Status>>;
@@ -126,6 +125,7 @@ impl Scheduler {
             Action::Start { pipeline, run, gang } => self.start(RunId { pipeline, number: run }, gang).await?,
             Action::Lose { key, reason } => self.end(key, reason, false, true).await?,
             Action::Evaluate { key, worker } => self.evaluate(key, worker),
+            Action::JudgeUnscored { key } => drop(self.judge(&key, Vec::new()).await?),
             Action::Drop { key } => self.unassign(&key, None),
         }
         Ok(())

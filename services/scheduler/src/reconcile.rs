@@ -30,6 +30,10 @@ pub enum Action {
         key: Key,
         worker: String,
     },
+    /// The candidate's weights are not finite: there is nothing to score.
+    JudgeUnscored {
+        key: Key,
+    },
     /// Nothing in the state asks for this work any more.
     Drop {
         key: Key,
@@ -66,7 +70,7 @@ pub fn reconcile(now: Timestamp, state: &State, fleet: &Fleet, limits: Limits) -
 pub fn wanted(id: &PipelineId, run: &Run) -> Option<Key> {
     let (stage, attempt) = match run.state {
         RunState::Training { attempt } => (Stage::Train, attempt),
-        RunState::Evaluating { .. } => (Stage::Evaluate, run.attempts),
+        RunState::Evaluating { ref candidate } if candidate.finite => (Stage::Evaluate, run.attempts),
         _ => return None,
     };
     Some(Key { pipeline: id.clone(), run: run.number, attempt, stage })
@@ -81,6 +85,10 @@ fn stale<'a>(state: &'a State, fleet: &'a Fleet) -> impl Iterator<Item = Key> + 
 }
 
 fn next(now: Timestamp, id: &PipelineId, run: &Run, fleet: &Fleet, limits: Limits) -> Option<Action> {
+    if matches!(&run.state, RunState::Evaluating { candidate } if !candidate.finite) {
+        let key = Key { pipeline: id.clone(), run: run.number, attempt: run.attempts, stage: Stage::Evaluate };
+        return Some(Action::JudgeUnscored { key });
+    }
     let Some(key) = wanted(id, run) else {
         let ranks = run.manifest.pipeline.resources.ranks.get();
         let queued = run.state == RunState::Queued;

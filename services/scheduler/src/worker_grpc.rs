@@ -65,21 +65,21 @@ impl Scheduler {
         let terms = Instruction::Terms(v1::LeaseTerms {
             heartbeat_ms: ms(terms.heartbeat),
             collective_timeout_ms: ms(terms.collective),
-            join_timeout_ms: ms(terms.join),
         });
         send(&sender, terms);
-        self.claim(&request.worker, running, &sender);
-        // The stream first: a worker in the fleet may be given work at once.
+        // One guard: a worker must not be seen with its stream, its lease or its claims alone.
+        let mut fleet = self.fleet();
+        fleet.workers.insert(request.worker.clone(), known);
+        self.claim(&mut fleet, &request.worker, running, &sender);
         self.open_stream(&request.worker, sender);
-        self.fleet().workers.insert(request.worker, known);
+        drop(fleet);
         self.fleet_changed();
         Ok(receiver)
     }
 
     /// What the worker says it still runs becomes its own again where the state asks for it, is
     /// cancelled where it does not; what it does not mention never reached it.
-    fn claim(&self, worker: &str, running: Vec<Key>, stream: &Instructions) {
-        let mut fleet = self.fleet();
+    fn claim(&self, fleet: &mut Fleet, worker: &str, running: Vec<Key>, stream: &Instructions) {
         let forgotten = |key: &Key| fleet.holds(key, worker) && !running.contains(key);
         let forgotten: Vec<Key> = fleet.assigned.keys().filter(|key| forgotten(key)).cloned().collect();
         forgotten.iter().for_each(|key| drop(fleet.assigned.remove(key)));
@@ -132,15 +132,16 @@ impl Scheduler {
             }
             Outcome::ScoresJson(json) => self.judge(&key, from_json("scores_json", &json)?).await?,
             Outcome::Failed(failure) => {
-                self.end(key.clone(), failure.reason, failure.progressed, false).await?;
-                true
+                // It takes the assignment away as well; by now the next attempt may have begun.
+                self.end(key, failure.reason, failure.progressed, false).await?;
+                return Ok(true);
             }
         };
         self.unassign(&key, Some(&request.worker));
         Ok(accepted)
     }
 
-    async fn judge(&self, key: &Key, scores: Vec<Vec<Score>>) -> Result<bool, Error> {
+    pub(crate) async fn judge(&self, key: &Key, scores: Vec<Vec<Score>>) -> Result<bool, Error> {
         let key = key.clone();
         self.commit(move |state| {
             let current = planning::pipeline(state, &key.pipeline)?;

@@ -60,6 +60,9 @@ pub struct Ended {
 /// The name of the file that makes a checkpoint whole. Written, and uploaded, last.
 const WHOLE: &str = "MANIFEST.json";
 
+/// Checkpoints tried, newest first, before the run starts over.
+const KEPT: usize = 3;
+
 /// Runs the part to its end. The candidate is rank 0's worker's; the others return none.
 pub async fn run(
     node: &Node,
@@ -125,26 +128,35 @@ fn shards(manifest: &Manifest) -> Vec<Shard> {
     manifest.chunks.iter().chain(remembered).flat_map(|chunk| chunk.train.clone()).collect()
 }
 
-/// The newest whole checkpoint that any attempt of the run uploaded.
+/// The newest checkpoint that any attempt of the run uploaded and that loads.
 async fn resume(node: &Node, part: &Part) -> Result<Option<PathBuf>, Error> {
     let folder = layout::checkpoints(&part.manifest.pipeline.id(), part.manifest.run);
     let paths = objects::list(&*node.store, &folder).await?;
     let whole: BTreeSet<&str> = paths.iter().filter_map(|path| path.strip_suffix(WHOLE)).collect();
-    let Some(newest) = whole.last() else { return Ok(None) };
     let target = part.scratch.join("resume");
-    let files: Vec<&String> = paths.iter().filter(|path| path.starts_with(newest)).collect();
-    for path in files {
-        let name = &path[newest.len()..];
-        let bytes = objects::read(&*node.store, path).await?;
-        let local = target.join(name);
-        let written = async {
-            tokio::fs::create_dir_all(&target).await?;
-            tokio::fs::write(&local, &bytes).await
-        };
-        written.await.map_err(|source| Error::Scratch { path: local.clone(), source })?;
+    for newest in whole.into_iter().rev().take(KEPT) {
+        let step = newest.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+        let local = target.join(step);
+        for path in paths.iter().filter(|path| path.starts_with(newest)) {
+            let bytes = objects::read(&*node.store, path).await?;
+            write(&local, &path[newest.len()..], &bytes).await?;
+        }
+        let found = learn::checkpoint::newest(&target, &part.manifest);
+        info!(checkpoint = newest, usable = found.is_some(), "attempt resumes");
+        if found.is_some() {
+            return Ok(found);
+        }
     }
-    info!(checkpoint = newest, "attempt resumes");
-    Ok(Some(target))
+    Ok(None)
+}
+
+async fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
+    let file = folder.join(name);
+    let written = async {
+        tokio::fs::create_dir_all(folder).await?;
+        tokio::fs::write(&file, bytes).await
+    };
+    written.await.map_err(|source| Error::Scratch { path: file.clone(), source })
 }
 
 /// Takes checkpoints to the store, one at a time, the newest first.

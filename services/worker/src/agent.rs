@@ -17,7 +17,7 @@ use store::fetch::Fetcher;
 use store::objects::Cache;
 use store::roots::Roots;
 use tokio::io::AsyncReadExt;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{self, AbortHandle, JoinError, JoinSet};
 use tonic::transport::Channel;
 use tracing::{info, warn};
 
@@ -91,9 +91,10 @@ impl Role {
     }
 }
 
-/// First wait between attempts to reach the control role; the last is 16 times as long.
-const RECONNECT: Duration = Duration::from_millis(200);
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Waits between attempts to reach the control role double from the first to the longest.
+const RECONNECT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_millis(800);
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 pub type Client = WorkerServiceClient<Channel>;
 
@@ -145,7 +146,7 @@ async fn serve(args: Args, cuda: &CudaState) -> anyhow::Result<()> {
         running: Vec::new(),
     };
     tokio::select! {
-        never = Agent { worker: worker.clone(), lease, running: Vec::new(), tasks: JoinSet::new() }.run() => match never {},
+        never = Agent { worker: worker.clone(), lease, running: Vec::new(), tasks: JoinSet::new(), started: 0 }.run() => match never {},
         () = asked_to_stop(args.die_with_parent) => {}
     }
     let _ = tokio::fs::remove_dir_all(&worker.scratch).await;
@@ -161,7 +162,7 @@ fn worker(args: &Args, device: &str) -> anyhow::Result<Worker> {
     let roots: Vec<String> = args.roots.iter().chain([&args.store]).cloned().collect();
     let cache = Cache::new(store.clone(), args.cache.join("objects"));
     let fetcher = Fetcher::new(cache, Roots::new(&roots)?, args.cache.clone());
-    let name = args.name.clone().unwrap_or_else(|| format!("{}-{}", args.host, std::process::id()));
+    let name = args.name.clone().unwrap_or_else(|| made_up(&args.host));
     let endpoint = Channel::from_shared(args.server.clone()).context("--server is not a URL")?;
     let endpoint = endpoint.connect_timeout(ANSWER_WITHIN).http2_keep_alive_interval(ANSWER_WITHIN);
     let client = WorkerServiceClient::new(endpoint.connect_lazy());
@@ -174,6 +175,13 @@ fn worker(args: &Args, device: &str) -> anyhow::Result<Worker> {
         client,
         name,
     })
+}
+
+/// Process numbers repeat on other machines, and after restarts.
+fn made_up(host: &str) -> String {
+    use std::hash::{BuildHasher, Hasher};
+    let random = std::hash::RandomState::new().build_hasher().finish();
+    format!("{host}-{}-{:08x}", std::process::id(), random as u32)
 }
 
 async fn asked_to_stop(with_parent: bool) {
@@ -194,7 +202,10 @@ struct Agent {
     worker: Arc<Worker>,
     lease: v1::LeaseRequest,
     running: Vec<Running>,
-    tasks: JoinSet<v1::AssignmentId>,
+    /// Each says whether the control role knows how it ended.
+    tasks: JoinSet<bool>,
+    /// Assignments started: names their scratch folders.
+    started: u64,
 }
 
 impl Agent {
@@ -207,7 +218,7 @@ impl Agent {
                 Err(status) => warn!(server_says = status.message(), "no lease"),
             }
             tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(16 * RECONNECT);
+            wait = (wait * 2).min(LONGEST_WAIT);
         }
     }
 
@@ -230,7 +241,8 @@ impl Agent {
                     Ok(Some(_)) => {}
                     Ok(None) | Err(_) => return Ok(()),
                 },
-                Some(ended) = self.tasks.join_next() => self.forget(ended),
+                // A new lease says what still runs, and so that this does not.
+                Some(ended) = self.tasks.join_next_with_id() => if !self.forget(ended) { return Ok(()) },
                 _ = beat.tick() => if self.heartbeat().await.is_err() { return Ok(()) },
             }
         }
@@ -248,12 +260,11 @@ impl Agent {
         let Some(id) = assignment.id.clone() else { return };
         info!(pipeline = id.pipeline, run = id.run, attempt = id.attempt, stage = id.stage, "assigned");
         let progress = Arc::new(Mutex::new(assignment::At::default()));
-        let work = assignment::work(self.worker.clone(), assignment, terms.collective_timeout_ms, progress.clone());
-        let ended = id.clone();
-        let task = self.tasks.spawn(async move {
-            work.await;
-            ended
-        });
+        self.started += 1;
+        let scratch = self.worker.scratch.join(self.started.to_string());
+        let timeout_ms = terms.collective_timeout_ms;
+        let work = assignment::work(self.worker.clone(), assignment, scratch, timeout_ms, progress.clone());
+        let task = self.tasks.spawn(work);
         self.running.push(Running { id, task, progress });
     }
 
@@ -266,17 +277,20 @@ impl Agent {
         self.running.retain(|running| running.id != *id);
     }
 
-    fn forget(&mut self, ended: Result<v1::AssignmentId, tokio::task::JoinError>) {
-        if let Ok(id) = ended {
-            self.running.retain(|running| running.id != id);
-        }
+    /// False if the control role still believes that the work goes on.
+    fn forget(&mut self, ended: Result<(task::Id, bool), JoinError>) -> bool {
+        let (id, settled) = match ended {
+            Ok((id, settled)) => (id, settled),
+            Err(error) => (error.id(), error.is_cancelled()),
+        };
+        self.running.retain(|running| running.task.id() != id);
+        settled
     }
 
     fn reap(&mut self) {
-        while let Some(ended) = self.tasks.try_join_next() {
+        while let Some(ended) = self.tasks.try_join_next_with_id() {
             self.forget(ended);
         }
-        self.running.retain(|running| !running.task.is_finished());
     }
 
     async fn heartbeat(&mut self) -> Result<(), tonic::Status> {

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use trainer::attempt::Part;
 use trainer::gang::{Meeting, Ranks};
 
-use crate::agent::Worker;
+use crate::agent::{ANSWER_WITHIN, Worker};
 use crate::child::chain;
 
 /// How far an assignment is.
@@ -35,21 +35,26 @@ pub type Shared = Arc<Mutex<At>>;
 /// Between two tries to report.
 const REPORT_AGAIN: Duration = Duration::from_millis(500);
 
-/// Works, cleans up, and reports until the control role has answered.
-pub async fn work(worker: Arc<Worker>, assignment: v1::Assignment, timeout_ms: u64, at: Shared) {
-    let Some(id) = assignment.id.clone() else { return };
-    let name = format!("{}-{}-{}-{}", id.pipeline.replace('/', "."), id.run, id.attempt, id.stage);
-    let scratch = Scratch(worker.scratch.join(name));
+/// Works, cleans up, and reports until the control role has answered. False if it refused to hear.
+pub async fn work(
+    worker: Arc<Worker>,
+    assignment: v1::Assignment,
+    scratch: PathBuf,
+    timeout_ms: u64,
+    at: Shared,
+) -> bool {
+    let Some(id) = assignment.id.clone() else { return true };
+    let scratch = Scratch(scratch);
     let outcome = match carry_out(&worker, assignment, &scratch, timeout_ms, &at).await {
         Ok(Some(outcome)) => outcome,
-        Ok(None) => return,
+        Ok(None) => return true,
         Err(failure) => {
             warn!(run = id.run, attempt = id.attempt, stage = id.stage, reason = failure.reason, "failed");
             Outcome::Failed(failure)
         }
     };
     drop(scratch);
-    report(&worker, id, outcome).await;
+    report(&worker, id, outcome).await
 }
 
 /// A folder that is empty at the start and gone at the end.
@@ -154,20 +159,22 @@ fn subject(manifest: &Manifest, wire: v1::Subject) -> Result<Subject, v1::Failur
     Ok(Subject { files, sets })
 }
 
-async fn report(worker: &Worker, id: v1::AssignmentId, outcome: Outcome) {
+async fn report(worker: &Worker, id: v1::AssignmentId, outcome: Outcome) -> bool {
     let request =
         v1::ReportOutcomeRequest { worker: worker.name.clone(), id: Some(id.clone()), outcome: Some(outcome) };
     loop {
-        match worker.client.clone().report_outcome(request.clone()).await {
+        let mut request = tonic::Request::new(request.clone());
+        request.set_timeout(ANSWER_WITHIN);
+        match worker.client.clone().report_outcome(request).await {
             Ok(answer) => {
                 let accepted = answer.into_inner().accepted;
                 info!(run = id.run, attempt = id.attempt, stage = id.stage, accepted, "reported");
-                return;
+                return true;
             }
             Err(status) if gone(status.code()) => tokio::time::sleep(REPORT_AGAIN).await,
             Err(status) => {
                 warn!(run = id.run, attempt = id.attempt, server_says = status.message(), "the report was refused");
-                return;
+                return false;
             }
         }
     }

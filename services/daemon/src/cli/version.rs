@@ -45,7 +45,7 @@ pub enum Verb {
     #[command(after_help = "Example:\n  perennial version rollback tickets --to 2 --chunks requeue")]
     Rollback {
         pipeline: PipelineName,
-        /// Default: the previous champion
+        /// Default: the version that the champion continues from
         #[arg(long, value_name = "N")]
         to: Option<u64>,
         /// What becomes of chunks that the versions left behind had absorbed
