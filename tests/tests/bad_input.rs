@@ -91,13 +91,14 @@ async fn registering_reads_under_the_roots_alone() {
 
 #[tokio::test]
 async fn specs_name_field_value_and_remedy() {
+    type Change = fn(&mut Value);
     let cluster = Cluster::start(Options::default()).await;
-    let with = |change: fn(&mut Value)| {
+    let with = |change: Change| {
         let mut spec = pipeline("digits");
         change(&mut spec);
         spec
     };
-    let cases: [(fn(&mut Value), &[&str]); 6] = [
+    let cases: [(Change, &[&str]); 6] = [
         (|s| s["resources"] = json!({"ranks": 8}), &["resources.ranks", "8", "micro_batches"]),
         (|s| s["training"]["learning_rate"] = json!(-1), &["-1", "above 0"]),
         (|s| s["labels"] = json!(["a", "a"]), &["labels", "`a` twice"]),

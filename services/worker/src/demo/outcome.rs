@@ -1,6 +1,6 @@
 //! What the demo found: as JSON, as text, and as the report's page.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use domain::matrix::AccuracyMatrix;
 use serde::Serialize;
@@ -15,7 +15,7 @@ struct Document<'a> {
     arms: Arms<'a>,
     versions: Vec<&'a Published>,
     refused: Vec<&'a Refused>,
-    report: &'a PathBuf,
+    report: &'a Path,
 }
 
 #[derive(Serialize)]
@@ -52,7 +52,7 @@ impl Outcome {
         self.arms.iter().flat_map(|arm| &arm.versions)
     }
 
-    pub fn json(&self, report: &PathBuf) -> String {
+    pub fn json(&self, report: &Path) -> String {
         let figures = |pipeline: &str| {
             let arm = self.arms.iter().find(|arm| arm.pipeline == pipeline)?;
             Some(Figures {
@@ -70,7 +70,7 @@ impl Outcome {
         serde_json::to_string_pretty(&document).expect("string keys and finite or missing numbers")
     }
 
-    pub fn text(&self, report: &PathBuf) -> String {
+    pub fn text(&self, report: &Path) -> String {
         let mut text = String::new();
         for arm in &self.arms {
             text.push_str(&format!("\n{}\n{}", arm.title, matrix(arm)));
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn the_document_has_the_promised_keys_and_no_others() {
-        let text = outcome(&[PERENNIAL, FINE_TUNE]).json(&PathBuf::from("/tmp/r.html"));
+        let text = outcome(&[PERENNIAL, FINE_TUNE]).json(Path::new("/tmp/r.html"));
         let document: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(keys(&document), ["arms", "refused", "report", "versions"]);
         assert_eq!(keys(&document["arms"]), ["fine_tune", "perennial"]);
@@ -243,13 +243,13 @@ mod tests {
 
     #[test]
     fn without_a_baseline_there_is_one_arm() {
-        let document: serde_json::Value = serde_json::from_str(&outcome(&[PERENNIAL]).json(&PathBuf::new())).unwrap();
+        let document: serde_json::Value = serde_json::from_str(&outcome(&[PERENNIAL]).json(Path::new(""))).unwrap();
         assert_eq!(keys(&document["arms"]), ["perennial"]);
     }
 
     #[test]
     fn the_text_lines_up_and_says_what_was_refused_and_why() {
-        let text = outcome(&[PERENNIAL]).text(&PathBuf::from("/tmp/r.html"));
+        let text = outcome(&[PERENNIAL]).text(Path::new("/tmp/r.html"));
         let expected = "  after       thick  inverted\n  1 thick      90.0         ·\n  2 inverted   62.5      75.0\n";
         assert!(text.contains(expected), "{text}");
         assert!(text.contains("average accuracy 68.8 %, forgetting 27.5 %"), "{text}");

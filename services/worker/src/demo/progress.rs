@@ -70,8 +70,11 @@ impl Track<'_> {
     }
 
     pub fn run(&self, run: &v1::Run) {
-        let (share, message) = stage(run);
-        self.at(share, &message);
+        // Whoever waits for its end tells of it.
+        if run.ended_at_ms == 0 {
+            let (share, message) = stage(run);
+            self.at(share, &message);
+        }
     }
 }
 

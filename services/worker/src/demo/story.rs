@@ -17,8 +17,8 @@ use crate::report::{Pictures, percent};
 
 /// Domains that arrive, in order. The base model knows domain 0.
 const ARRIVING: std::ops::RangeInclusive<usize> = 1..=5;
-/// Rows of a chunk; a fifth of them is held out.
-const ROWS: usize = 800;
+/// Rows of a chunk; a tenth of them is held out.
+const ROWS: usize = 2000;
 /// The domain whose labels are shuffled.
 const CONTRADICTED: usize = 1;
 pub const SEED: u64 = 7;
@@ -44,10 +44,13 @@ fn spec(name: &str, model: &ModelFolder, difference: Value) -> Pipeline {
     let mut spec = json!({
         "name": name,
         "model": model,
-        "adapter": {"lora": {"r": 8, "target_modules": ["query", "value"]}},
+        "adapter": {"lora": {"r": 16, "alpha": 16, "target_modules": ["query", "key", "value", "dense"]}},
         "labels": CLASSES,
-        "training": {"epochs": 4, "batch_size": 32, "micro_batches": 4, "learning_rate": 0.003},
-        "evaluation": {"held_out_fraction": 0.2},
+        "rehearsal": {"memory_size": 2000},
+        "training": {
+            "epochs": 5, "batch_size": 32, "replay": {"batch": 96}, "micro_batches": 4,
+            "optimizer": "adamw", "learning_rate": 0.006, "schedule": "cosine",
+        },
         "seed": SEED,
     });
     if let (Some(spec), Value::Object(difference)) = (spec.as_object_mut(), difference) {
@@ -57,7 +60,7 @@ fn spec(name: &str, model: &ModelFolder, difference: Value) -> Pipeline {
 }
 
 fn perennial(model: &ModelFolder) -> Pipeline {
-    let own = json!({"method": "er", "gate": {"mode": "enforce"}, "resources": {"ranks": 2, "threads_per_rank": 1}});
+    let own = json!({"method": "er", "gate": {"mode": "enforce", "max_forgetting": 0.15}, "resources": {"ranks": 2, "threads_per_rank": 1}});
     spec(PERENNIAL, model, own)
 }
 
@@ -170,7 +173,7 @@ mod tests {
     use domain::pipeline::{GateMode, Method};
 
     fn model() -> ModelFolder {
-        ModelFolder { uri: "file:///m".to_owned(), sha256: "00".to_owned() }
+        ModelFolder { uri: "file:///m".to_owned(), sha256: "0".repeat(64) }
     }
 
     #[test]
