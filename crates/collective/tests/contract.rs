@@ -251,7 +251,7 @@ fn a_killed_rank_is_noticed_long_before_the_timeout_and_the_rest_form_a_new_grou
         for (error, noticed) in survivors.join().unwrap() {
             assert!(matches!(error, Error::Native { operation: "all_reduce", .. }), "{error:?}");
             assert!(!error.to_string().contains('\n'));
-            assert!(noticed.duration_since(killed) < LONG / 10, "noticed after {:?}", noticed - killed);
+            assert!(noticed.duration_since(killed) < LONG / 2, "noticed after {:?}", noticed - killed);
         }
         killed
     });

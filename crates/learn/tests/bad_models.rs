@@ -148,7 +148,7 @@ fn a_model_line_that_says_nothing_is_explained() {
 
 #[test]
 fn a_folder_that_was_not_fetched_is_said() {
-    let model = json!({"model": {"uri": "file:///models/m", "sha256": "0"}});
+    let model = json!({"model": {"uri": "file:///models/m", "sha256": "0".repeat(64)}});
     let manifest = manifest(model);
     let sources = Sources { base: None, ..support::sources(&manifest, None) };
     let error = assemble(sources, IMAGES).err().unwrap().to_string();
