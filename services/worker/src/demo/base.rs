@@ -36,18 +36,9 @@ async fn pretrain(folder: &Path) -> anyhow::Result<Base> {
         .args(["pretrain", "--glyphs", "plain", "--limit", "4000", "--epochs", "4", "--lr", "0.004", "--model", MODEL]);
     command.args(["--seed", &SEED.to_string(), "-o", "json", "--out"]).arg(folder.join("base-model"));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
-    patient(&mut command);
     let done = command.spawn()?.wait_with_output().await?;
     if !done.status.success() {
         bail!("it ended with {}", done.status);
     }
     serde_json::from_slice(&done.stdout).context("its answer cannot be read")
-}
-
-/// Threads that wait for each other sleep instead of spinning: the demo runs more of them than there are cores.
-pub fn patient(command: &mut Command) {
-    const POLICY: &str = "OMP_WAIT_POLICY";
-    if std::env::var_os(POLICY).is_none() {
-        command.env(POLICY, "passive");
-    }
 }

@@ -30,9 +30,8 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts one that keeps everything in `folder` and runs up to `slots` ranks at once.
-    pub fn start(folder: &Path, slots: u32) -> anyhow::Result<Self> {
-        let program = find(std::env::current_exe().ok().as_deref(), std::env::var_os("PATH").as_deref())?;
+    /// Starts a `program` that keeps everything in `folder` and runs up to `slots` ranks at once.
+    pub fn start(program: &Path, folder: &Path, slots: u32) -> anyhow::Result<Self> {
         let port = free_port().context("no free port on 127.0.0.1")?;
         let (config, log) = (folder.join("perennial.yaml"), folder.join("perenniald.log"));
         let write = || -> std::io::Result<File> {
@@ -40,10 +39,9 @@ impl Daemon {
             File::create(&log)
         };
         let output = write().with_context(|| format!("cannot write to `{}`", folder.display()))?;
-        let mut command = Command::new(&program);
+        let mut command = Command::new(program);
         command.args(["--role", "all", "--config"]).arg(&config).stdin(Stdio::null());
         command.stdout(output.try_clone()?).stderr(output).kill_on_drop(true);
-        super::base::patient(&mut command);
         // The environment would beat the file.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PERENNIAL__") {
@@ -90,6 +88,11 @@ async fn is_serving(channel: &Channel) -> bool {
     request.set_timeout(Duration::from_secs(1));
     let answer = HealthClient::new(channel.clone()).check(request).await;
     answer.is_ok_and(|answer| answer.into_inner().status() == ServingStatus::Serving)
+}
+
+/// The daemon's program.
+pub fn program() -> anyhow::Result<PathBuf> {
+    find(std::env::current_exe().ok().as_deref(), std::env::var_os("PATH").as_deref())
 }
 
 /// Beside this program, else on PATH.

@@ -12,14 +12,13 @@ mod progress;
 mod story;
 mod stream;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::bench::flags::{self, Output};
-use base::Base;
 use client::Client;
 use daemon::Daemon;
 use outcome::Outcome;
@@ -85,10 +84,10 @@ async fn interrupted() {
 }
 
 async fn run(args: &Args) -> anyhow::Result<()> {
-    let plan = args.stream.plan()?;
+    let (plan, program) = (args.stream.plan()?, daemon::program()?);
     let mut place = Place::new(args.dir.as_deref(), args.report.as_deref())?;
     let progress = Progress::new();
-    let told = tell(plan.as_ref(), &place, &progress).await;
+    let told = tell(&program, plan.as_ref(), &place.folder, &progress).await;
     let outcome = match told {
         Ok(outcome) => outcome,
         Err(error) => return Err(error.context(place.keep())),
@@ -111,21 +110,20 @@ fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-async fn tell(plan: Option<&stream::Plan>, place: &Place, progress: &Progress) -> anyhow::Result<Outcome> {
+async fn tell(
+    program: &Path,
+    plan: Option<&stream::Plan>,
+    folder: &Path,
+    progress: &Progress,
+) -> anyhow::Result<Outcome> {
     let slots = plan.map_or(story::SLOTS, stream::Plan::slots);
-    // Started first: while it gets ready, the base model is trained.
-    let mut daemon = Daemon::start(&place.folder, slots)?;
-    let base = match plan {
-        Some(_) => None,
-        None => Some(base::train(&place.folder, progress).await?),
-    };
+    let mut daemon = Daemon::start(program, folder, slots)?;
     let client = Client(daemon.ready().await?);
     progress.say(format!("perenniald serves at {}, its log is {}", daemon.url, daemon.log.display()));
     let told = async {
-        match (plan, &base) {
-            (Some(plan), _) => of_stream(plan, &client, progress).await,
-            (None, Some(base)) => of_glyphs(base, &client, progress).await,
-            (None, None) => unreachable!("without a stream there is a base model"),
+        match plan {
+            Some(plan) => of_stream(plan, &client, progress).await,
+            None => of_glyphs(folder, &client, progress).await,
         }
     };
     let told = tokio::select! {
@@ -143,7 +141,8 @@ async fn of_stream(plan: &stream::Plan, client: &Client, progress: &Progress) ->
     Ok(Outcome { title: plan.title(), story: vec![story.to_owned()], arms, pictures: Vec::new(), moved: None })
 }
 
-async fn of_glyphs(base: &Base, client: &Client, progress: &Progress) -> anyhow::Result<Outcome> {
+async fn of_glyphs(folder: &Path, client: &Client, progress: &Progress) -> anyhow::Result<Outcome> {
+    let base = base::train(folder, progress).await?;
     let model = client.push_model(&base.folder).await?;
     let told = story::tell(client, progress, &model).await?;
     Ok(Outcome {
@@ -159,7 +158,6 @@ async fn of_glyphs(base: &Base, client: &Client, progress: &Progress) -> anyhow:
 mod tests {
     use super::*;
     use clap::{CommandFactory, Parser};
-    use std::path::Path;
 
     #[derive(Parser)]
     struct Cli {

@@ -20,19 +20,13 @@ pub struct Place {
 impl Place {
     /// `dir` is kept and must be new or empty; without it the folder is temporary.
     pub fn new(dir: Option<&Path>, report: Option<&Path>) -> anyhow::Result<Self> {
-        let temporary = match dir {
-            Some(_) => None,
-            None => Some(
-                tempfile::Builder::new()
-                    .prefix("perennial-demo-")
-                    .tempdir()
-                    .context("cannot create a temporary folder")?,
-            ),
-        };
-        let folder = match (dir, &temporary) {
-            (Some(dir), _) => new_folder(dir)?,
-            (None, Some(temporary)) => temporary.path().to_owned(),
-            (None, None) => unreachable!("one of them is there"),
+        let (folder, temporary) = match dir {
+            Some(dir) => (new_folder(dir)?, None),
+            None => {
+                let temporary = tempfile::Builder::new().prefix("perennial-demo-").tempdir();
+                let temporary = temporary.context("cannot create a temporary folder")?;
+                (temporary.path().to_owned(), Some(temporary))
+            }
         };
         let report = match (report, dir) {
             (Some(file), _) => file.to_owned(),
