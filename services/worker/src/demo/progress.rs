@@ -35,11 +35,8 @@ impl Progress {
     /// A line that stays.
     pub fn say(&self, text: impl AsRef<str>) {
         let line = format!("[{:6.1} s] {}", (now() - self.started).as_secs_f64(), text.as_ref());
-        match self.is_terminal() {
-            // A line that cannot be drawn is no reason to stop.
-            true => drop(self.bars.println(line)),
-            false => eprintln!("{line}"),
-        }
+        // Beneath bars that are drawn, the line would be overwritten.
+        self.bars.suspend(|| eprintln!("{line}"));
     }
 
     pub fn track(&self, what: &str) -> Track<'_> {

@@ -34,7 +34,8 @@ pub struct Flags {
     /// Leave out the fine-tuning arm
     #[arg(long, requires = "data")]
     no_baseline: bool,
-    #[arg(long, default_value_t = 0)]
+    /// Decides what is initialised at random and the order of rows
+    #[arg(long, default_value_t = 0, requires = "data")]
     seed: u64,
     #[command(flatten)]
     settings: WithData,
