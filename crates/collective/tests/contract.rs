@@ -8,6 +8,7 @@ use std::env;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 use tch::{Device, Kind, Tensor};
@@ -237,15 +238,19 @@ fn a_killed_rank_is_noticed_long_before_the_timeout_and_the_rest_form_a_new_grou
     let server = server();
     let first = at(&server, "job/1");
     let mut peer = Peer::join(&first, 3, 4, LONG);
+    let (joined, joins) = mpsc::channel();
     let killed = thread::scope(|scope| {
         let survivors = scope.spawn(|| {
             some_ranks(&first, 0..3, 4, LONG, |group| {
+                joined.send(()).unwrap();
                 let mut tensor = Tensor::ones([1 << 16], (Kind::Float, Device::Cpu));
                 let error = group.all_reduce(&mut tensor).unwrap_err();
                 (error, Instant::now())
             })
         });
         peer.wait_until_ready();
+        // A rank may be the first to have joined: killed then, it would fail the joins of the rest.
+        (0..3).for_each(|_| joins.recv_timeout(LONG).unwrap());
         peer.process.kill().unwrap();
         let killed = Instant::now();
         for (error, noticed) in survivors.join().unwrap() {
