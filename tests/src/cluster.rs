@@ -87,14 +87,15 @@ impl Cluster {
     pub async fn boot(&mut self) {
         let store = self.store();
         let mut command = Command::new(binary("perenniald"));
-        command.args(["--role", "all", "--listen", &format!("127.0.0.1:{}", self.port)]);
+        // A test that is killed takes its daemon with it.
+        command.args(["--role", "all", "--die-with-parent", "--listen", &format!("127.0.0.1:{}", self.port)]);
         command.args(["--store", store.to_str().expect("a plain path")]);
         command.args(["--set", "recovery_budget=3s", "--set", &format!("worker.slots={}", self.options.slots)]);
         command.args(["--set", &format!("worker.cache={}", self.folder.path().join("cache").display())]);
         let roots: Vec<&str> = self.options.roots.iter().map(|root| root.to_str().expect("a plain path")).collect();
         command.args(["--set", &format!("roots={}", json!(roots))]);
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log()).expect("a log can be opened");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
         self.daemon = Some(command.spawn().expect("the daemon starts"));
         self.wait_until_serving().await;
     }

@@ -2,19 +2,39 @@
 //!
 //! Definitions as in Renate (Zappella et al., 2023) and Díaz-Rodríguez et al. (2018). Indices count from 0.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-/// Accuracy on every task after every update.
+/// Accuracy on every task after every update, T updates in all.
 ///
-/// `rows[j][i]` is the accuracy on task `i` after update `j`; `None` where it was not measured.
-/// Task `i` is the one that update `i` trains.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// Where update `i` trains task `i` and nothing else, as in a benchmark, the figures are those of the papers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct AccuracyMatrix {
+    /// `rows[j][i]` is the accuracy on task `i` after update `j`; `None` where it was not measured.
     pub rows: Vec<Vec<Option<f64>>>,
+    /// u(i), the first update that trains task `i`; `None` where none does yet.
+    #[serde(skip)]
+    learned: Vec<Option<usize>>,
 }
 
 impl AccuracyMatrix {
+    /// `learned[i]` is the first update that trains task `i`.
+    pub fn new(rows: Vec<Vec<Option<f64>>>, learned: Vec<Option<usize>>) -> Self {
+        Self { rows, learned }
+    }
+
+    /// Update `i` trains task `i`.
+    pub fn of_stream(rows: Vec<Vec<Option<f64>>>) -> Self {
+        let learned = (0..rows.len()).map(Some).collect();
+        Self { rows, learned }
+    }
+
+    /// One update more of a stream.
+    pub fn push(&mut self, row: Vec<Option<f64>>) {
+        self.learned.push(Some(self.rows.len()));
+        self.rows.push(row);
+    }
+
     fn at(&self, update: usize, task: usize) -> Option<f64> {
         *self.rows.get(update)?.get(task)?
     }
@@ -23,9 +43,19 @@ impl AccuracyMatrix {
         self.rows.len().checked_sub(1)
     }
 
+    /// Each trained task with the first update that trains it.
+    fn tasks(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.learned.iter().enumerate().filter_map(|(task, update)| Some((task, (*update)?)))
+    }
+
+    /// Tasks that an update before `end` trains.
+    fn trained_before(&self, end: usize) -> impl Iterator<Item = (usize, usize)> {
+        self.tasks().filter(move |(_, learned)| *learned < end)
+    }
+
     /// Mean over the tasks trained so far of the accuracy after `update`.
     pub fn average_after(&self, update: usize) -> Option<f64> {
-        mean((0..=update).map(|task| self.at(update, task)))
+        mean(self.trained_before(update + 1).map(|(task, _)| self.at(update, task)))
     }
 
     /// `1/T Σ_i R[T][i]`.
@@ -38,31 +68,34 @@ impl AccuracyMatrix {
         mean((0..self.rows.len()).map(|update| self.average_after(update)))
     }
 
-    /// `1/(T−1) Σ_{i<T} (max_{j<T} R[j][i] − R[T][i])`, the maximum over all earlier updates; 0 for one update.
+    /// Mean over the tasks trained before the last update of `max_{j<T} R[j][i] − R[T][i]`, the maximum over all earlier
+    /// updates; 0 for one update.
     pub fn forgetting(&self) -> Option<f64> {
         let last = self.last()?;
         if last == 0 {
             return Some(0.0);
         }
         let best = |task| (0..last).filter_map(|update| self.at(update, task)).reduce(f64::max);
-        mean((0..last).map(|task| Some(best(task)? - self.at(last, task)?)))
+        mean(self.trained_before(last).map(|(task, _)| Some(best(task)? - self.at(last, task)?)))
     }
 
-    /// `1/(T−1) Σ_{i<T} (R[T][i] − R[i][i])`; none for one update.
+    /// Mean over the tasks trained before the last update of `R[T][i] − R[u(i)][i]`; none for one update.
     pub fn backward_transfer(&self) -> Option<f64> {
         let last = self.last()?;
-        mean((0..last).map(|task| Some(self.at(last, task)? - self.at(task, task)?)))
+        mean(self.trained_before(last).map(|(task, learned)| Some(self.at(last, task)? - self.at(learned, task)?)))
     }
 
-    /// `1/(T−1) Σ_{i≥1} (R[i−1][i] − b_i)`, where `b_i` is the accuracy at initialisation.
+    /// Mean over the tasks that a later update than the first trains of `R[u(i)−1][i] − b_i`, where `b_i` is the accuracy
+    /// at initialisation.
     pub fn forward_transfer(&self, initial: &[Option<f64>]) -> Option<f64> {
         let at_start = |task: usize| initial.get(task).copied().flatten();
-        mean((1..self.rows.len()).map(|task| Some(self.at(task - 1, task)? - at_start(task)?)))
+        let later = self.tasks().filter(|(_, learned)| *learned > 0);
+        mean(later.map(|(task, learned)| Some(self.at(learned - 1, task)? - at_start(task)?)))
     }
 
-    /// Mean of the diagonal: the accuracy on each task right after training on it.
+    /// Mean over tasks of the accuracy on each right after it was first trained.
     pub fn learning_accuracy(&self) -> Option<f64> {
-        mean((0..self.rows.len()).map(|task| self.at(task, task)))
+        mean(self.tasks().map(|(task, learned)| self.at(learned, task)))
     }
 }
 
@@ -77,7 +110,7 @@ mod tests {
     use super::*;
 
     fn matrix(rows: &[&[f64]]) -> AccuracyMatrix {
-        AccuracyMatrix { rows: rows.iter().map(|row| row.iter().copied().map(Some).collect()).collect() }
+        AccuracyMatrix::of_stream(rows.iter().map(|row| row.iter().copied().map(Some).collect()).collect())
     }
 
     #[test]
@@ -104,5 +137,21 @@ mod tests {
         let r = matrix(&[&[0.5]]);
         assert_eq!((r.forgetting(), r.backward_transfer()), (Some(0.0), None));
         assert_eq!(AccuracyMatrix::default().average_accuracy(), None);
+    }
+
+    #[test]
+    fn updates_may_train_two_tasks_or_one_again() {
+        // Tasks 0 and 1 come first, task 0 comes again, task 2 last; a fourth task was only ever measured.
+        let rows = [[0.9, 0.8, 0.1, 0.3], [1.0, 0.6, 0.2, 0.3], [0.7, 0.5, 0.9, 0.3]];
+        let rows = rows.iter().map(|row| row.iter().copied().map(Some).collect()).collect();
+        let r = AccuracyMatrix::new(rows, vec![Some(0), Some(0), Some(2), None]);
+        let near =
+            |given: Option<f64>, wanted: f64| assert!((given.unwrap() - wanted).abs() < 1e-12, "{given:?} {wanted}");
+        near(r.average_accuracy(), (0.7 + 0.5 + 0.9) / 3.0);
+        near(r.average_after(1), 0.8);
+        near(r.forgetting(), (0.3 + 0.3) / 2.0);
+        near(r.backward_transfer(), (-0.2 - 0.3) / 2.0);
+        near(r.forward_transfer(&[Some(0.1); 4]), 0.1);
+        near(r.learning_accuracy(), (0.9 + 0.8 + 0.9) / 3.0);
     }
 }

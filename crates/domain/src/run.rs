@@ -5,7 +5,7 @@
 //!   ▲                      │                        │  ▲             └──▶ Rejected
 //!   └──── AttemptEnded ────┘                        └──┘ AttemptEnded
 //!
-//! AttemptEnded too often in a row: Failed. Cancelled: from any state before Publishing.
+//! AttemptEnded for good, or too often in a row: Failed. Cancelled: from any state before Publishing.
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -92,13 +92,10 @@ impl RunState {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum RunEvent {
     Started,
-    /// `progressed`: a checkpoint newer than the attempt's start exists. `lost`: the worker or the
-    /// control process went away, which says nothing about the run.
     AttemptEnded {
         attempt: u32,
         reason: String,
-        progressed: bool,
-        lost: bool,
+        ending: Ending,
     },
     Trained {
         attempt: u32,
@@ -111,6 +108,20 @@ pub enum RunEvent {
     },
     Published,
     Cancelled,
+}
+
+/// What the end of an attempt says about its run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// Another attempt may succeed.
+    Failed,
+    /// As `Failed`, and a checkpoint newer than the attempt's start exists.
+    Progressed,
+    /// The worker or the control process went away, which says nothing about the run.
+    Lost,
+    /// The same inputs would fail again.
+    Permanent,
 }
 
 #[derive(Debug, thiserror::Error, PartialEq)]
@@ -150,14 +161,12 @@ impl Run {
                 self.attempts += 1;
                 S::Training { attempt: self.attempts }
             }
-            (S::Training { attempt }, E::AttemptEnded { attempt: ended, reason, progressed, lost })
-                if *attempt == ended =>
-            {
-                self.retry(reason, progressed, lost, S::Queued)
+            (S::Training { attempt }, E::AttemptEnded { attempt: ended, reason, ending }) if *attempt == ended => {
+                self.retry(reason, ending, S::Queued)
             }
-            (S::Evaluating { candidate }, E::AttemptEnded { reason, lost, .. }) => {
+            (S::Evaluating { candidate }, E::AttemptEnded { reason, ending, .. }) => {
                 let again = S::Evaluating { candidate: candidate.clone() };
-                self.retry(reason, false, lost, again)
+                self.retry(reason, ending, again)
             }
             (S::Training { attempt }, E::Trained { attempt: ended, candidate }) if *attempt == ended => {
                 self.fruitless = 0;
@@ -178,11 +187,12 @@ impl Run {
         Ok(())
     }
 
-    fn retry(&mut self, reason: String, progressed: bool, lost: bool, again: RunState) -> RunState {
-        match (progressed, lost) {
-            (true, _) => (self.fruitless, self.lost) = (0, 0),
-            (false, true) => self.lost += 1,
-            (false, false) => self.fruitless += 1,
+    fn retry(&mut self, reason: String, ending: Ending, again: RunState) -> RunState {
+        match ending {
+            Ending::Failed => self.fruitless += 1,
+            Ending::Progressed => (self.fruitless, self.lost) = (0, 0),
+            Ending::Lost => self.lost += 1,
+            Ending::Permanent => self.fruitless = MAX_FRUITLESS_ATTEMPTS,
         }
         self.last_error = Some(reason.clone());
         if self.fruitless >= MAX_FRUITLESS_ATTEMPTS || self.lost >= MAX_LOST_ATTEMPTS {

@@ -7,7 +7,7 @@ use perennial_domain::manifest::{Candidate, Cost, SnapshotMeta};
 use perennial_domain::pipeline::Pipeline;
 use perennial_domain::planning::{self, Refusal};
 use perennial_domain::report::{Baseline, EvalReport, Verdict};
-use perennial_domain::run::{MAX_FRUITLESS_ATTEMPTS, RunEvent, RunState};
+use perennial_domain::run::{Ending, MAX_FRUITLESS_ATTEMPTS, RunEvent, RunState};
 use perennial_domain::state::{Event, EventKind, PipelineState, State};
 use perennial_domain::version::{AdapterVersion, Alias, Disposition};
 use serde_json::{Value, json};
@@ -171,19 +171,30 @@ fn attempts_fail_the_run_only_if_they_get_nowhere_by_their_own_fault() {
     story.chunk("c1", "t", 10, 0);
     let run = story.start();
     let mut attempt = 0;
-    let mut end = |story: &mut Story, progressed, lost| {
+    let mut end = |story: &mut Story, ending| {
         story.change(run, RunEvent::Started);
         attempt += 1;
-        story.change(run, RunEvent::AttemptEnded { attempt, reason: "rank 1 died".into(), progressed, lost });
+        story.change(run, RunEvent::AttemptEnded { attempt, reason: "rank 1 died".into(), ending });
     };
-    (0..10).for_each(|_| end(&mut story, false, true));
-    (1..MAX_FRUITLESS_ATTEMPTS).for_each(|_| end(&mut story, false, false));
-    end(&mut story, true, false);
-    (1..MAX_FRUITLESS_ATTEMPTS).for_each(|_| end(&mut story, false, false));
+    (0..10).for_each(|_| end(&mut story, Ending::Lost));
+    (1..MAX_FRUITLESS_ATTEMPTS).for_each(|_| end(&mut story, Ending::Failed));
+    end(&mut story, Ending::Progressed);
+    (1..MAX_FRUITLESS_ATTEMPTS).for_each(|_| end(&mut story, Ending::Failed));
     assert_eq!(story.now().runs[&run].state, RunState::Queued);
-    end(&mut story, false, false);
+    end(&mut story, Ending::Failed);
     assert_eq!(story.now().runs[&run].state, RunState::Failed { reason: "rank 1 died".into() });
     assert_eq!(story.states(), ["refused"]);
+}
+
+#[test]
+fn what_would_fail_again_is_not_tried_again() {
+    let mut story = Story::new(|_| ());
+    story.chunk("c1", "t", 10, 0);
+    let run = story.start();
+    story.change(run, RunEvent::Started);
+    let reason = "adapter rank 99 is larger than layer `query`".to_owned();
+    story.change(run, RunEvent::AttemptEnded { attempt: 1, reason: reason.clone(), ending: Ending::Permanent });
+    assert_eq!(story.now().runs[&run].state, RunState::Failed { reason });
 }
 
 #[test]
@@ -193,9 +204,9 @@ fn a_stale_attempt_is_not_heard() {
     let run = story.start();
     story.change(run, RunEvent::Started);
     let reason = "lost".to_owned();
-    story.change(run, RunEvent::AttemptEnded { attempt: 1, reason: reason.clone(), progressed: false, lost: true });
+    story.change(run, RunEvent::AttemptEnded { attempt: 1, reason: reason.clone(), ending: Ending::Lost });
     story.change(run, RunEvent::Started);
-    let change = Box::new(RunEvent::AttemptEnded { attempt: 1, reason, progressed: false, lost: true });
+    let change = Box::new(RunEvent::AttemptEnded { attempt: 1, reason, ending: Ending::Lost });
     let stale = Event { pipeline: story.id.clone(), kind: EventKind::Run { run, change } };
     let before = story.state.clone();
     assert!(story.state.apply(&stale, 0).is_err());

@@ -13,8 +13,14 @@ pub struct Scored {
     pub loss: f64,
 }
 
-/// `batch` bounds memory; it changes the loss by rounding only.
-pub fn evaluate(net: &Net, dataset: &Dataset, preprocess: &Preprocess, batch: usize) -> Scored {
+/// `batch` bounds memory; it changes the loss by rounding only. `done` counts the rows scored so far.
+pub fn evaluate(
+    net: &Net,
+    dataset: &Dataset,
+    preprocess: &Preprocess,
+    batch: usize,
+    done: &mut dyn FnMut(u64),
+) -> Scored {
     let _guard = tch::no_grad_guard();
     let items = dataset.len();
     let (mut correct, mut loss) = (0, 0.0);
@@ -24,6 +30,7 @@ pub fn evaluate(net: &Net, dataset: &Dataset, preprocess: &Preprocess, batch: us
         correct += logits.argmax(-1, false).eq_tensor(&labels).sum(Kind::Int64).int64_value(&[]);
         let sum = logits.cross_entropy_loss(&labels, None::<&Tensor>, Reduction::Sum, -100, 0.0);
         loss += sum.double_value(&[]);
+        done(items.min(start + batch) as u64);
     }
     Scored { items: items as u64, correct: correct as u64, loss: loss / items.max(1) as f64 }
 }

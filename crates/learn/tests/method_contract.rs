@@ -77,9 +77,9 @@ fn training_on_stripes_learns_them() {
     let outcome = trial.run();
     assert!(outcome.finite && outcome.loss.unwrap() < 0.1, "{:?}", outcome.loss);
     let unseen = support::dataset(&support::rows(100, 12345));
-    let scored = perennial_learn::evaluate::evaluate(&trial.net, &unseen, &trial.preprocess, 32);
+    let scored = perennial_learn::evaluate::evaluate(&trial.net, &unseen, &trial.preprocess, 32, &mut |_| ());
     assert!(scored.correct > 90, "{scored:?}");
-    let other = perennial_learn::evaluate::evaluate(&trial.net, &unseen, &trial.preprocess, 7);
+    let other = perennial_learn::evaluate::evaluate(&trial.net, &unseen, &trial.preprocess, 7, &mut |_| ());
     assert_eq!((scored.items, scored.correct), (other.items, other.correct));
     assert!((scored.loss - other.loss).abs() < 1e-5);
 }

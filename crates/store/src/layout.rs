@@ -21,8 +21,19 @@ pub fn chunk_raw(pipeline: &PipelineId, id: &ChunkId) -> String {
     format!("{}/raw", chunk(pipeline, id))
 }
 
+/// The folder of what runs need until they end.
+pub fn runs(pipeline: &PipelineId) -> String {
+    format!("{pipeline}/runs")
+}
+
 pub fn run(pipeline: &PipelineId, run: RunNumber) -> String {
-    format!("{pipeline}/runs/{run}")
+    format!("{}/{run}", runs(pipeline))
+}
+
+/// The run that an object below [`runs`] belongs to.
+pub fn run_of(pipeline: &PipelineId, path: &str) -> Option<RunNumber> {
+    let below = path.strip_prefix(&runs(pipeline))?.strip_prefix('/')?;
+    below.split('/').next()?.parse().ok()
 }
 
 /// The folder of a run's checkpoints; their names sort by step.
@@ -63,5 +74,7 @@ mod tests {
         assert_eq!(version(&id, Version(42)), "adapters/default/tickets-v0042");
         assert_eq!(chunk_raw(&id, &ChunkId("ab12".to_owned())), "namespaces/default/pipelines/tickets/chunks/ab12/raw");
         assert!(checkpoint(&id, 1, 999) < checkpoint(&id, 1, 1000));
+        assert_eq!(run_of(&id, &format!("{}/snapshot.json", candidate(&id, 12, 3))), Some(12));
+        assert_eq!(run_of(&id, &chunk_raw(&id, &ChunkId("1".to_owned()))), None);
     }
 }

@@ -65,7 +65,7 @@ fn local(url: &str, parsed: &Url) -> Result<Arc<dyn ObjectStore>, Error> {
     let folder = folder(url, parsed)?;
     std::fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
     let store = LocalFileSystem::new_with_prefix(&folder).map_err(Error::store("open", folder.display()))?;
-    Ok(Arc::new(store.with_fsync(true)))
+    Ok(Arc::new(store.with_fsync(true).with_automatic_cleanup(true)))
 }
 
 fn prefixed(parsed: &Url, store: impl ObjectStore) -> Result<Arc<dyn ObjectStore>, Error> {

@@ -19,7 +19,8 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdin};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::service::{Routes, RoutesBuilder};
+use tonic::codec::CompressionEncoding;
+use tonic::service::RoutesBuilder;
 use tonic::transport::{Endpoint, Server};
 use tracing::{error, info};
 
@@ -36,12 +37,26 @@ pub enum Role {
     All,
 }
 
-/// A service under the wire's message limits.
-macro_rules! limited {
-    ($server:path, $service:expr) => {{
-        use $server as Limited;
-        Limited::new($service).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
-    }};
+/// The services of a role, and their names for the health service.
+#[derive(Default)]
+struct Services {
+    routes: RoutesBuilder,
+    names: Vec<&'static str>,
+}
+
+/// Adds a service of `v1` under the wire's message limits. Clients may compress.
+macro_rules! add {
+    ($services:expr, $module:ident::$server:ident, $service:expr) => {
+        let server = v1::$module::$server::new($service)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .accept_compressed(CompressionEncoding::Zstd)
+            .send_compressed(CompressionEncoding::Zstd)
+            .send_compressed(CompressionEncoding::Gzip);
+        $services.routes.add_service(server);
+        $services.names.push(v1::$module::SERVICE_NAME);
+    };
 }
 
 /// What every role needs.
@@ -60,59 +75,56 @@ pub async fn run(config: Config, role: Role, shutdown: CancellationToken) -> any
         TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen at {}", config.listen))?;
     let url = reachable(listener.local_addr()?);
     let node = Node { config, store, url, shutdown };
-    let mut routes = RoutesBuilder::default();
+    let mut services = Services::default();
     let journal = match role {
-        Role::Control => Some(control(&node, &mut routes).await?),
+        Role::Control => Some(control(&node, &mut services).await?),
         Role::Ingest => {
-            ingest(&node, &mut routes)?;
+            ingest(&node, &mut services)?;
             None
         }
         Role::All => {
-            let journal = control(&node, &mut routes).await?;
-            ingest(&node, &mut routes)?;
+            let journal = control(&node, &mut services).await?;
+            ingest(&node, &mut services)?;
             keep_worker(&node)?;
             Some(journal)
         }
     };
     info!(?role, url = node.url, store = node.config.store, "serving");
-    let served = serve(listener, routes.routes(), node.shutdown.clone());
+    let served = serve(listener, services, node.shutdown.clone());
     match journal {
         None => served.await,
         Some(journal) => unless_closed(&journal, served, &node.shutdown).await,
     }
 }
 
-async fn control(node: &Node, routes: &mut RoutesBuilder) -> anyhow::Result<Arc<Journal>> {
+async fn control(node: &Node, services: &mut Services) -> anyhow::Result<Arc<Journal>> {
     store::probe::check(&node.store).await?;
     let writer = format!("{}-{}", node.url, std::process::id());
     let journal = Arc::new(Journal::open(node.store.clone(), &writer, now).await?);
     let timeouts = node.config.recovery_budget.timeouts();
-    let terms = Terms { heartbeat: timeouts.heartbeat, lease: timeouts.lease, collective: timeouts.collective };
+    let terms = Terms {
+        heartbeat: timeouts.heartbeat,
+        lease: timeouts.lease,
+        collective: timeouts.collective,
+        stall: timeouts.stall,
+    };
     let scheduler = Scheduler::new(journal.clone(), terms, now, node.shutdown.clone());
     tokio::spawn(scheduler.clone().run());
     tokio::spawn(Publisher::new(journal.clone(), node.store.clone()).run(node.shutdown.clone()));
-    let (journal_, store) = (|| journal.clone(), || node.store.clone());
-    routes
-        .add_service(limited!(
-            v1::pipeline_service_server::PipelineServiceServer,
-            Pipelines::new(journal_(), roots(node)?)
-        ))
-        .add_service(limited!(v1::chunk_service_server::ChunkServiceServer, Record::new(journal_())))
-        .add_service(limited!(
-            v1::rehearsal_service_server::RehearsalServiceServer,
-            Rehearsal::new(journal_(), store())
-        ))
-        .add_service(limited!(v1::run_service_server::RunServiceServer, Runs(scheduler.clone())))
-        .add_service(limited!(v1::worker_service_server::WorkerServiceServer, Workers(scheduler)))
-        .add_service(limited!(v1::evaluation_service_server::EvaluationServiceServer, Evaluations(journal_())))
-        .add_service(limited!(
-            v1::registry_service_server::RegistryServiceServer,
-            Registry::new(journal_(), store(), node.config.store.clone())
-        ));
+    tokio::spawn(scheduler::sweep::run(journal.clone(), node.store.clone(), node.shutdown.clone()));
+    let (log, store) = (|| journal.clone(), || node.store.clone());
+    let registry = Registry::new(log(), store(), node.config.store.clone());
+    add!(services, pipeline_service_server::PipelineServiceServer, Pipelines::new(log(), roots(node)?));
+    add!(services, chunk_service_server::ChunkServiceServer, Record::new(log()));
+    add!(services, rehearsal_service_server::RehearsalServiceServer, Rehearsal::new(log(), store()));
+    add!(services, run_service_server::RunServiceServer, Runs(scheduler.clone()));
+    add!(services, worker_service_server::WorkerServiceServer, Workers(scheduler));
+    add!(services, evaluation_service_server::EvaluationServiceServer, Evaluations(log()));
+    add!(services, registry_service_server::RegistryServiceServer, registry);
     Ok(journal)
 }
 
-fn ingest(node: &Node, routes: &mut RoutesBuilder) -> anyhow::Result<()> {
+fn ingest(node: &Node, services: &mut Services) -> anyhow::Result<()> {
     let control = node.config.control.clone().unwrap_or_else(|| node.url.clone());
     let channel = Endpoint::from_shared(control)?.connect_timeout(Duration::from_secs(5)).connect_lazy();
     let limits = Limits {
@@ -121,7 +133,7 @@ fn ingest(node: &Node, routes: &mut RoutesBuilder) -> anyhow::Result<()> {
         ..Limits::default()
     };
     let ingest = Ingest::new(node.store.clone(), roots(node)?, channel, limits, now);
-    routes.add_service(limited!(v1::ingest_service_server::IngestServiceServer, ingest));
+    add!(services, ingest_service_server::IngestServiceServer, ingest);
     Ok(())
 }
 
@@ -172,14 +184,16 @@ async fn stop(mut child: Child, alive: Option<ChildStdin>) {
     let _ = tokio::time::timeout(Duration::from_secs(5), child.wait()).await;
 }
 
-async fn serve(listener: TcpListener, routes: Routes, shutdown: CancellationToken) -> anyhow::Result<()> {
+async fn serve(listener: TcpListener, services: Services, shutdown: CancellationToken) -> anyhow::Result<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    for name in services.names.iter().chain(&[""]) {
+        health.set_service_status(name, tonic_health::ServingStatus::Serving).await;
+    }
     let reflection =
         || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
     Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
-        .add_routes(routes)
+        .add_routes(services.routes.routes())
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)

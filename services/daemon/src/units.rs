@@ -122,11 +122,11 @@ impl RecoveryBudget {
     }
 }
 
-/// The deadlines that the one knob sets: `heartbeat < lease < collective`, always.
+/// The deadlines that the one knob sets: `heartbeat < lease < collective < stall`, always.
 ///
 /// The order is that of cause and effect. Several heartbeats may be lost before a lease is, and a dead
 /// worker's lease ends before its peers give up the collective they wait in, so that they are told
-/// rather than guess.
+/// rather than guess. A collective that hangs is reported as such, before its rank counts as stalled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// A worker is heard at least this often.
@@ -135,11 +135,18 @@ pub struct Timeouts {
     pub lease: Duration,
     /// Of one collective operation, the meeting of the ranks included.
     pub collective: Duration,
+    /// A rank or an evaluation that has said nothing for this long is killed.
+    pub stall: Duration,
 }
 
 impl Timeouts {
     pub fn from_budget(budget: Duration) -> Self {
-        Self { heartbeat: (budget / 15).max(Duration::from_millis(100)), lease: budget * 2 / 5, collective: budget * 2 }
+        Self {
+            heartbeat: (budget / 15).max(Duration::from_millis(100)),
+            lease: budget * 2 / 5,
+            collective: budget * 2,
+            stall: budget * 40,
+        }
     }
 }
 
@@ -153,10 +160,10 @@ mod tests {
             let budget = RecoveryBudget::try_from(Duration::from_secs(seconds)).unwrap();
             let t = budget.timeouts();
             assert!(2 * t.heartbeat < t.lease, "{seconds}: {t:?}");
-            assert!(t.lease < t.collective, "{seconds}: {t:?}");
+            assert!(t.lease < t.collective && t.collective < t.stall, "{seconds}: {t:?}");
         }
         let t = RecoveryBudget::default().timeouts();
-        assert_eq!([t.heartbeat, t.lease, t.collective].map(|d| d.as_secs()), [1, 6, 30]);
+        assert_eq!([t.heartbeat, t.lease, t.collective, t.stall].map(|d| d.as_secs()), [1, 6, 30, 600]);
     }
 
     #[test]

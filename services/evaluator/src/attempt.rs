@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 
 use domain::chunk::{ObjectRef, Shard};
 use domain::evalset::EvalSet;
@@ -10,7 +11,9 @@ use domain::pipeline::Model;
 use domain::report::Score;
 use serde::{Deserialize, Serialize};
 use store::fetch::Fetcher;
-use tokio::process::Command;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
 
 use crate::score::EvalJob;
 
@@ -21,6 +24,8 @@ pub struct Node<'a> {
     pub program: PathBuf,
     /// `cpu` or `cuda`.
     pub device: String,
+    /// Longest silence of the child.
+    pub stall: Duration,
 }
 
 /// A model to score and the EvalSets to score it on. No files: the base with its initial head.
@@ -29,12 +34,25 @@ pub struct Subject {
     pub sets: Vec<EvalSet>,
 }
 
-/// What the child writes to its standard output: one line.
+impl Subject {
+    /// Rows to score.
+    pub fn items(&self) -> u64 {
+        self.sets.iter().map(EvalSet::items).sum()
+    }
+}
+
+/// What the child writes to its standard output, a line each.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Line {
+    /// Rows scored so far.
+    Progress(u64),
     Scores(Vec<Score>),
-    Failed(String),
+    Failed {
+        reason: String,
+        /// The same job would fail again.
+        permanent: bool,
+    },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -45,24 +63,35 @@ pub enum Error {
     Scratch { path: PathBuf, source: std::io::Error },
     #[error("cannot start `{program}`")]
     Spawn { program: PathBuf, source: std::io::Error },
-    #[error("the evaluation {0}")]
-    Failed(String),
+    #[error("the evaluation {reason}")]
+    Failed { reason: String, permanent: bool },
 }
 
-/// Scores the subjects one after another; `done` counts those that are. Dropping it kills the child.
+impl Error {
+    /// Whether another attempt would fail in the same way.
+    pub fn is_permanent(&self) -> bool {
+        matches!(self, Self::Failed { permanent: true, .. })
+    }
+
+    fn ended(reason: String) -> Self {
+        Self::Failed { reason, permanent: false }
+    }
+}
+
+/// Scores the subjects one after another; `done` counts the rows scored so far. Dropping the future kills the child.
 pub async fn run(
     node: &Node<'_>,
     manifest: &Manifest,
     subjects: &[Subject],
     scratch: PathBuf,
-    done: &mut (dyn FnMut(usize) + Send),
+    done: &mut (dyn FnMut(u64) + Send),
 ) -> Result<Vec<Vec<Score>>, Error> {
-    let mut scores = Vec::new();
+    let (mut scores, mut before) = (Vec::new(), 0);
     for (position, subject) in subjects.iter().enumerate() {
         let folder = scratch.join(position.to_string());
         let job = prepare(node, manifest, subject, &folder).await?;
-        scores.push(score(node, &job, folder.join("job.json")).await?);
-        done(position + 1);
+        scores.push(score(node, &job, folder.join("job.json"), &mut |rows| done(before + rows)).await?);
+        before += subject.items();
     }
     Ok(scores)
 }
@@ -90,25 +119,60 @@ fn shards(sets: &[EvalSet]) -> Vec<Shard> {
     sets.iter().flat_map(|set| &set.parts).flat_map(|part| part.shards.clone()).collect()
 }
 
-async fn score(node: &Node<'_>, job: &EvalJob, path: PathBuf) -> Result<Vec<Score>, Error> {
+async fn score(
+    node: &Node<'_>,
+    job: &EvalJob,
+    path: PathBuf,
+    done: &mut (dyn FnMut(u64) + Send),
+) -> Result<Vec<Score>, Error> {
     let text = serde_json::to_vec(job).expect("a job is plain JSON");
     tokio::fs::write(&path, text).await.map_err(|source| Error::Scratch { path: path.clone(), source })?;
     let mut command = Command::new(&node.program);
     command.arg("score").arg("--job").arg(&path);
     // The open pipe is the child's sign that its parent lives.
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let mut child = command.spawn().map_err(|source| Error::Spawn { program: node.program.clone(), source })?;
-    let alive = child.stdin.take();
-    let output = child.wait_with_output().await.map_err(|e| Error::Failed(e.to_string()))?;
-    drop(alive);
-    let lines = String::from_utf8_lossy(&output.stdout);
-    match lines.lines().rev().find_map(|line| serde_json::from_str(line).ok()) {
-        Some(Line::Scores(scores)) if output.status.success() => Ok(scores),
-        Some(Line::Failed(reason)) => Err(Error::Failed(format!("failed: {reason}"))),
+    let child = command.spawn().map_err(|source| Error::Spawn { program: node.program.clone(), source })?;
+    attend(child, node.stall, done).await
+}
+
+/// Reads the child to its end, or kills it when it says nothing for `stall`.
+async fn attend(mut child: Child, stall: Duration, done: &mut (dyn FnMut(u64) + Send)) -> Result<Vec<Score>, Error> {
+    let _alive = child.stdin.take();
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut errors = child.stderr.take().expect("piped");
+    let words = tokio::spawn(async move {
+        let mut words = Vec::new();
+        // What cannot be read is not there.
+        let _ = errors.read_to_end(&mut words).await;
+        String::from_utf8_lossy(&words).into_owned()
+    });
+    let mut last = None;
+    loop {
+        match timeout(stall, lines.next_line()).await {
+            Ok(Ok(Some(line))) => match serde_json::from_str(&line) {
+                Ok(Line::Progress(rows)) => done(rows),
+                Ok(end) => last = Some(end),
+                Err(_) => tracing::debug!(line, "an evaluation said"),
+            },
+            Ok(_) => break,
+            Err(_) => {
+                // It may have ended meanwhile.
+                let _ = child.kill().await;
+                return Err(Error::ended(format!("said nothing for {} s and was killed", stall.as_secs())));
+            }
+        }
+    }
+    let status = child.wait().await.map_err(|e| Error::ended(e.to_string()))?;
+    match last {
+        Some(Line::Scores(scores)) if status.success() => Ok(scores),
+        Some(Line::Failed { reason, permanent }) => {
+            Err(Error::Failed { reason: format!("failed: {reason}"), permanent })
+        }
         _ => {
-            let words = String::from_utf8_lossy(&output.stderr);
-            let last: Vec<&str> = words.lines().rev().take(8).collect();
-            Err(Error::Failed(format!("ended with {}: {}", output.status, last.join(" | "))))
+            let words = words.await.unwrap_or_default();
+            let end = words.lines().count().saturating_sub(8);
+            let last: Vec<&str> = words.lines().skip(end).collect();
+            Err(Error::ended(format!("ended with {status}: {}", last.join(" | "))))
         }
     }
 }

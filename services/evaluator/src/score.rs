@@ -55,8 +55,8 @@ impl Error {
     }
 }
 
-/// Scores in the order of the job's sets.
-pub fn evaluate(job: &EvalJob) -> Result<Vec<Score>, Error> {
+/// Scores in the order of the job's sets. `done` counts the rows scored so far.
+pub fn evaluate(job: &EvalJob, done: &mut dyn FnMut(u64)) -> Result<Vec<Score>, Error> {
     let device = assemble::device(&job.device).ok_or_else(|| Error::Device(job.device.clone()))?;
     tch::set_num_threads(job.threads as i32);
     let rows: Vec<Vec<Row>> = job.sets.iter().map(|set| read(job, set)).collect::<Result<_, _>>()?;
@@ -71,11 +71,13 @@ pub fn evaluate(job: &EvalJob) -> Result<Vec<Score>, Error> {
         device,
     };
     let Assembled { net, preprocess, .. } = assemble::assemble(sources, data::geometry_of(first)?)?;
-    let mut scores = Vec::new();
+    let (mut scores, mut before) = (Vec::new(), 0);
     for (set, rows) in job.sets.iter().zip(rows) {
         let place = format!("EvalSet {} of task `{}`", set.number, set.task);
         let dataset = Dataset::decode(&rows, &place, &job.manifest.labels, preprocess.geometry)?.to_device(device);
-        scores.push(score(set, evaluate::evaluate(&net, &dataset, &preprocess, BATCH)));
+        let scored = evaluate::evaluate(&net, &dataset, &preprocess, BATCH, &mut |rows| done(before + rows));
+        before += scored.items;
+        scores.push(score(set, scored));
     }
     Ok(scores)
 }

@@ -1,7 +1,9 @@
 //! EvaluationService: reports, and the accuracy matrix along a lineage.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use domain::chunk::Chunk;
 use domain::id::{TaskName, Version};
 use domain::matrix::AccuracyMatrix;
 use domain::planning::{self, Refusal};
@@ -52,7 +54,9 @@ fn matrix(current: &PipelineState, version: Option<Version>) -> v1::GetMatrixRes
     let rows = line.iter().map(|version| row(&version.report.candidate_scores)).collect();
     let first = line.first().filter(|version| version.report.baseline == Baseline::Base);
     let initial = first.map_or_else(Vec::new, |version| row(&version.report.baseline_scores));
-    let matrix = AccuracyMatrix { rows };
+    let learned: Vec<Option<usize>> = tasks.iter().map(|task| first_trained(current, &line, task)).collect();
+    let may_transfer = !brings_new_labels(current, &line, &tasks, &learned);
+    let matrix = AccuracyMatrix::new(rows, learned.clone());
     v1::GetMatrixResponse {
         rows: line.iter().zip(&matrix.rows).map(|(version, row)| cells(version.number, row)).collect(),
         initial: Some(cells(Version(0), &initial)),
@@ -60,10 +64,38 @@ fn matrix(current: &PipelineState, version: Option<Version>) -> v1::GetMatrixRes
         average_incremental_accuracy: matrix.average_incremental_accuracy(),
         forgetting: matrix.forgetting(),
         backward_transfer: matrix.backward_transfer(),
-        forward_transfer: matrix.forward_transfer(&initial),
+        forward_transfer: matrix.forward_transfer(&initial).filter(|_| may_transfer),
         learning_accuracy: matrix.learning_accuracy(),
+        learned_by_row: learned.iter().map(|row| row.map_or(-1, |row| row as i32)).collect(),
         tasks: tasks.iter().map(ToString::to_string).collect(),
     }
+}
+
+/// The chunks that a version's run trained on.
+fn chunks<'a>(current: &'a PipelineState, version: &'a AdapterVersion) -> impl Iterator<Item = &'a Chunk> {
+    version.chunks.iter().map(|id| &current.chunks[id])
+}
+
+/// The first update of the line that trained on the task's rows.
+fn first_trained(current: &PipelineState, line: &[&AdapterVersion], task: &TaskName) -> Option<usize> {
+    line.iter().position(|version| chunks(current, version).any(|chunk| chunk.task == *task))
+}
+
+/// Whether any task after the first update's brings labels that no update before it knew.
+fn brings_new_labels(
+    current: &PipelineState,
+    line: &[&AdapterVersion],
+    tasks: &[TaskName],
+    learned: &[Option<usize>],
+) -> bool {
+    let labels = |chunk: &'_ Chunk| chunk.labels.keys().cloned().collect::<Vec<_>>();
+    tasks.iter().zip(learned).any(|(task, learned)| {
+        let Some(update) = learned.filter(|update| *update > 0) else { return false };
+        let known: HashSet<String> =
+            line[..update].iter().flat_map(|version| chunks(current, version)).flat_map(labels).collect();
+        let own = chunks(current, line[update]).filter(|chunk| chunk.task == *task);
+        own.flat_map(labels).any(|label| !known.contains(&label))
+    })
 }
 
 fn cells(version: Version, row: &[Option<f64>]) -> v1::MatrixRow {

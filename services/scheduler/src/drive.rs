@@ -8,7 +8,7 @@ use domain::Timestamp;
 use domain::id::RunId;
 use domain::manifest::Manifest;
 use domain::planning::{self, Refusal};
-use domain::run::{RunEvent, RunState};
+use domain::run::{Ending, RunEvent, RunState};
 use domain::state::{Event, EventKind, State};
 use perennial_proto::convert::to_json;
 use perennial_proto::v1;
@@ -28,6 +28,8 @@ pub struct Terms {
     pub heartbeat: Duration,
     pub lease: Duration,
     pub collective: Duration,
+    /// Longest silence of a rank or an evaluation.
+    pub stall: Duration,
 }
 
 pub(crate) type Instructions = mpsc::UnboundedSender<Result<v1::LeaseResponse, tonic::Status>>;
@@ -123,7 +125,7 @@ impl Scheduler {
                 self.commit(move |state| planning::start_run(state, &pipeline, &[])).await?;
             }
             Action::Start { pipeline, run, gang } => self.start(RunId { pipeline, number: run }, gang).await?,
-            Action::Lose { key, reason } => self.end(key, reason, false, true).await?,
+            Action::Lose { key, reason } => self.end(key, reason, Ending::Lost).await?,
             Action::Evaluate { key, worker } => self.evaluate(key, worker),
             Action::JudgeUnscored { key } => drop(self.judge(&key, Vec::new()).await?),
             Action::Drop { key } => self.unassign(&key, None),
@@ -229,10 +231,10 @@ impl Scheduler {
     }
 
     /// Ends an attempt and takes it from its workers.
-    pub(crate) async fn end(&self, key: Key, reason: String, progressed: bool, lost: bool) -> Result<(), Error> {
-        warn!(run = %key.run, pipeline = %key.pipeline, attempt = key.attempt, stage = key.stage.name(), %reason, "attempt ended");
+    pub(crate) async fn end(&self, key: Key, reason: String, ending: Ending) -> Result<(), Error> {
+        warn!(run = %key.run, pipeline = %key.pipeline, attempt = key.attempt, stage = key.stage.name(), ?ending, %reason, "attempt ended");
         let attempt = key.attempt;
-        let ended = self.change(&key, RunEvent::AttemptEnded { attempt, reason, progressed, lost }).await;
+        let ended = self.change(&key, RunEvent::AttemptEnded { attempt, reason, ending }).await;
         self.unassign(&key, None);
         ended.map(|_| ())
     }

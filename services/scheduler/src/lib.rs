@@ -10,6 +10,7 @@ pub mod fleet;
 pub mod gang;
 pub mod reconcile;
 mod run_grpc;
+pub mod sweep;
 mod worker_grpc;
 
 pub use drive::Scheduler;

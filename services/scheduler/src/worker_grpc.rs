@@ -6,7 +6,7 @@ use std::sync::Arc;
 use domain::manifest::Candidate;
 use domain::planning;
 use domain::report::Score;
-use domain::run::{RunEvent, RunState};
+use domain::run::{Ending, RunEvent, RunState};
 use domain::state::{Event, EventKind};
 use futures::Stream;
 use perennial_proto::convert::{Invalid, from_json, pipeline_id};
@@ -65,6 +65,7 @@ impl Scheduler {
         let terms = Instruction::Terms(v1::LeaseTerms {
             heartbeat_ms: ms(terms.heartbeat),
             collective_timeout_ms: ms(terms.collective),
+            stall_timeout_ms: ms(terms.stall),
         });
         send(&sender, terms);
         // One guard: a worker must not be seen with its stream, its lease or its claims alone.
@@ -132,8 +133,13 @@ impl Scheduler {
             }
             Outcome::ScoresJson(json) => self.judge(&key, from_json("scores_json", &json)?).await?,
             Outcome::Failed(failure) => {
+                let ending = match (failure.permanent, failure.progressed) {
+                    (true, _) => Ending::Permanent,
+                    (false, true) => Ending::Progressed,
+                    (false, false) => Ending::Failed,
+                };
                 // It takes the assignment away as well; by now the next attempt may have begun.
-                self.end(key, failure.reason, failure.progressed, false).await?;
+                self.end(key, failure.reason, ending).await?;
                 return Ok(true);
             }
         };

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::chunk::Shard;
 use domain::id::PipelineId;
@@ -33,6 +34,8 @@ pub struct Part {
     pub attempt: u32,
     pub ranks: Ranks,
     pub meeting: Meeting,
+    /// Longest silence of a rank.
+    pub stall: Duration,
     /// An empty folder that goes when the attempt ends.
     pub scratch: PathBuf,
 }
@@ -47,6 +50,13 @@ pub enum Error {
     Scratch { path: PathBuf, source: std::io::Error },
     #[error("the ranks left no snapshot")]
     NoSnapshot,
+}
+
+impl Error {
+    /// Whether another attempt would fail in the same way.
+    pub fn is_permanent(&self) -> bool {
+        matches!(self, Self::Gang(gang::Error::Rank { permanent: true, .. }))
+    }
 }
 
 /// An attempt that ended without a candidate.
@@ -81,7 +91,7 @@ pub async fn run(
         uploads.start_newest();
         progress(at);
     };
-    let trained = gang::run(&node.program, &path, part.ranks, meeting, &mut observe).await;
+    let trained = gang::run(&node.program, &path, part.ranks, meeting, part.stall, &mut observe).await;
     let progressed = uploads.finish().await;
     let trained = trained.map_err(|error| Ended { error: error.into(), progressed })?;
     if part.ranks.first > 0 {

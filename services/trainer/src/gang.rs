@@ -5,12 +5,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::job::{Progress, Trained};
 
@@ -20,7 +22,22 @@ use crate::job::{Progress, Trained};
 pub enum Line {
     Progress(Progress),
     Trained(Box<Trained>),
-    Failed(String),
+    Failed(Failure),
+}
+
+/// Why a rank left nothing.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Failure {
+    pub reason: String,
+    /// The same job would fail again.
+    pub permanent: bool,
+}
+
+impl From<String> for Failure {
+    /// It may go better next time.
+    fn from(reason: String) -> Self {
+        Self { reason, permanent: false }
+    }
 }
 
 /// Where the ranks of all workers meet.
@@ -47,18 +64,20 @@ pub enum Error {
     #[error("cannot start `{program}`")]
     Spawn { program: PathBuf, source: std::io::Error },
     #[error("rank {rank}: {reason}")]
-    Rank { rank: u32, reason: String },
+    Rank { rank: u32, reason: String, permanent: bool },
 }
 
 /// Lines of standard error kept to explain a death.
 const LAST_WORDS: usize = 12;
 
-/// Runs the ranks to their end, passing on what rank `first` reports. Dropping it kills them.
+/// Runs the ranks to their end, passing on what rank `first` reports. A rank that says nothing for `stall` is killed.
+/// Dropping the future kills them all.
 pub async fn run(
     program: &Path,
     job: &Path,
     ranks: Ranks,
     meeting: Option<&Meeting>,
+    stall: Duration,
     progress: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<Trained, Error> {
     let (sender, mut lines) = mpsc::channel(64);
@@ -66,7 +85,7 @@ pub async fn run(
     for rank in ranks.first..ranks.first + ranks.ranks {
         let child = spawn(program, job, rank, ranks, meeting)?;
         let lines = (rank == ranks.first).then(|| sender.clone());
-        running.spawn(async move { (rank, attend(child, lines).await) });
+        running.spawn(async move { (rank, attend(child, lines, stall).await) });
     }
     drop(sender);
     let mut leader = None;
@@ -75,12 +94,15 @@ pub async fn run(
             Some(at) = lines.recv() => progress(at),
             Some(ended) = running.join_next() => {
                 let (rank, outcome) = ended.expect("attending a rank does not panic");
-                let trained = outcome.map_err(|reason| Error::Rank { rank, reason })?;
+                let failed = |Failure { reason, permanent }| Error::Rank { rank, reason, permanent };
+                let trained = outcome.map_err(failed)?;
                 if rank == ranks.first {
                     leader = Some(trained);
                 }
             }
-            else => return leader.ok_or_else(|| Error::Rank { rank: ranks.first, reason: "left nothing".to_owned() }),
+            else => return leader.ok_or_else(|| {
+                Error::Rank { rank: ranks.first, reason: "left nothing".to_owned(), permanent: false }
+            }),
         }
     }
 }
@@ -100,26 +122,39 @@ fn spawn(program: &Path, job: &Path, rank: u32, ranks: Ranks, meeting: Option<&M
 }
 
 /// Reads a rank to its end; the error says why it did not finish.
-async fn attend(mut child: Child, progress: Option<mpsc::Sender<Progress>>) -> Result<Trained, String> {
+async fn attend(
+    mut child: Child,
+    progress: Option<mpsc::Sender<Progress>>,
+    stall: Duration,
+) -> Result<Trained, Failure> {
     let _alive = child.stdin.take();
     let stdout = child.stdout.take().expect("piped");
-    let stderr = child.stderr.take().expect("piped");
-    let (outcome, words) = tokio::join!(listen(stdout, progress), last_words(stderr));
+    let words = tokio::spawn(last_words(child.stderr.take().expect("piped")));
+    let outcome = listen(stdout, progress, stall).await;
+    if outcome.is_err() {
+        // It may have ended meanwhile.
+        let _ = child.start_kill();
+    }
     let status = child.wait().await.map_err(|e| e.to_string())?;
     match outcome {
-        Some(Ok(trained)) if status.success() => Ok(trained),
-        Some(Err(reason)) => Err(reason),
-        _ => Err(format!("ended with {status}{words}")),
+        Ok(Some(Line::Trained(trained))) if status.success() => Ok(*trained),
+        Ok(Some(Line::Failed(failure))) => Err(failure),
+        Ok(_) => Err(format!("ended with {status}{}", words.await.unwrap_or_default()).into()),
+        Err(Stalled) => Err(format!("said nothing for {} s and was killed", stall.as_secs()).into()),
     }
 }
 
+struct Stalled;
+
+/// The last line that ends the rank's work, once its output has ended.
 async fn listen(
     stdout: impl AsyncRead + Unpin,
     progress: Option<mpsc::Sender<Progress>>,
-) -> Option<Result<Trained, String>> {
+    stall: Duration,
+) -> Result<Option<Line>, Stalled> {
     let mut lines = BufReader::new(stdout).lines();
     let mut outcome = None;
-    while let Ok(Some(line)) = lines.next_line().await {
+    while let Ok(Some(line)) = timeout(stall, lines.next_line()).await.map_err(|_| Stalled)? {
         match serde_json::from_str(&line) {
             Ok(Line::Progress(at)) => {
                 if let Some(progress) = &progress {
@@ -127,12 +162,11 @@ async fn listen(
                     let _ = progress.send(at).await;
                 }
             }
-            Ok(Line::Trained(trained)) => outcome = Some(Ok(*trained)),
-            Ok(Line::Failed(reason)) => outcome = Some(Err(reason)),
+            Ok(end) => outcome = Some(end),
             Err(_) => tracing::debug!(line, "a rank said"),
         }
     }
-    outcome
+    Ok(outcome)
 }
 
 async fn last_words(stderr: impl AsyncRead + Unpin) -> String {

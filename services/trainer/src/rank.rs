@@ -69,8 +69,11 @@ pub fn train(
 
     let snapshot = snapshot(job)?;
     let rows = read(job, &snapshot)?;
+    progress(at);
     let Assembled { net, trained, mut preprocess } = assemble::assemble(sources(job, device), rows.geometry()?)?;
+    progress(at);
     let pool = pool(manifest, rows, preprocess.geometry, device)?;
+    progress(at);
     if job.parent.is_none() && pipeline.input.normalize == Some(Normalize::Dataset) {
         preprocess = Preprocess::standard(preprocess.geometry, &pool.data, pool.fresh);
     }

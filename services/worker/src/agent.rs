@@ -22,6 +22,7 @@ use tonic::transport::Channel;
 use tracing::{info, warn};
 
 use crate::assignment;
+use crate::scratch::Home;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -103,7 +104,7 @@ pub struct Worker {
     pub name: String,
     pub host: String,
     pub node: trainer::attempt::Node,
-    pub scratch: PathBuf,
+    pub home: Home,
     pub client: Client,
 }
 
@@ -149,7 +150,6 @@ async fn serve(args: Args, cuda: &CudaState) -> anyhow::Result<()> {
         never = Agent { worker: worker.clone(), lease, running: Vec::new(), tasks: JoinSet::new(), started: 0 }.run() => match never {},
         () = asked_to_stop(args.die_with_parent) => {}
     }
-    let _ = tokio::fs::remove_dir_all(&worker.scratch).await;
     Ok(())
 }
 
@@ -169,7 +169,7 @@ fn worker(args: &Args, device: &str) -> anyhow::Result<Worker> {
     let client = client.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES);
     let program = std::env::current_exe().context("cannot find this binary")?;
     Ok(Worker {
-        scratch: std::path::absolute(args.cache.join(format!("scratch-{name}")))?,
+        home: Home::claim(&args.cache, &name).with_context(|| format!("cannot use `{}`", args.cache.display()))?,
         node: trainer::attempt::Node { store, fetcher, program, device: device.to_owned() },
         host: args.host.clone(),
         client,
@@ -261,9 +261,12 @@ impl Agent {
         info!(pipeline = id.pipeline, run = id.run, attempt = id.attempt, stage = id.stage, "assigned");
         let progress = Arc::new(Mutex::new(assignment::At::default()));
         self.started += 1;
-        let scratch = self.worker.scratch.join(self.started.to_string());
-        let timeout_ms = terms.collective_timeout_ms;
-        let work = assignment::work(self.worker.clone(), assignment, scratch, timeout_ms, progress.clone());
+        let scratch = self.worker.home.folder.join(self.started.to_string());
+        let limits = assignment::Limits {
+            collective_ms: terms.collective_timeout_ms,
+            stall: Duration::from_millis(terms.stall_timeout_ms),
+        };
+        let work = assignment::work(self.worker.clone(), assignment, scratch, limits, progress.clone());
         let task = self.tasks.spawn(work);
         self.running.push(Running { id, task, progress });
     }

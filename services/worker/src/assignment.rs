@@ -13,7 +13,7 @@ use perennial_proto::v1::assignment::Work;
 use perennial_proto::v1::report_outcome_request::Outcome;
 use tokio::time::Instant;
 use tracing::{info, warn};
-use trainer::attempt::Part;
+use trainer::attempt::{Ended, Part};
 use trainer::gang::{Meeting, Ranks};
 
 use crate::agent::{ANSWER_WITHIN, Worker};
@@ -32,6 +32,13 @@ pub struct At {
 
 pub type Shared = Arc<Mutex<At>>;
 
+/// The deadlines of the work, as the lease's terms set them.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub collective_ms: u64,
+    pub stall: Duration,
+}
+
 /// Between two tries to report.
 const REPORT_AGAIN: Duration = Duration::from_millis(500);
 
@@ -40,12 +47,12 @@ pub async fn work(
     worker: Arc<Worker>,
     assignment: v1::Assignment,
     scratch: PathBuf,
-    timeout_ms: u64,
+    limits: Limits,
     at: Shared,
 ) -> bool {
     let Some(id) = assignment.id.clone() else { return true };
     let scratch = Scratch(scratch);
-    let outcome = match carry_out(&worker, assignment, &scratch, timeout_ms, &at).await {
+    let outcome = match carry_out(&worker, assignment, &scratch, limits, &at).await {
         Ok(Some(outcome)) => outcome,
         Ok(None) => return true,
         Err(failure) => {
@@ -67,7 +74,7 @@ impl Drop for Scratch {
 }
 
 fn broken(reason: impl ToString) -> v1::Failure {
-    v1::Failure { reason: reason.to_string(), progressed: false }
+    v1::Failure { reason: reason.to_string(), progressed: false, permanent: false }
 }
 
 /// None: another worker of the gang reports.
@@ -75,7 +82,7 @@ async fn carry_out(
     worker: &Worker,
     assignment: v1::Assignment,
     scratch: &Scratch,
-    timeout_ms: u64,
+    limits: Limits,
     at: &Shared,
 ) -> Result<Option<Outcome>, v1::Failure> {
     let id = assignment.id.ok_or_else(|| broken("the assignment has no id"))?;
@@ -85,8 +92,8 @@ async fn carry_out(
         .await
         .map_err(|e| broken(format!("cannot create {}: {e}", scratch.0.display())))?;
     match assignment.work {
-        Some(Work::Train(work)) => train(worker, manifest, &id, work, scratch, timeout_ms, at).await,
-        Some(Work::Evaluate(work)) => evaluate(worker, &manifest, work, scratch, at).await.map(Some),
+        Some(Work::Train(work)) => train(worker, manifest, &id, work, scratch, limits, at).await,
+        Some(Work::Evaluate(work)) => evaluate(worker, &manifest, work, scratch, limits, at).await.map(Some),
         None => Err(broken("the assignment has no work")),
     }
 }
@@ -97,7 +104,7 @@ async fn train(
     id: &v1::AssignmentId,
     work: v1::TrainWork,
     scratch: &Scratch,
-    timeout_ms: u64,
+    limits: Limits,
     at: &Shared,
 ) -> Result<Option<Outcome>, v1::Failure> {
     let port = u16::try_from(work.rendezvous_port).map_err(broken)?;
@@ -110,8 +117,9 @@ async fn train(
             port,
             prefix: format!("{}/runs/{}/{}", id.pipeline, id.run, id.attempt),
             own_host: worker.host.clone(),
-            timeout_ms,
+            timeout_ms: limits.collective_ms,
         },
+        stall: limits.stall,
         scratch: scratch.0.clone(),
     };
     let mut progress = |step: trainer::job::Progress| {
@@ -123,7 +131,9 @@ async fn train(
     };
     match trainer::attempt::run(&worker.node, &part, &mut progress).await {
         Ok(candidate) => Ok(candidate.map(|candidate| Outcome::TrainedJson(to_json(&candidate)))),
-        Err(ended) => Err(v1::Failure { reason: chain(&ended.error), progressed: ended.progressed }),
+        Err(Ended { error, progressed }) => {
+            Err(v1::Failure { reason: chain(&error), progressed, permanent: error.is_permanent() })
+        }
     }
 }
 
@@ -132,20 +142,27 @@ async fn evaluate(
     manifest: &Manifest,
     work: v1::EvaluateWork,
     scratch: &Scratch,
+    limits: Limits,
     at: &Shared,
 ) -> Result<Outcome, v1::Failure> {
     let subjects = work.subjects.into_iter().map(|wire| subject(manifest, wire)).collect::<Result<Vec<_>, _>>()?;
-    let total = subjects.len() as u64;
+    let total = subjects.iter().map(Subject::items).sum();
     *at.lock().expect("no holder panics") =
         At { stage: "evaluate".to_owned(), total, started: Some(Instant::now()), ..At::default() };
-    let mut done = |count: usize| at.lock().expect("no holder panics").step = count as u64;
+    let mut done = |rows| at.lock().expect("no holder panics").step = rows;
     let node = evaluator::attempt::Node {
         fetcher: &worker.node.fetcher,
         program: worker.node.program.clone(),
         device: worker.node.device.clone(),
+        stall: limits.stall,
     };
     let scores = evaluator::attempt::run(&node, manifest, &subjects, scratch.0.clone(), &mut done).await;
-    scores.map(|scores| Outcome::ScoresJson(to_json(&scores))).map_err(|error| broken(chain(&error)))
+    let failure = |error: evaluator::attempt::Error| v1::Failure {
+        reason: chain(&error),
+        progressed: false,
+        permanent: error.is_permanent(),
+    };
+    scores.map(|scores| Outcome::ScoresJson(to_json(&scores))).map_err(failure)
 }
 
 fn subject(manifest: &Manifest, wire: v1::Subject) -> Result<Subject, v1::Failure> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use collective::{Collective, Gloo, Nccl, Rendezvous, Solo};
 use serde::Serialize;
-use trainer::gang::Line;
+use trainer::gang::{Failure, Line};
 use trainer::job::{Phase, TrainJob};
 use trainer::rank;
 
@@ -39,32 +39,51 @@ pub struct RankArgs {
 /// Progress lines are at least this far apart.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
+/// Lets something happen at most once a period.
+struct Every {
+    period: Duration,
+    last: Option<Instant>,
+}
+
+impl Every {
+    fn new(period: Duration) -> Self {
+        Self { period, last: None }
+    }
+
+    fn is_due(&mut self) -> bool {
+        let now = now();
+        let due = self.last.is_none_or(|last| now - last >= self.period);
+        if due {
+            self.last = Some(now);
+        }
+        due
+    }
+}
+
 pub fn rank(args: &RankArgs) -> ExitCode {
     die_with_parent();
     match train(args) {
         Ok(trained) => say(&Line::Trained(Box::new(trained))),
-        Err(reason) => say(&Line::Failed(reason)),
+        Err(failure) => say(&Line::Failed(failure)),
     }
 }
 
-fn train(args: &RankArgs) -> Result<trainer::job::Trained, String> {
+fn train(args: &RankArgs) -> Result<trainer::job::Trained, Failure> {
     let text = std::fs::read(&args.job).map_err(|e| format!("cannot read {}: {e}", args.job.display()))?;
     let mut job: TrainJob = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
     if job.device == "cuda" {
         job.device = format!("cuda:{}", args.local_rank);
     }
     let group = join(args, &job.device)?;
-    let (clock, mut last) = (started(), None::<(Instant, Phase)>);
+    let (clock, mut every, mut phase) = (started(), Every::new(PROGRESS_EVERY), Phase::Load);
     let mut progress = |at: trainer::job::Progress| {
-        let now = now();
-        let due = last.is_none_or(|(said, phase)| phase != at.phase || now - said >= PROGRESS_EVERY);
-        if due {
-            last = Some((now, at.phase));
+        if every.is_due() | (phase != at.phase) {
+            phase = at.phase;
             say(&Line::Progress(at));
         }
     };
     let trained = rank::train(&job, &*group, &clock, &mut progress);
-    trained.map_err(|error| chain(&error))
+    trained.map_err(|error| Failure { reason: chain(&error), permanent: error.is_permanent() })
 }
 
 fn join(args: &RankArgs, device: &str) -> Result<Box<dyn Collective>, String> {
@@ -88,11 +107,20 @@ fn join(args: &RankArgs, device: &str) -> Result<Box<dyn Collective>, String> {
 pub fn score(job: &Path) -> ExitCode {
     use evaluator::attempt::Line;
     die_with_parent();
-    let scored = std::fs::read(job).map_err(|e| format!("cannot read {}: {e}", job.display()));
-    let scored = scored.and_then(|text| serde_json::from_slice(&text).map_err(|e| e.to_string()));
-    match scored.and_then(|job| evaluator::score::evaluate(&job).map_err(|e| chain(&e))) {
+    let text = std::fs::read(job).map_err(|e| format!("cannot read {}: {e}", job.display()));
+    let job = match text.and_then(|text| serde_json::from_slice(&text).map_err(|e| e.to_string())) {
+        Ok(job) => job,
+        Err(reason) => return say(&Line::Failed { reason, permanent: false }),
+    };
+    let mut every = Every::new(PROGRESS_EVERY);
+    let mut done = |rows| {
+        if every.is_due() {
+            say(&Line::Progress(rows));
+        }
+    };
+    match evaluator::score::evaluate(&job, &mut done) {
         Ok(scores) => say(&Line::Scores(scores)),
-        Err(reason) => say(&Line::Failed(reason)),
+        Err(error) => say(&Line::Failed { reason: chain(&error), permanent: error.is_permanent() }),
     }
 }
 

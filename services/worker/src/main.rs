@@ -13,6 +13,7 @@ mod pretrain;
 mod report;
 mod sample;
 mod scores;
+mod scratch;
 
 use std::path::PathBuf;
 

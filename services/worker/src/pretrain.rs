@@ -291,7 +291,7 @@ fn accuracy(job: &TrainJob, recipe: &Recipe) -> anyhow::Result<f64> {
         device: job.device.clone(),
         threads: recipe.threads.get(),
     };
-    Ok(score::evaluate(&job)?.iter().map(domain::report::Score::accuracy).sum())
+    Ok(score::evaluate(&job, &mut |_| ())?.iter().map(domain::report::Score::accuracy).sum())
 }
 
 /// Copies what makes a base model: not the head, which the next pipeline makes for its own labels.

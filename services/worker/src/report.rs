@@ -236,7 +236,7 @@ mod tests {
         Arm {
             name: name.to_owned(),
             tasks: vec!["plain".to_owned(), "a<b".to_owned()],
-            matrix: AccuracyMatrix { rows: rows.iter().map(|row| row.to_vec()).collect() },
+            matrix: AccuracyMatrix::of_stream(rows.iter().map(|row| row.to_vec()).collect()),
         }
     }
 

@@ -43,7 +43,7 @@ pub fn mean_matrix(matrices: &[&AccuracyMatrix]) -> AccuracyMatrix {
     };
     let shape = matrices.first().map_or(&[][..], |matrix| &matrix.rows[..]);
     let rows = shape.iter().enumerate().map(|(update, row)| (0..row.len()).map(|task| cell(update, task)).collect());
-    AccuracyMatrix { rows: rows.collect() }
+    AccuracyMatrix::of_stream(rows.collect())
 }
 
 #[cfg(test)]
@@ -60,8 +60,8 @@ mod tests {
 
     #[test]
     fn a_mean_matrix_keeps_what_nobody_measured_empty() {
-        let a = AccuracyMatrix { rows: vec![vec![Some(0.5), None], vec![Some(0.2), Some(1.0)]] };
-        let b = AccuracyMatrix { rows: vec![vec![Some(0.7), None], vec![Some(0.4), Some(0.8)]] };
+        let a = AccuracyMatrix::of_stream(vec![vec![Some(0.5), None], vec![Some(0.2), Some(1.0)]]);
+        let b = AccuracyMatrix::of_stream(vec![vec![Some(0.7), None], vec![Some(0.4), Some(0.8)]]);
         let mean = mean_matrix(&[&a, &b]);
         assert_eq!(mean.rows[0][1], None);
         assert!((mean.rows[0][0].unwrap() - 0.6).abs() < 1e-12 && (mean.rows[1][1].unwrap() - 0.9).abs() < 1e-12);

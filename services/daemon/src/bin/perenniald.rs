@@ -36,6 +36,9 @@ struct Args {
     /// Any other key, such as worker.slots=2
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     set: Vec<(String, String)>,
+    /// Stop when standard input closes
+    #[arg(long)]
+    die_with_parent: bool,
 }
 
 fn pair(given: &str) -> Result<(String, String), String> {
@@ -70,6 +73,6 @@ async fn start(args: &Args) -> anyhow::Result<()> {
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let config = Config::load(args.config.as_deref(), env, &args.flags(), &std::env::current_dir()?)?;
     telemetry::init(config.log.format, &config.log.level)?;
-    let shutdown = shutdown::on_signal(shutdown::GRACE)?;
+    let shutdown = shutdown::on_signal(shutdown::GRACE, args.die_with_parent)?;
     role::run(config, args.role, shutdown).await
 }

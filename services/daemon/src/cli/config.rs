@@ -45,10 +45,10 @@ struct Checked(Config);
 impl Render for Checked {
     fn text(&self) -> String {
         let timeouts = self.0.recovery_budget.timeouts();
-        let [heartbeat, lease, collective] =
-            [timeouts.heartbeat, timeouts.lease, timeouts.collective].map(humantime::format_duration);
+        let [heartbeat, lease, collective, stall] =
+            [timeouts.heartbeat, timeouts.lease, timeouts.collective, timeouts.stall].map(humantime::format_duration);
         let yaml = serde_yaml_ng::to_string(&self.0).unwrap_or_default();
-        format!("# valid; heartbeat {heartbeat}, lease {lease}, collective {collective}\n{yaml}")
+        format!("# valid; heartbeat {heartbeat}, lease {lease}, collective {collective}, stall {stall}\n{yaml}")
     }
 }
 

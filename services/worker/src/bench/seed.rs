@@ -48,6 +48,8 @@ pub struct Gang {
 const LOCAL: &str = "127.0.0.1";
 /// A rank waits so long for another before it gives up.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Longest silence of a rank.
+const STALL: Duration = Duration::from_secs(600);
 
 impl Gang {
     pub fn for_ranks(ranks: u32) -> anyhow::Result<Option<Self>> {
@@ -80,7 +82,7 @@ impl Gang {
             own_host: LOCAL.to_owned(),
             timeout_ms: PATIENCE.as_millis() as u64,
         };
-        Ok(self.runtime.block_on(gang::run(&self.program, &file, ranks, Some(&meeting), progress))?)
+        Ok(self.runtime.block_on(gang::run(&self.program, &file, ranks, Some(&meeting), STALL, progress))?)
     }
 }
 
@@ -115,7 +117,7 @@ pub fn run(setup: &Setup, pipeline: Pipeline) -> anyhow::Result<Run> {
         seconds.rehearsal += cost::rehearsal(&job, clock())?;
         steps += trained.cost.steps;
         peak = peak.max(trained.cost.peak_memory_bytes);
-        matrix.rows.push(row(&scores, tasks.test.len()));
+        matrix.push(row(&scores, tasks.test.len()));
         say(setup, seed, update, &trained, &matrix);
         if let Some(old) = parent.replace(Finished { out: job.out, trained }) {
             // What cannot be removed now goes with the temporary folder.
@@ -203,7 +205,7 @@ pub fn evaluate(setup: &Setup, manifest: &Manifest, subject: Option<&Path>) -> a
         device: setup.device.to_owned(),
         threads: manifest.pipeline.resources.threads_per_rank.get(),
     };
-    Ok(score::evaluate(&job)?)
+    Ok(score::evaluate(&job, &mut |_| ())?)
 }
 
 fn row(scores: &[Score], tasks: usize) -> Vec<Option<f64>> {

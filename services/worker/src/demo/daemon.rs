@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -25,6 +25,8 @@ const TAIL_LINES: usize = 8;
 
 pub struct Daemon {
     child: Child,
+    /// Held here, since waiting for a child closes its standard input.
+    _alive: Option<ChildStdin>,
     pub url: String,
     pub log: PathBuf,
 }
@@ -40,7 +42,8 @@ impl Daemon {
         };
         let output = write().with_context(|| format!("cannot write to `{}`", folder.display()))?;
         let mut command = Command::new(program);
-        command.args(["--role", "all", "--config"]).arg(&config).stdin(Stdio::null());
+        // The open pipe is the daemon's sign that the demo lives.
+        command.args(["--role", "all", "--die-with-parent", "--config"]).arg(&config).stdin(Stdio::piped());
         command.stdout(output.try_clone()?).stderr(output).kill_on_drop(true);
         // The environment would beat the file.
         for (name, _) in std::env::vars_os() {
@@ -48,8 +51,8 @@ impl Daemon {
                 command.env_remove(name);
             }
         }
-        let child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
-        Ok(Self { child, url: format!("http://127.0.0.1:{port}"), log })
+        let mut child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
+        Ok(Self { _alive: child.stdin.take(), child, url: format!("http://127.0.0.1:{port}"), log })
     }
 
     /// A connection, once the daemon says that it serves.

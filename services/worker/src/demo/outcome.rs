@@ -199,7 +199,7 @@ mod tests {
             pipeline: pipeline.to_owned(),
             title: format!("Arm {pipeline}"),
             tasks: vec!["thick".to_owned(), "inverted".to_owned()],
-            matrix: AccuracyMatrix { rows: vec![vec![Some(0.9), None], vec![Some(0.625), Some(0.75)]] },
+            matrix: AccuracyMatrix::of_stream(vec![vec![Some(0.9), None], vec![Some(0.625), Some(0.75)]]),
             versions: vec![version(1), version(2)],
             refused: vec![Refused {
                 pipeline: pipeline.to_owned(),
