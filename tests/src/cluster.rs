@@ -27,11 +27,21 @@ pub struct Options {
     /// Rows of [`crate::digits`] may be registered from here.
     pub roots: Vec<PathBuf>,
     pub slots: u32,
+    /// Roles in processes of their own, control and ingest too, with these workers. Empty: all in one, with its worker.
+    pub apart: Vec<Worker>,
+}
+
+/// A `perennial-worker` of its own.
+#[derive(Clone, Copy)]
+pub struct Worker {
+    /// `trainer`, `evaluator` or `all`.
+    pub role: &'static str,
+    pub slots: u32,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { roots: Vec::new(), slots: 4 }
+        Self { roots: Vec::new(), slots: 4, apart: Vec::new() }
     }
 }
 
@@ -40,7 +50,11 @@ pub struct Cluster {
     folder: tempfile::TempDir,
     options: Options,
     port: u16,
+    /// Where chunks are pushed.
+    ingest_port: u16,
     daemon: Option<Child>,
+    /// The roles apart, but for control.
+    others: Vec<Child>,
 }
 
 /// A binary of this workspace, built into the folder that this test runs from.
@@ -50,6 +64,10 @@ pub fn binary(name: &str) -> PathBuf {
     let binary = folder.join(name);
     assert!(binary.is_file(), "{} is not built: `cargo build --workspace` first", binary.display());
     binary
+}
+
+fn to(port: u16) -> Channel {
+    Endpoint::from_shared(format!("http://127.0.0.1:{port}")).expect("a URL").timeout(DEADLINE).connect_lazy()
 }
 
 fn free_port() -> u16 {
@@ -78,26 +96,56 @@ pub fn pipeline(name: &str) -> Value {
 impl Cluster {
     pub async fn start(options: Options) -> Self {
         let folder = tempfile::tempdir().expect("a folder can be made");
-        let mut cluster = Self { folder, options, port: free_port(), daemon: None };
+        let port = free_port();
+        let ingest_port = if options.apart.is_empty() { port } else { free_port() };
+        let mut cluster = Self { folder, options, port, ingest_port, daemon: None, others: Vec::new() };
         cluster.boot().await;
         cluster
     }
 
-    /// Starts the daemon over what the folder holds, and waits until it serves.
+    /// Starts what the options ask for over what the folder holds, and waits until it serves.
     pub async fn boot(&mut self) {
+        if self.options.apart.is_empty() {
+            self.daemon = Some(self.daemon("all", self.port));
+            return self.wait_until_serving(self.port).await;
+        }
+        self.daemon = Some(self.daemon("control", self.port));
+        self.wait_until_serving(self.port).await;
+        self.others.push(self.daemon("ingest", self.ingest_port));
+        for (number, worker) in self.options.apart.clone().into_iter().enumerate() {
+            self.others.push(self.worker(number, worker));
+        }
+        self.wait_until_serving(self.ingest_port).await;
+    }
+
+    fn worker(&self, number: usize, worker: Worker) -> Child {
+        let mut command = Command::new(binary("perennial-worker"));
+        command.args(["--server", &self.url(), "--role", worker.role, "--slots", &worker.slots.to_string()]);
+        command.args(["--store", &format!("file://{}", self.store().display()), "--die-with-parent"]);
+        command.arg("--cache").arg(self.folder.path().join(format!("cache-{number}")));
+        self.spawn(command)
+    }
+
+    fn spawn(&self, mut command: Command) -> Child {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log()).expect("a log can be opened");
+        // A test that is killed takes its processes with it: their standard input closes.
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
+        command.spawn().expect("the process starts")
+    }
+
+    fn daemon(&self, role: &str, port: u16) -> Child {
         let store = self.store();
         let mut command = Command::new(binary("perenniald"));
-        // A test that is killed takes its daemon with it.
-        command.args(["--role", "all", "--die-with-parent", "--listen", &format!("127.0.0.1:{}", self.port)]);
+        command.args(["--role", role, "--die-with-parent", "--listen", &format!("127.0.0.1:{port}")]);
         command.args(["--store", store.to_str().expect("a plain path")]);
+        if role == "ingest" {
+            command.args(["--control", &self.url()]);
+        }
         command.args(["--set", "recovery_budget=3s", "--set", &format!("worker.slots={}", self.options.slots)]);
         command.args(["--set", &format!("worker.cache={}", self.folder.path().join("cache").display())]);
         let roots: Vec<&str> = self.options.roots.iter().map(|root| root.to_str().expect("a plain path")).collect();
         command.args(["--set", &format!("roots={}", json!(roots))]);
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log()).expect("a log can be opened");
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
-        self.daemon = Some(command.spawn().expect("the daemon starts"));
-        self.wait_until_serving().await;
+        self.spawn(command)
     }
 
     pub fn store(&self) -> PathBuf {
@@ -120,13 +168,21 @@ impl Cluster {
         }
     }
 
-    pub fn channel(&self) -> Channel {
-        Endpoint::from_shared(self.url()).expect("a URL").timeout(DEADLINE).connect_lazy()
+    /// SIGKILL for every role apart but control.
+    pub fn kill_others(&mut self) {
+        for mut process in self.others.drain(..) {
+            process.kill().expect("it runs");
+            process.wait().expect("it was ours");
+        }
     }
 
-    async fn wait_until_serving(&mut self) {
+    pub fn channel(&self) -> Channel {
+        to(self.port)
+    }
+
+    async fn wait_until_serving(&mut self, port: u16) {
         let log = self.log();
-        let mut health = tonic_health::pb::health_client::HealthClient::new(self.channel());
+        let mut health = tonic_health::pb::health_client::HealthClient::new(to(port));
         let mut pace = tokio::time::interval(Duration::from_millis(50));
         let asked = async {
             loop {
@@ -156,7 +212,7 @@ impl Cluster {
     }
 
     pub fn ingest(&self) -> IngestServiceClient<Channel> {
-        IngestServiceClient::new(self.channel()).max_encoding_message_size(2 * MAX_MESSAGE_BYTES)
+        IngestServiceClient::new(to(self.ingest_port)).max_encoding_message_size(2 * MAX_MESSAGE_BYTES)
     }
 
     pub fn runs(&self) -> RunServiceClient<Channel> {
@@ -243,6 +299,12 @@ impl Cluster {
         self.ended(&run.name).await
     }
 
+    /// To the version that the champion continues from.
+    pub async fn roll_back(&self, pipeline: &str) -> v1::Version {
+        let request = v1::RollbackRequest { pipeline: resource(pipeline), ..Default::default() };
+        self.registry().rollback(request).await.expect("there is one").into_inner().version.expect("a version")
+    }
+
     pub async fn version(&self, pipeline: &str, reference: &str) -> Result<v1::Version, Status> {
         let name = format!("{}/versions/{reference}", resource(pipeline));
         let request = v1::GetVersionRequest { name };
@@ -263,9 +325,9 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if let Some(mut daemon) = self.daemon.take() {
-            let _ = daemon.kill();
-            let _ = daemon.wait();
+        for process in self.daemon.iter_mut().chain(&mut self.others) {
+            let _ = process.kill();
+            let _ = process.wait();
         }
     }
 }

@@ -3,4 +3,4 @@
 pub mod cluster;
 pub mod digits;
 
-pub use cluster::{Cluster, Options};
+pub use cluster::{Cluster, Options, Worker};

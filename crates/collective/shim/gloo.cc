@@ -118,7 +118,7 @@ char* perennial_store_share(const PerennialRendezvous* at, bool sender, uint8_t*
   });
 }
 
-char* perennial_gloo_join(const PerennialRendezvous* at, int rank, int world, const char* own_host,
+char* perennial_gloo_join(const PerennialRendezvous* at, int rank, int world, const char* own_host, int64_t timeout_ms,
                           PerennialGroup** group) {
   return guarded([&] {
     Deadline deadline(at->timeout_ms);
@@ -127,7 +127,7 @@ char* perennial_gloo_join(const PerennialRendezvous* at, int rank, int world, co
     options->threads = 1;
     options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(own_host));
     auto gloo = c10::make_intrusive<c10d::ProcessGroupGloo>(store, rank, world, options);
-    gloo->setTimeout(Milliseconds(at->timeout_ms));
+    gloo->setTimeout(Milliseconds(timeout_ms));
     *group = new PerennialGroup{std::move(gloo)};
   });
 }

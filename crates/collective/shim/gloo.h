@@ -27,7 +27,8 @@ void perennial_store_free(PerennialStore* store);
 // Rank 0 (`sender`) gives `bytes` to everyone else, who waits for them.
 char* perennial_store_share(const PerennialRendezvous* at, bool sender, uint8_t* bytes, size_t length);
 
-char* perennial_gloo_join(const PerennialRendezvous* at, int rank, int world, const char* own_host,
+// `at` bounds the meeting, `timeout_ms` each operation after it.
+char* perennial_gloo_join(const PerennialRendezvous* at, int rank, int world, const char* own_host, int64_t timeout_ms,
                           PerennialGroup** group);
 void perennial_gloo_free(PerennialGroup* group);
 char* perennial_gloo_all_reduce(PerennialGroup* group, void* tensor);

@@ -17,7 +17,7 @@ pub struct Connections(*mut CGroup);
 impl Gloo {
     /// Meets the other ranks at `at`. Peers reach this rank at `own_host`, an address of this machine.
     ///
-    /// Both the meeting and each later operation fail after `timeout`.
+    /// Each later operation fails after `timeout`.
     pub fn join(at: &Rendezvous, rank: usize, world: usize, own_host: &str, timeout: Duration) -> Result<Self, Error> {
         let operation = "join";
         if rank >= world {
@@ -36,10 +36,13 @@ impl Connections {
     fn open(at: &Rendezvous, rank: usize, world: usize, own_host: &str, timeout: Duration) -> Result<Self, String> {
         let own_host = shim::c_string(own_host)?;
         let (rank, world) = (rank as c_int, world as c_int);
-        at.meet(timeout, move |at| {
+        let timeout_ms = shim::milliseconds(timeout);
+        at.meet(move |at| {
             let mut group = ptr::null_mut();
             // SAFETY: every pointer lives through the call, which writes `group` where it succeeds.
-            unsafe { shim::check(shim::perennial_gloo_join(at, rank, world, own_host.as_ptr(), &mut group))? };
+            unsafe {
+                shim::check(shim::perennial_gloo_join(at, rank, world, own_host.as_ptr(), timeout_ms, &mut group))?
+            };
             Ok(Self(group))
         })
     }

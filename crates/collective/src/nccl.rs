@@ -52,7 +52,7 @@ pub fn available() -> Result<(), String> {
 impl Nccl {
     /// Meets the other ranks at `at`, to work on `device` of this process.
     ///
-    /// Both the meeting and each later operation fail after `timeout`.
+    /// Each later operation fails after `timeout`.
     pub fn join(at: &Rendezvous, rank: usize, world: usize, device: i32, timeout: Duration) -> Result<Self, Error> {
         let operation = "join";
         if rank >= world {
@@ -71,14 +71,15 @@ impl Communicator {
         let device = usize::try_from(device).map_err(|_| format!("there is no device {device}"))?;
         let context = CudaContext::new(device).map_err(|e| e.to_string())?;
         context.bind_to_thread().map_err(|e| e.to_string())?;
-        let id = unique_id(at, rank, timeout)?;
-        let mut this = Self { comm: ptr::null_mut(), _context: context, device, timeout };
+        let id = unique_id(at, rank)?;
+        let mut this = Self { comm: ptr::null_mut(), _context: context, device, timeout: at.patience };
         let mut config = config();
         // SAFETY: `config` is what NCCL's own initialiser makes and lives through the call.
         let begun =
             unsafe { result::comm_init_rank_config(&mut this.comm, world as c_int, id, rank as c_int, &mut config) };
         this.begun(begun)?;
         this.settled(started)?;
+        this.timeout = timeout;
         Ok(this)
     }
 
@@ -144,12 +145,12 @@ fn now() -> Instant {
 }
 
 /// Rank 0 makes the id; the others learn it at the meeting place.
-fn unique_id(at: &Rendezvous, rank: usize, timeout: Duration) -> Result<nccl::ncclUniqueId, String> {
+fn unique_id(at: &Rendezvous, rank: usize) -> Result<nccl::ncclUniqueId, String> {
     let mut id = nccl::ncclUniqueId { internal: [0; 128] };
     if rank == 0 {
         id = result::get_uniqueid().map_err(|NcclError(code)| format!("no unique id: {code:?}"))?;
     }
-    let bytes = at.share(rank == 0, id.internal.map(|byte| byte as u8), timeout)?;
+    let bytes = at.share(rank == 0, id.internal.map(|byte| byte as u8))?;
     Ok(nccl::ncclUniqueId { internal: bytes.map(|byte| byte as c_char) })
 }
 

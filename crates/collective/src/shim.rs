@@ -40,6 +40,7 @@ unsafe extern "C" {
         rank: c_int,
         world: c_int,
         own_host: *const c_char,
+        timeout_ms: i64,
         group: *mut *mut CGroup,
     ) -> *mut c_char;
     pub fn perennial_gloo_free(group: *mut CGroup);

@@ -14,30 +14,26 @@ pub struct Rendezvous {
     pub host: String,
     pub port: u16,
     pub prefix: String,
+    /// Longest wait for the others to come: they may still be fetching what this rank has.
+    pub patience: Duration,
 }
 
 impl Rendezvous {
     /// Calls `action` with the C form, by the deadline.
     pub(crate) fn meet<T: 'static>(
         &self,
-        timeout: Duration,
         action: impl FnOnce(&CRendezvous) -> Result<T, String> + Send + 'static,
     ) -> Result<T, String> {
         let (host, prefix, port) = (shim::c_string(&self.host)?, shim::c_string(&self.prefix)?, self.port);
-        let timeout_ms = shim::milliseconds(timeout);
-        shim::by_deadline(format!("{}:{port}", self.host), timeout, move || {
+        let timeout_ms = shim::milliseconds(self.patience);
+        shim::by_deadline(format!("{}:{port}", self.host), self.patience, move || {
             action(&CRendezvous { host: host.as_ptr(), port, prefix: prefix.as_ptr(), timeout_ms })
         })
     }
 
     /// Gives the sender's `bytes` to every other rank, which waits for them.
-    pub(crate) fn share<const N: usize>(
-        &self,
-        sender: bool,
-        mut bytes: [u8; N],
-        timeout: Duration,
-    ) -> Result<[u8; N], String> {
-        self.meet(timeout, move |at| {
+    pub(crate) fn share<const N: usize>(&self, sender: bool, mut bytes: [u8; N]) -> Result<[u8; N], String> {
+        self.meet(move |at| {
             // SAFETY: `at` and `bytes` live through the call, which stays within `N` bytes.
             unsafe { shim::check(shim::perennial_store_share(at, sender, bytes.as_mut_ptr(), N))? };
             Ok(bytes)

@@ -26,7 +26,7 @@ fn server() -> StoreServer {
 }
 
 fn at(server: &StoreServer, prefix: &str) -> Rendezvous {
-    Rendezvous { host: HOST.into(), port: server.port(), prefix: prefix.into() }
+    Rendezvous { host: HOST.into(), port: server.port(), prefix: prefix.into(), patience: LONG }
 }
 
 /// Runs `ranks` of a group of `world`, each on a thread, and returns what they return, by rank.
@@ -290,9 +290,9 @@ fn a_rank_that_hangs_is_an_error_at_the_timeout() {
 /// How long a join that cannot succeed takes to say so.
 fn failed_join(host: &str, port: u16, world: usize) -> Duration {
     quiet_native_logs();
-    let place = Rendezvous { host: host.into(), port, prefix: "dead".into() };
+    let place = Rendezvous { host: host.into(), port, prefix: "dead".into(), patience: SHORT };
     let began = Instant::now();
-    let error = Gloo::join(&place, 0, world, HOST, SHORT).err().unwrap();
+    let error = Gloo::join(&place, 0, world, HOST, LONG).err().unwrap();
     assert!(matches!(error, Error::Native { operation: "join", rank: 0, .. }), "{error:?}");
     assert!(!error.to_string().contains('\n'), "{error}");
     began.elapsed()
@@ -377,7 +377,8 @@ fn child() {
         ["nccl"] => nccl_contract(),
         ["idle", port, prefix, rank, world, seconds] => {
             let number = |text: &str| text.parse::<usize>().unwrap();
-            let place = Rendezvous { host: HOST.into(), port: number(port) as u16, prefix: prefix.into() };
+            let (port, prefix) = (number(port) as u16, prefix.into());
+            let place = Rendezvous { host: HOST.into(), port, prefix, patience: LONG };
             quiet_native_logs();
             let timeout = Duration::from_secs(number(seconds) as u64);
             let _group = Gloo::join(&place, number(rank), number(world), HOST, timeout).unwrap();

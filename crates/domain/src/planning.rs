@@ -75,11 +75,14 @@ pub fn apply_spec(state: &State, spec: &Pipeline) -> Result<Vec<Event>, Refusal>
 fn frozen(current: &PipelineState, spec: &Pipeline) -> Result<(), Refusal> {
     let old = &current.pipeline;
     let fractions = [old, spec].map(|pipeline| pipeline.evaluation.held_out_fraction);
-    let (version, chunk) = (!current.versions.is_empty(), !current.chunks.is_empty());
+    // A run that is under way may publish what it was queued with.
+    let version = !current.versions.is_empty() || current.active_run().is_some();
+    let chunk = !current.chunks.is_empty();
+    let since = "a version exists or is being made";
     let changed = [
-        ("model", version && old.model != spec.model, "a version exists"),
-        ("adapter", version && old.adapter != spec.adapter, "a version exists"),
-        ("input", version && old.input != spec.input, "a version exists"),
+        ("model", version && old.model != spec.model, since),
+        ("adapter", version && old.adapter != spec.adapter, since),
+        ("input", version && old.input != spec.input, since),
         ("seed", chunk && old.seed != spec.seed, "a chunk exists"),
         ("evaluation.held_out_fraction", chunk && fractions[0] != fractions[1], "a chunk exists"),
     ];
@@ -87,7 +90,8 @@ fn frozen(current: &PipelineState, spec: &Pipeline) -> Result<(), Refusal> {
     first.map_or(Ok(()), |(field, _, since)| Err(Refusal::Frozen { field, since }))
 }
 
-/// Queues a run over `chunks`, or over every sealed chunk with training rows if none are named.
+/// Queues a run over `chunks`, or over every sealed chunk if none are named. Some of it must train; chunks that are held
+/// out entirely come along, so that what becomes of the run becomes of them.
 pub fn start_run(state: &State, id: &PipelineId, chunks: &[ChunkId]) -> Result<(RunNumber, Vec<Event>), Refusal> {
     let current = pipeline(state, id)?;
     if let Some(run) = current.active_run() {
@@ -104,9 +108,9 @@ pub fn start_run(state: &State, id: &PipelineId, chunks: &[ChunkId]) -> Result<(
 }
 
 fn waiting(current: &PipelineState) -> Result<Vec<&Chunk>, Refusal> {
-    let trainable = |chunk: &&Chunk| chunk.state == ChunkState::Sealed && chunk.train_rows() > 0;
-    let chosen: Vec<&Chunk> = current.chunks_in_order().filter(trainable).collect();
-    if chosen.is_empty() {
+    let sealed = |chunk: &&Chunk| chunk.state == ChunkState::Sealed;
+    let chosen: Vec<&Chunk> = current.chunks_in_order().filter(sealed).collect();
+    if !trains(&chosen) {
         let refused = |chunk: &&Chunk| matches!(chunk.state, ChunkState::Refused { .. });
         let refused = current.chunks.values().filter(refused).count();
         return Err(Refusal::NothingToTrain { refused });
@@ -114,18 +118,26 @@ fn waiting(current: &PipelineState) -> Result<Vec<&Chunk>, Refusal> {
     Ok(chosen)
 }
 
+fn trains(chunks: &[&Chunk]) -> bool {
+    chunks.iter().any(|chunk| chunk.train_rows() > 0)
+}
+
 fn named<'a>(current: &'a PipelineState, ids: &[ChunkId]) -> Result<Vec<&'a Chunk>, Refusal> {
     let one = |id: &ChunkId| {
         let chunk = current.chunks.get(id).ok_or_else(|| Refusal::UnknownChunk(id.clone()))?;
-        let fit = matches!(chunk.state, ChunkState::Sealed | ChunkState::Refused { .. });
-        if fit && chunk.train_rows() > 0 {
-            return Ok(chunk);
+        match chunk.state {
+            ChunkState::Sealed | ChunkState::Refused { .. } => Ok(chunk),
+            _ => Err(Refusal::NotTrainable { chunk: id.clone(), state: chunk.state.name() }),
         }
-        let state = if fit { "held out entirely" } else { chunk.state.name() };
-        Err(Refusal::NotTrainable { chunk: id.clone(), state })
     };
     let mut seen = std::collections::HashSet::new();
-    ids.iter().filter(|id| seen.insert(*id)).map(one).collect()
+    let chosen: Vec<&Chunk> = ids.iter().filter(|id| seen.insert(*id)).map(one).collect::<Result<_, _>>()?;
+    match chosen.first() {
+        Some(first) if !trains(&chosen) => {
+            Err(Refusal::NotTrainable { chunk: first.id.clone(), state: "held out entirely" })
+        }
+        _ => Ok(chosen),
+    }
 }
 
 fn manifest(current: &PipelineState, run: RunNumber, chunks: &[&Chunk], opened: &[EvalSet]) -> Manifest {
@@ -150,7 +162,7 @@ fn data(chunk: &Chunk) -> ChunkData {
     ChunkData { id: chunk.id.clone(), task: chunk.task.clone(), train: chunk.train.clone() }
 }
 
-/// A new EvalSet for every task whose held-out rows are not all in its last one, up to the task's limit.
+/// A new EvalSet for every task whose held-out rows are not all in the one in force, up to the task's limit.
 /// Rows of refused chunks count only where the run is about to train them: their labels may be what was wrong.
 pub fn eval_sets_to_open(current: &PipelineState, chosen: &[&Chunk]) -> Vec<EvalSet> {
     let limit = current.pipeline.evaluation.eval_items_per_task.get();
@@ -161,15 +173,16 @@ pub fn eval_sets_to_open(current: &PipelineState, chosen: &[&Chunk]) -> Vec<Eval
             continue;
         }
         let known = current.tasks.iter().find(|task| task.name == chunk.task);
-        let last = known.and_then(|task| task.sets.last());
-        if last.is_some_and(|set| set.parts.iter().any(|part| part.chunk == chunk.id)) {
+        let now = known.and_then(|task| in_force(current, task));
+        if now.is_some_and(|set| set.parts.iter().any(|part| part.chunk == chunk.id)) {
             continue;
         }
         let position = sets.iter().position(|set| set.task == chunk.task).unwrap_or_else(|| {
+            let newest = known.and_then(|task| task.sets.last());
             sets.push(EvalSet {
                 task: chunk.task.clone(),
-                number: last.map_or(1, |set| set.number + 1),
-                parts: last.map_or_else(Vec::new, |set| set.parts.clone()),
+                number: newest.map_or(1, |set| set.number + 1),
+                parts: now.map_or_else(Vec::new, |set| set.parts.clone()),
             });
             sets.len() - 1
         });
@@ -181,10 +194,18 @@ pub fn eval_sets_to_open(current: &PipelineState, chosen: &[&Chunk]) -> Vec<Eval
         }
     }
     let grown = |set: &EvalSet| {
-        current.tasks.iter().all(|task| task.sets.last().is_none_or(|last| last.digest() != set.digest()))
+        let known = current.tasks.iter().find(|task| task.name == set.task);
+        known.and_then(|task| in_force(current, task)).is_none_or(|now| now.digest() != set.digest())
     };
     sets.retain(grown);
     sets
+}
+
+/// The task's newest set that holds no row of a chunk that was withdrawn since: after a rollback its held-out rows must not
+/// go on judging.
+fn in_force<'a>(current: &PipelineState, task: &'a Task) -> Option<&'a EvalSet> {
+    let stands = |set: &&EvalSet| set.parts.iter().all(|part| usable(&current.chunks[&part.chunk]));
+    task.sets.iter().rev().find(stands)
 }
 
 fn usable(chunk: &Chunk) -> bool {
@@ -192,16 +213,13 @@ fn usable(chunk: &Chunk) -> bool {
     !matches!(chunk.state, Received | Quarantined { .. } | Refused { .. })
 }
 
-/// The newest set of each task; beyond `max_tasks` the oldest merge into one stratified `archive`.
+/// The set in force of each task; beyond `max_tasks` the oldest merge into one stratified `archive`.
 pub fn eval_sets_in_force(current: &PipelineState, opened: &[EvalSet]) -> Vec<EvalSet> {
-    let mut after = current.tasks.clone();
-    for set in opened {
-        match after.iter_mut().find(|task| task.name == set.task) {
-            Some(task) => task.sets.push(set.clone()),
-            None => after.push(Task { name: set.task.clone(), sets: vec![set.clone()] }),
-        }
-    }
-    let newest: Vec<EvalSet> = after.into_iter().filter_map(|mut task| task.sets.pop()).collect();
+    let opened_for = |task: &Task| opened.iter().find(|set| set.task == task.name);
+    let of_task = |task| opened_for(task).or_else(|| in_force(current, task));
+    let is_new = |set: &&EvalSet| current.tasks.iter().all(|task| task.name != set.task);
+    let known = current.tasks.iter().filter_map(of_task);
+    let newest: Vec<EvalSet> = known.chain(opened.iter().filter(is_new)).cloned().collect();
     let evaluation = &current.pipeline.evaluation;
     let most = evaluation.max_tasks.get() as usize;
     if newest.len() <= most {
@@ -213,7 +231,7 @@ pub fn eval_sets_in_force(current: &PipelineState, opened: &[EvalSet]) -> Vec<Ev
     sets
 }
 
-/// An equal share of each set's items; its number is how many tasks it holds.
+/// An equal share of each set's items. Its number is the sum of theirs: it grows when any of them opens the next one.
 fn archive(oldest: &[EvalSet], limit: u64) -> EvalSet {
     let share = (limit / oldest.len() as u64).max(1);
     let parts = oldest.iter().flat_map(|set| {
@@ -224,7 +242,8 @@ fn archive(oldest: &[EvalSet], limit: u64) -> EvalSet {
             (rows > 0).then(|| Part { rows, ..part.clone() })
         })
     });
-    EvalSet { task: ARCHIVE.parse().expect("a valid name"), number: oldest.len() as u64, parts: parts.collect() }
+    let number = oldest.iter().map(|set| set.number).sum();
+    EvalSet { task: ARCHIVE.parse().expect("a valid name"), number, parts: parts.collect() }
 }
 
 /// Runs that triggers ask for.

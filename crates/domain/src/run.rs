@@ -19,8 +19,8 @@ use crate::report::EvalReport;
 /// Attempts may fail this often in a row without a new checkpoint.
 pub const MAX_FRUITLESS_ATTEMPTS: u32 = 3;
 
-/// Attempts may be lost with their worker this often in a row without a new checkpoint: a run that takes
-/// every worker down must end some day.
+/// Attempts may be lost with their worker or for want of the store this often in a row without a new checkpoint: a run
+/// that takes every worker down must end some day.
 pub const MAX_LOST_ATTEMPTS: u32 = 50;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,6 +33,8 @@ pub struct Run {
     pub attempts: u32,
     fruitless: u32,
     lost: u32,
+    /// The next attempt begins no earlier.
+    pub not_before: Timestamp,
     /// EvalSets that open if the run is published.
     pub opened: Vec<EvalSet>,
     /// Why the last attempt that ended did.
@@ -120,8 +122,19 @@ pub enum Ending {
     Progressed,
     /// The worker or the control process went away, which says nothing about the run.
     Lost,
+    /// A store could not be reached, which says nothing about the run either.
+    Unavailable,
     /// The same inputs would fail again.
     Permanent,
+}
+
+/// Milliseconds from the end of an attempt to the earliest start of the next: nothing after a loss, else doubling with
+/// each in a row, from one second to a minute.
+fn pause(ending: Ending, in_a_row: u32) -> u64 {
+    match ending {
+        Ending::Progressed | Ending::Lost => 0,
+        _ => (500_u64 << in_a_row.min(7)).min(60_000),
+    }
 }
 
 #[derive(Debug, thiserror::Error, PartialEq)]
@@ -142,6 +155,7 @@ impl Run {
             attempts: 0,
             fruitless: 0,
             lost: 0,
+            not_before: at,
             opened,
             last_error: None,
             state: RunState::Queued,
@@ -162,11 +176,11 @@ impl Run {
                 S::Training { attempt: self.attempts }
             }
             (S::Training { attempt }, E::AttemptEnded { attempt: ended, reason, ending }) if *attempt == ended => {
-                self.retry(reason, ending, S::Queued)
+                self.retry(reason, ending, at, S::Queued)
             }
             (S::Evaluating { candidate }, E::AttemptEnded { reason, ending, .. }) => {
                 let again = S::Evaluating { candidate: candidate.clone() };
-                self.retry(reason, ending, again)
+                self.retry(reason, ending, at, again)
             }
             (S::Training { attempt }, E::Trained { attempt: ended, candidate }) if *attempt == ended => {
                 self.fruitless = 0;
@@ -187,13 +201,14 @@ impl Run {
         Ok(())
     }
 
-    fn retry(&mut self, reason: String, ending: Ending, again: RunState) -> RunState {
+    fn retry(&mut self, reason: String, ending: Ending, at: Timestamp, again: RunState) -> RunState {
         match ending {
             Ending::Failed => self.fruitless += 1,
             Ending::Progressed => (self.fruitless, self.lost) = (0, 0),
-            Ending::Lost => self.lost += 1,
+            Ending::Lost | Ending::Unavailable => self.lost += 1,
             Ending::Permanent => self.fruitless = MAX_FRUITLESS_ATTEMPTS,
         }
+        self.not_before = at + pause(ending, self.fruitless.max(self.lost));
         self.last_error = Some(reason.clone());
         if self.fruitless >= MAX_FRUITLESS_ATTEMPTS || self.lost >= MAX_LOST_ATTEMPTS {
             RunState::Failed { reason }

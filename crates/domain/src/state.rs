@@ -244,8 +244,17 @@ impl PipelineState {
             RunState::Cancelled => format!("run {number} was cancelled"),
             _ => return Ok(()),
         };
+        // What only measures did not spoil the candidate; but it may be what an attempt failed on.
+        let measures_on = !matches!(run.state, RunState::Failed { .. });
         let ids: Vec<ChunkId> = run.chunk_ids().cloned().collect();
-        self.set_chunks(&ids, &ChunkState::Refused { reason })
+        let (held_out, others): (Vec<_>, Vec<_>) =
+            ids.into_iter().partition(|id| measures_on && self.only_measures(id));
+        self.set_chunks(&held_out, &ChunkState::Sealed)?;
+        self.set_chunks(&others, &ChunkState::Refused { reason })
+    }
+
+    fn only_measures(&self, id: &ChunkId) -> bool {
+        self.chunks.get(id).is_some_and(|chunk| chunk.train.is_empty())
     }
 
     fn publish(&mut self, version: &AdapterVersion, at: Timestamp) -> Result<(), Inapplicable> {

@@ -279,6 +279,45 @@ fn held_out_rows_open_eval_sets_and_later_ones_open_the_next_number() {
 }
 
 #[test]
+fn a_chunk_held_out_entirely_shares_the_fate_of_the_run_that_measured_on_it() {
+    let mut story = Story::new(|_| ());
+    let test = story.chunk("test", "t", 0, 5);
+    let alone = planning::start_run(&story.state, &story.id, &[]).unwrap_err();
+    assert_eq!(alone, Refusal::NothingToTrain { refused: 0 });
+    let named = planning::start_run(&story.state, &story.id, &[test]).unwrap_err();
+    assert!(named.to_string().contains("held out entirely"), "{named}");
+    story.chunk("c1", "t", 10, 0);
+    story.judged(Verdict::Fail { reasons: vec!["it forgot".into()] });
+    assert_eq!(story.states(), ["sealed", "refused"], "it did not spoil the candidate");
+    story.chunk("c2", "t", 10, 0);
+    let run = story.start();
+    story.change(run, RunEvent::Started);
+    let reason = "row 3 cannot be read".to_owned();
+    story.change(run, RunEvent::AttemptEnded { attempt: 1, reason, ending: Ending::Permanent });
+    assert_eq!(story.states(), ["refused", "refused", "refused"], "it may be what failed");
+    story.chunk("c3", "t", 10, 5);
+    story.publish();
+    assert_eq!(story.states(), ["refused", "refused", "refused", "absorbed"]);
+}
+
+#[test]
+fn after_a_rollback_only_rows_that_still_count_judge() {
+    let mut story = Story::new(|_| ());
+    story.chunk("c1", "t", 10, 5);
+    story.publish();
+    story.chunk("c2", "t", 10, 7);
+    story.chunk("c3", "u", 10, 3);
+    story.publish();
+    let (_, events) = planning::rollback(&story.state, &story.id, None, Disposition::Drop).unwrap();
+    story.apply(events);
+    story.chunk("c4", "t", 10, 2);
+    let run = story.start();
+    let sets = &story.now().runs[&run].manifest.eval_sets;
+    let sets: Vec<_> = sets.iter().map(|set| (set.task.as_str(), set.number, set.items())).collect();
+    assert_eq!(sets, [("t", 3, 7)], "the dropped chunks' rows are gone, and no number is used twice");
+}
+
+#[test]
 fn beyond_max_tasks_the_oldest_merge_into_a_stratified_archive() {
     let mut story = Story::new(|s| s["evaluation"] = json!({"eval_items_per_task": 9, "max_tasks": 3}));
     for task in ["t1", "t2", "t3", "t4", "t5"] {
@@ -300,6 +339,11 @@ fn what_versions_and_held_out_rows_depend_on_cannot_change() {
     assert!(planning::apply_spec(&story.state, &spec(|s| s["seed"] = json!(1))).is_ok());
     story.chunk("c1", "t", 10, 5);
     assert!(refused(&story, |s| s["seed"] = json!(1)).to_string().contains("once a chunk exists"));
+    assert!(planning::apply_spec(&story.state, &spec(|s| s["model"] = json!("mlp:9"))).is_ok());
+    let run = story.start();
+    assert!(refused(&story, |s| s["model"] = json!("mlp:9")).to_string().contains("or is being made"));
+    story.apply(planning::cancel(&story.state, &story.id, run).unwrap());
+    story.apply(planning::release(&story.state, &story.id, &[ChunkId("c1".into())]).unwrap());
     story.publish();
     assert!(refused(&story, |s| s["model"] = json!("mlp:9")).to_string().contains("once a version exists"));
     assert!(matches!(refused(&story, |s| s["labels"] = json!(["b", "a"])), Refusal::LabelsChanged { .. }));

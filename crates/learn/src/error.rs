@@ -45,6 +45,6 @@ pub enum Error {
 impl Error {
     /// Whether the same inputs would fail again. Otherwise another attempt may succeed.
     pub fn is_permanent(&self) -> bool {
-        !matches!(self, Self::Collective(_) | Self::Write { .. })
+        !matches!(self, Self::Collective(_) | Self::Read { .. } | Self::Write { .. })
     }
 }

@@ -10,7 +10,7 @@ mod table;
 pub use bad_data::BadData;
 pub use intake::{Columns, Format, detect, read};
 pub use jsonl::read_jsonl;
-pub use shard::{read_shard, read_shard_bytes, write_shard};
+pub use shard::{read_shard, read_shard_bytes, read_shard_rows, write_shard};
 pub use table::read_parquet;
 
 pub(crate) use columns::{Cells, open_table};

@@ -1,8 +1,8 @@
 //! What a process does. Each role is a list of services on one port; nothing is decided here.
 
 use std::future::Future;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use domain::Timestamp;
@@ -12,7 +12,7 @@ use perennial_proto::limits::MAX_MESSAGE_BYTES;
 use perennial_proto::{DESCRIPTORS, v1};
 use registry::{Evaluations, Pipelines, Publisher, Registry};
 use rehearsal::Rehearsal;
-use scheduler::{Runs, Scheduler, Terms, Workers};
+use scheduler::{Moment, Runs, Scheduler, Terms, Workers};
 use store::journal::Journal;
 use store::roots::Roots;
 use tokio::net::TcpListener;
@@ -108,7 +108,7 @@ async fn control(node: &Node, services: &mut Services) -> anyhow::Result<Arc<Jou
         collective: timeouts.collective,
         stall: timeouts.stall,
     };
-    let scheduler = Scheduler::new(journal.clone(), terms, now, node.shutdown.clone());
+    let scheduler = Scheduler::new(journal.clone(), terms, moment, node.shutdown.clone());
     tokio::spawn(scheduler.clone().run());
     tokio::spawn(Publisher::new(journal.clone(), node.store.clone()).run(node.shutdown.clone()));
     tokio::spawn(scheduler::sweep::run(journal.clone(), node.store.clone(), node.shutdown.clone()));
@@ -214,6 +214,12 @@ async fn unless_closed(
             Err(anyhow::Error::new(reason).context("this process may not go on"))
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the daemon is where time is read")]
+fn moment() -> Moment {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    Moment { at: now(), ticks: START.elapsed().as_millis() as u64 }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the daemon is where time is read")]

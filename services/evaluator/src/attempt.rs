@@ -22,7 +22,7 @@ pub struct Node<'a> {
     pub fetcher: &'a Fetcher,
     /// The binary that is started to score.
     pub program: PathBuf,
-    /// `cpu` or `cuda`.
+    /// `cpu` or `cuda:N`.
     pub device: String,
     /// Longest silence of the child.
     pub stall: Duration,
@@ -70,7 +70,16 @@ pub enum Error {
 impl Error {
     /// Whether another attempt would fail in the same way.
     pub fn is_permanent(&self) -> bool {
-        matches!(self, Self::Failed { permanent: true, .. })
+        match self {
+            Self::Failed { permanent, .. } => *permanent,
+            Self::Store(error) => error.kind() != store::Kind::Unavailable,
+            _ => false,
+        }
+    }
+
+    /// Whether the store could not be reached, which says nothing about the run.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Store(error) if error.kind() == store::Kind::Unavailable)
     }
 
     fn ended(reason: String) -> Self {
@@ -174,5 +183,42 @@ async fn attend(mut child: Child, stall: Duration, done: &mut (dyn FnMut(u64) + 
             let last: Vec<&str> = words.lines().skip(end).collect();
             Err(Error::ended(format!("ended with {status}: {}", last.join(" | "))))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn said(script: &str, stall: Duration) -> (Result<Vec<Score>, Error>, Vec<u64>) {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut heard = Vec::new();
+        let ended = attend(command.spawn().unwrap(), stall, &mut |rows| heard.push(rows)).await;
+        (ended, heard)
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn progress_is_passed_on_and_scores_end_it() {
+        let (ended, heard) = said(r#"echo '{"progress":128}'; echo noise; echo '{"scores":[]}'"#, LONG).await;
+        assert_eq!((ended.unwrap(), heard), (vec![], vec![128]));
+    }
+
+    #[tokio::test]
+    async fn a_child_that_says_nothing_is_killed() {
+        let (ended, _) = said("exec sleep 600", Duration::from_millis(50)).await;
+        let error = ended.unwrap_err();
+        assert!(error.to_string().contains("said nothing for") && !error.is_permanent(), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_failure_keeps_its_kind_and_a_death_its_last_words() {
+        let (failed, _) = said(r#"echo '{"failed":{"reason":"bad row","permanent":true}}'; exit 1"#, LONG).await;
+        assert!(failed.unwrap_err().is_permanent());
+        let (died, _) = said("echo why >&2; exit 3", LONG).await;
+        let error = died.unwrap_err();
+        assert!(error.to_string().contains("exit status: 3: why") && !error.is_permanent(), "{error}");
     }
 }

@@ -49,7 +49,8 @@ impl Error {
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Learn(error) => error.is_permanent(),
-            Self::Shard(_) | Self::NoShard(_) => false,
+            Self::Shard(error) => error.kind() != store::Kind::Unavailable,
+            Self::NoShard(_) => false,
             _ => true,
         }
     }

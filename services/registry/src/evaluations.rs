@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use domain::chunk::Chunk;
+use domain::evalset::ARCHIVE;
 use domain::id::{TaskName, Version};
 use domain::matrix::AccuracyMatrix;
 use domain::planning::{self, Refusal};
@@ -50,21 +51,24 @@ fn matrix(current: &PipelineState, version: Option<Version>) -> v1::GetMatrixRes
         lineage(&current.versions, version).iter().map(|v| &current.versions[v]).collect();
     line.reverse();
     let tasks: Vec<TaskName> = current.tasks.iter().map(|task| task.name.clone()).collect();
-    let row = |scores: &[Score]| tasks.iter().map(|task| find(scores, task).map(Score::accuracy)).collect::<Vec<_>>();
-    let rows = line.iter().map(|version| row(&version.report.candidate_scores)).collect();
+    let row = |scores: &[Score]| cells(&tasks, scores);
+    let rows: Vec<Vec<v1::MatrixCell>> = line.iter().map(|version| row(&version.report.candidate_scores)).collect();
     let first = line.first().filter(|version| version.report.baseline == Baseline::Base);
     let initial = first.map_or_else(Vec::new, |version| row(&version.report.baseline_scores));
+    let accuracies = |cells: &Vec<v1::MatrixCell>| cells.iter().map(|cell| cell.accuracy).collect::<Vec<_>>();
     let learned: Vec<Option<usize>> = tasks.iter().map(|task| first_trained(current, &line, task)).collect();
     let may_transfer = !brings_new_labels(current, &line, &tasks, &learned);
-    let matrix = AccuracyMatrix::new(rows, learned.clone());
+    let matrix = AccuracyMatrix::new(rows.iter().map(accuracies).collect(), learned.clone());
+    let forward_transfer = matrix.forward_transfer(&accuracies(&initial)).filter(|_| may_transfer);
+    let numbered = line.iter().zip(rows).map(|(version, cells)| v1::MatrixRow { version: version.number.0, cells });
     v1::GetMatrixResponse {
-        rows: line.iter().zip(&matrix.rows).map(|(version, row)| cells(version.number, row)).collect(),
-        initial: Some(cells(Version(0), &initial)),
+        rows: numbered.collect(),
+        initial: Some(v1::MatrixRow { version: 0, cells: initial }),
         average_accuracy: matrix.average_accuracy(),
         average_incremental_accuracy: matrix.average_incremental_accuracy(),
         forgetting: matrix.forgetting(),
         backward_transfer: matrix.backward_transfer(),
-        forward_transfer: matrix.forward_transfer(&initial).filter(|_| may_transfer),
+        forward_transfer,
         learning_accuracy: matrix.learning_accuracy(),
         learned_by_row: learned.iter().map(|row| row.map_or(-1, |row| row as i32)).collect(),
         tasks: tasks.iter().map(ToString::to_string).collect(),
@@ -98,11 +102,17 @@ fn brings_new_labels(
     })
 }
 
-fn cells(version: Version, row: &[Option<f64>]) -> v1::MatrixRow {
-    v1::MatrixRow {
-        version: version.0,
-        cells: row.iter().map(|accuracy| v1::MatrixCell { accuracy: *accuracy }).collect(),
-    }
+/// The tasks' accuracies in the order they opened. The archive stands for those that were merged into it: the oldest,
+/// before the first task that is measured by itself.
+fn cells(tasks: &[TaskName], scores: &[Score]) -> Vec<v1::MatrixCell> {
+    let accuracy = |task: &TaskName| find(scores, task).map(Score::accuracy);
+    let archive = scores.iter().find(|score| score.task.as_str() == ARCHIVE).map(Score::accuracy);
+    let merged = tasks.iter().position(|task| accuracy(task).is_some()).unwrap_or(tasks.len());
+    let cell = |(position, task): (usize, &TaskName)| match archive {
+        Some(archive) if position < merged => v1::MatrixCell { accuracy: Some(archive), archived: true },
+        _ => v1::MatrixCell { accuracy: accuracy(task), archived: false },
+    };
+    tasks.iter().enumerate().map(cell).collect()
 }
 
 #[tonic::async_trait]
@@ -120,5 +130,31 @@ impl EvaluationService for Evaluations {
         request: Request<v1::GetMatrixRequest>,
     ) -> Result<Response<v1::GetMatrixResponse>, Status> {
         Ok(Response::new(self.matrix(&request.into_inner())?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn score(task: &str, correct: u64) -> Score {
+        let task: TaskName = task.parse().unwrap();
+        Score { digest: task.to_string(), task, eval_set: 1, items: 10, correct, loss: 0.0 }
+    }
+
+    #[test]
+    fn the_archive_stands_for_the_tasks_that_merged_into_it() {
+        let tasks: Vec<TaskName> = ["t1", "t2", "t3", "t4"].map(|task| task.parse().unwrap()).into();
+        let row = |scores: &[Score]| -> Vec<(Option<f64>, bool)> {
+            cells(&tasks, scores).into_iter().map(|cell| (cell.accuracy, cell.archived)).collect()
+        };
+        assert_eq!(
+            row(&[score("t1", 9), score("t2", 8)]),
+            [(Some(0.9), false), (Some(0.8), false), (None, false), (None, false)]
+        );
+        assert_eq!(
+            row(&[score(ARCHIVE, 7), score("t3", 5)]),
+            [(Some(0.7), true), (Some(0.7), true), (Some(0.5), false), (None, false)]
+        );
     }
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use domain::Timestamp;
 use domain::id::RunId;
 use domain::manifest::Manifest;
 use domain::planning::{self, Refusal};
@@ -19,7 +18,7 @@ use tracing::{info, warn};
 
 use crate::error::Error;
 use crate::evaluation;
-use crate::fleet::{Assigned, Fleet, Key, Share, Stage};
+use crate::fleet::{Assigned, Fleet, Key, Moment, Share, Stage};
 use crate::reconcile::{Action, Limits, reconcile};
 
 /// The workers' time limits.
@@ -38,8 +37,8 @@ pub(crate) type Instructions = mpsc::UnboundedSender<Result<v1::LeaseResponse, t
 pub struct Scheduler {
     pub(crate) journal: Arc<Journal>,
     pub(crate) terms: Terms,
-    clock: fn() -> Timestamp,
-    listening_since: Timestamp,
+    clock: fn() -> Moment,
+    listening_since: u64,
     fleet: Mutex<Fleet>,
     streams: Mutex<BTreeMap<String, Instructions>>,
     /// Counts changes of the fleet and of progress.
@@ -48,17 +47,12 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    pub fn new(
-        journal: Arc<Journal>,
-        terms: Terms,
-        clock: fn() -> Timestamp,
-        shutdown: CancellationToken,
-    ) -> Arc<Self> {
+    pub fn new(journal: Arc<Journal>, terms: Terms, clock: fn() -> Moment, shutdown: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
             journal,
             terms,
             clock,
-            listening_since: clock(),
+            listening_since: clock().ticks,
             fleet: Mutex::default(),
             streams: Mutex::default(),
             changed: watch::Sender::new(0),
@@ -84,14 +78,18 @@ impl Scheduler {
             }
         }
         // Open lease streams would keep the server from closing.
-        self.streams.lock().expect("no holder panics").clear();
+        self.streams().clear();
     }
 
     pub(crate) fn fleet(&self) -> MutexGuard<'_, Fleet> {
         self.fleet.lock().expect("no holder panics")
     }
 
-    pub(crate) fn now(&self) -> Timestamp {
+    fn streams(&self) -> MutexGuard<'_, BTreeMap<String, Instructions>> {
+        self.streams.lock().expect("no holder panics")
+    }
+
+    pub(crate) fn now(&self) -> Moment {
         (self.clock)()
     }
 
@@ -108,14 +106,15 @@ impl Scheduler {
     }
 
     pub(crate) fn open_stream(&self, worker: &str, stream: Instructions) {
-        self.streams.lock().expect("no holder panics").insert(worker.to_owned(), stream);
+        self.streams().insert(worker.to_owned(), stream);
     }
 
     fn decide(&self) -> Vec<Action> {
         let now = self.now();
         let limits = Limits { lease_ms: self.terms.lease.as_millis() as u64, listening_since: self.listening_since };
         let mut fleet = self.fleet();
-        fleet.forget_silent(now, limits.lease_ms);
+        fleet.forget_silent(now.ticks, limits.lease_ms);
+        self.streams().retain(|worker, _| fleet.workers.contains_key(worker));
         self.journal.read(|state| reconcile(now, state, &fleet, limits))
     }
 
@@ -217,21 +216,22 @@ impl Scheduler {
                 fleet.workers.remove(&share.worker);
             }
         }
-        fleet.assigned.insert(key, Assigned { shares, progress: None });
+        fleet.assigned.insert(key, Assigned { shares, ..Assigned::default() });
     }
 
     /// Whether the worker's stream still takes instructions.
     fn tell(&self, worker: &str, instruction: v1::lease_response::Instruction) -> bool {
-        let streams = self.streams.lock().expect("no holder panics");
-        let told = streams.get(worker).map(|stream| {
+        let told = self.streams().get(worker).map(|stream| {
             let instruction = Some(instruction);
             stream.send(Ok(v1::LeaseResponse { instruction }))
         });
         matches!(told, Some(Ok(())))
     }
 
-    /// Ends an attempt and takes it from its workers.
+    /// Ends an attempt and takes it from its workers. One that left a checkpoint has got somewhere, however it ended.
     pub(crate) async fn end(&self, key: Key, reason: String, ending: Ending) -> Result<(), Error> {
+        let progressed = self.fleet().assigned.get(&key).is_some_and(|assigned| assigned.progressed);
+        let ending = if progressed && ending != Ending::Permanent { Ending::Progressed } else { ending };
         warn!(run = %key.run, pipeline = %key.pipeline, attempt = key.attempt, stage = key.stage.name(), ?ending, %reason, "attempt ended");
         let attempt = key.attempt;
         let ended = self.change(&key, RunEvent::AttemptEnded { attempt, reason, ending }).await;

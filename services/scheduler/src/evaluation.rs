@@ -1,13 +1,16 @@
 //! Which models an evaluation scores on which EvalSets, and the report its scores make. Pure.
 
-use domain::evalset::EvalSet;
+use std::collections::BTreeSet;
+
+use domain::evalset::{ARCHIVE, EvalSet};
 use domain::gate::judge;
-use domain::id::Version;
+use domain::id::{TaskName, Version};
 use domain::manifest::Candidate;
 use domain::pipeline::GateMode;
 use domain::report::{Baseline, EvalReport, Score};
-use domain::run::Run;
+use domain::run::{Run, RunState};
 use domain::state::PipelineState;
+use domain::version::{absorbed, lineage};
 use perennial_proto::convert::to_json;
 use perennial_proto::v1;
 
@@ -23,7 +26,11 @@ fn cached<'a>(current: &'a PipelineState, baseline: Baseline, set: &EvalSet) -> 
         Baseline::Version(version) => current.versions.get(&version).map(|v| &v.report.candidate_scores),
         Baseline::Base => None,
     };
-    let reports = current.versions.values().map(|v| &v.report);
+    let refused = current.runs.values().filter_map(|run| match &run.state {
+        RunState::Rejected { report } => Some(report),
+        _ => None,
+    });
+    let reports = current.versions.values().map(|v| &v.report).chain(refused);
     let as_baseline = reports.filter(|report| report.baseline == baseline).map(|report| &report.baseline_scores);
     own.into_iter().chain(as_baseline).flatten().find(|score| score.is_on(set))
 }
@@ -33,17 +40,13 @@ pub fn subjects(current: &PipelineState, run: &Run, candidate: &Candidate) -> Ve
     let sets = &run.manifest.eval_sets;
     let baseline = baseline(current, run);
     let unknown = sets.iter().filter(|set| cached(current, baseline, set).is_none());
-    let (kind, files_json) = match baseline {
-        Baseline::Base => ("base", Vec::new()),
-        Baseline::Version(version) => ("version", to_json(&current.versions[&version].files)),
+    let files_json = match baseline {
+        Baseline::Base => Vec::new(),
+        Baseline::Version(version) => to_json(&current.versions[&version].files),
     };
     let subjects = [
-        v1::Subject {
-            kind: "candidate".to_owned(),
-            files_json: to_json(&candidate.files),
-            eval_sets: sets.iter().map(EvalSet::digest).collect(),
-        },
-        v1::Subject { kind: kind.to_owned(), files_json, eval_sets: unknown.map(EvalSet::digest).collect() },
+        v1::Subject { files_json: to_json(&candidate.files), eval_sets: sets.iter().map(EvalSet::digest).collect() },
+        v1::Subject { files_json, eval_sets: unknown.map(EvalSet::digest).collect() },
     ];
     subjects.into_iter().filter(|subject| !subject.eval_sets.is_empty()).collect()
 }
@@ -68,9 +71,20 @@ pub fn conclude(
     };
     let baseline_scores: Vec<Score> = sets.iter().filter_map(of_baseline).collect();
     let gate = &run.manifest.pipeline.gate;
-    let verdict = judge(gate, candidate.finite, &candidate_scores, &baseline_scores);
+    let trained = trained(current, run);
+    let verdict = judge(gate, candidate.finite, |task| trained.contains(task), &candidate_scores, &baseline_scores);
     let passed = verdict.name() == "PASS" || (gate.mode == GateMode::Report && candidate.finite);
     let version = passed.then(|| current.next_version());
     let report = EvalReport { baseline, candidate_scores, baseline_scores, verdict };
     (report, version)
+}
+
+/// Tasks that the run or a version before it in its lineage trains, and the archive, which holds the oldest of them.
+fn trained(current: &PipelineState, run: &Run) -> BTreeSet<TaskName> {
+    let parent = run.manifest.parent.as_ref().map(|parent| parent.version);
+    let line = lineage(&current.versions, parent);
+    let before = absorbed(&current.versions, &line);
+    let chunks = before.iter().chain(run.chunk_ids()).filter_map(|id| current.chunks.get(id));
+    let tasks = chunks.filter(|chunk| chunk.train_rows() > 0).map(|chunk| chunk.task.clone());
+    tasks.chain([ARCHIVE.parse().expect("a valid name")]).collect()
 }

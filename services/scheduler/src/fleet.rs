@@ -31,13 +31,25 @@ pub struct Key {
     pub stage: Stage,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+/// Both clocks at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// The wall clock's, as the log's records carry it.
+    pub at: Timestamp,
+    /// Milliseconds of this process, which nobody sets back: what leases run on.
+    pub ticks: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Worker {
     pub trains: bool,
     pub evaluates: bool,
+    /// `cpu` or `cuda`: ranks of one gang speak one language.
+    pub device: String,
     pub slots: u32,
     pub rendezvous: (String, u16),
-    pub last_heard: Timestamp,
+    /// In ticks.
+    pub last_heard: u64,
 }
 
 /// The ranks `first..first + ranks` of a gang, on one worker.
@@ -52,6 +64,8 @@ pub struct Share {
 pub struct Assigned {
     pub shares: Vec<Share>,
     pub progress: Option<v1::Progress>,
+    /// A checkpoint newer than the attempt's start is in the store.
+    pub progressed: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -88,8 +102,20 @@ impl Fleet {
         self.assigned.entry(key).or_default().shares.push(share);
     }
 
+    /// Takes from `worker` what it does not say it still runs. A gang goes on without a share that has done its part; if it
+    /// has not, its leader's ranks find out. Without the leader it ends.
+    pub fn forget_unclaimed(&mut self, worker: &str, running: &[Key]) {
+        self.assigned.retain(|key, assigned| {
+            if running.contains(key) || assigned.shares.iter().all(|share| share.worker != worker) {
+                return true;
+            }
+            assigned.shares.retain(|share| share.worker != worker);
+            assigned.shares.first().is_some_and(|share| share.first == 0)
+        });
+    }
+
     /// Forgets workers not heard for longer than `silence_ms`.
-    pub fn forget_silent(&mut self, now: Timestamp, silence_ms: u64) {
-        self.workers.retain(|_, worker| now.saturating_sub(worker.last_heard) <= silence_ms);
+    pub fn forget_silent(&mut self, ticks: u64, silence_ms: u64) {
+        self.workers.retain(|_, worker| ticks.saturating_sub(worker.last_heard) <= silence_ms);
     }
 }

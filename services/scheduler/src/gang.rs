@@ -1,14 +1,22 @@
 //! Workers to gangs: which ranks of a run go where. Pure.
 
+use std::collections::BTreeSet;
+
 use crate::fleet::{Fleet, Share};
 
 /// Places `ranks` ranks on trainers with free slots, or none if they do not fit.
 ///
-/// One worker that can hold the whole gang is preferred, the tightest fit first, since ranks of one
-/// node talk fastest; else the largest holes are filled first, to span as few nodes as possible.
-/// Ties go to the lower worker id.
+/// GPUs before CPUs, and never both in one gang. One worker that can hold the whole gang is preferred, the tightest
+/// fit first, since ranks of one node talk fastest; else the largest holes are filled first, to span as few nodes as
+/// possible. Ties go to the lower worker id.
 pub fn form(fleet: &Fleet, ranks: u32) -> Option<Vec<Share>> {
-    let trainers = fleet.workers.iter().filter(|(_, worker)| worker.trains);
+    let devices: BTreeSet<&str> = fleet.workers.values().map(|worker| worker.device.as_str()).collect();
+    // `cuda` comes after `cpu`.
+    devices.into_iter().rev().find_map(|device| form_on(fleet, ranks, device))
+}
+
+fn form_on(fleet: &Fleet, ranks: u32, device: &str) -> Option<Vec<Share>> {
+    let trainers = fleet.workers.iter().filter(|(_, worker)| worker.trains && worker.device == device);
     let mut free: Vec<(u32, &String)> =
         trainers.map(|(id, _)| (fleet.free(id), id)).filter(|(free, _)| *free > 0).collect();
     free.sort_by_key(|(free, id)| (*free, *id));
@@ -41,13 +49,7 @@ mod tests {
     use crate::fleet::Worker;
 
     fn fleet(slots: &[u32]) -> Fleet {
-        let worker = |slots: u32| Worker {
-            trains: true,
-            evaluates: false,
-            slots,
-            rendezvous: (String::new(), 0),
-            last_heard: 0,
-        };
+        let worker = |slots: u32| Worker { trains: true, slots, device: "cpu".into(), ..Worker::default() };
         let workers = slots.iter().enumerate().map(|(i, slots)| (format!("w{i}"), worker(*slots)));
         Fleet { workers: workers.collect(), ..Fleet::default() }
     }
@@ -64,6 +66,19 @@ mod tests {
     #[test]
     fn a_gang_spans_as_few_nodes_as_it_can() {
         assert_eq!(placed(&[1, 3, 2], 4), Some(vec![("w1".into(), 0, 3), ("w2".into(), 3, 1)]));
+    }
+
+    #[test]
+    fn a_gang_is_of_one_kind_of_device_and_rather_of_gpus() {
+        let mut fleet = fleet(&[1, 4, 1]);
+        for worker in ["w0", "w2"] {
+            fleet.workers.get_mut(worker).unwrap().device = "cuda".into();
+        }
+        let workers = |ranks| form(&fleet, ranks).unwrap().into_iter().map(|share| share.worker).collect::<Vec<_>>();
+        assert_eq!(
+            (workers(1), workers(2), workers(3)),
+            (vec!["w0".into()], vec!["w0".into(), "w2".into()], vec!["w1".to_owned()])
+        );
     }
 
     #[test]

@@ -16,5 +16,6 @@ mod worker_grpc;
 pub use drive::Scheduler;
 pub use drive::Terms;
 pub use error::Error;
+pub use fleet::Moment;
 pub use run_grpc::Runs;
 pub use worker_grpc::Workers;

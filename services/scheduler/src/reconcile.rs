@@ -1,12 +1,11 @@
 //! What should happen next: (now, state, fleet) → actions with their reasons. Pure.
 
-use domain::Timestamp;
 use domain::id::PipelineId;
 use domain::planning;
 use domain::run::{Run, RunState};
 use domain::state::State;
 
-use crate::fleet::{Fleet, Key, Share, Stage};
+use crate::fleet::{Fleet, Key, Moment, Share, Stage};
 use crate::gang;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -45,12 +44,12 @@ pub enum Action {
 pub struct Limits {
     /// A worker not heard for this long has lost its work.
     pub lease_ms: u64,
-    /// When this process began to listen: workers of its predecessor get one lease to return.
-    pub listening_since: Timestamp,
+    /// When this process began to listen, in ticks: workers of its predecessor get one lease to return.
+    pub listening_since: u64,
 }
 
 /// `fleet` holds the workers that are heard; silent ones have been forgotten.
-pub fn reconcile(now: Timestamp, state: &State, fleet: &Fleet, limits: Limits) -> Vec<Action> {
+pub fn reconcile(now: Moment, state: &State, fleet: &Fleet, limits: Limits) -> Vec<Action> {
     let mut actions: Vec<Action> = stale(state, fleet).map(|key| Action::Drop { key }).collect();
     actions.extend(planning::triggered(state).into_iter().map(|pipeline| Action::Queue { pipeline }));
     // Slots promised in this pass are taken from a copy, so that no two runs get the same one.
@@ -84,32 +83,33 @@ fn stale<'a>(state: &'a State, fleet: &'a Fleet) -> impl Iterator<Item = Key> + 
     fleet.assigned.keys().filter(move |key| !wanted(key)).cloned()
 }
 
-fn next(now: Timestamp, id: &PipelineId, run: &Run, fleet: &Fleet, limits: Limits) -> Option<Action> {
+fn next(now: Moment, id: &PipelineId, run: &Run, fleet: &Fleet, limits: Limits) -> Option<Action> {
     if matches!(&run.state, RunState::Evaluating { candidate } if !candidate.finite) {
         let key = Key { pipeline: id.clone(), run: run.number, attempt: run.attempts, stage: Stage::Evaluate };
         return Some(Action::JudgeUnscored { key });
     }
+    let early = now.at < run.not_before;
     let Some(key) = wanted(id, run) else {
         let ranks = run.manifest.pipeline.resources.ranks.get();
-        let queued = run.state == RunState::Queued;
-        let gang = queued.then(|| gang::form(fleet, ranks)).flatten()?;
+        let due = run.state == RunState::Queued && !early;
+        let gang = due.then(|| gang::form(fleet, ranks)).flatten()?;
         return Some(Action::Start { pipeline: id.clone(), run: run.number, gang });
     };
     let known = fleet.assigned.contains_key(&key);
     let lost = fleet.lost_worker(&key);
     match (key.stage, known, lost) {
         (_, true, None) => None,
-        (Stage::Train, true, Some(worker)) => {
+        (_, true, Some(worker)) => {
             let reason =
                 format!("worker `{worker}` is gone: not heard for {} ms, or its stream broke", limits.lease_ms);
             Some(Action::Lose { key, reason })
         }
         (Stage::Train, false, _) => {
-            let waited = now.saturating_sub(limits.listening_since) > limits.lease_ms;
+            let waited = now.ticks.saturating_sub(limits.listening_since) > limits.lease_ms;
             let reason = "the control process restarted and no worker claimed the attempt".to_owned();
             waited.then_some(Action::Lose { key, reason })
         }
-        (Stage::Evaluate, true, Some(_)) => Some(Action::Drop { key }),
+        (Stage::Evaluate, false, _) if early => None,
         (Stage::Evaluate, false, _) => gang::evaluator(fleet).map(|worker| Action::Evaluate { key, worker }),
     }
 }
@@ -132,7 +132,8 @@ mod tests {
     use crate::fleet::{Assigned, Worker};
     use domain::chunk::{Chunk, ChunkState, ObjectRef, Shard, Split};
     use domain::id::ChunkId;
-    use domain::run::RunEvent;
+    use domain::manifest::{Candidate, Cost, SnapshotMeta};
+    use domain::run::{Ending, RunEvent};
     use domain::state::{Event, EventKind};
 
     const LIMITS: Limits = Limits { lease_ms: 1000, listening_since: 0 };
@@ -181,8 +182,12 @@ mod tests {
         state.apply(&Event { pipeline: id.clone(), kind }, 0).unwrap();
     }
 
-    fn fleet(slots: u32, last_heard: Timestamp) -> Fleet {
-        let worker = Worker { trains: true, evaluates: true, slots, rendezvous: (String::new(), 0), last_heard };
+    fn at(ms: u64) -> Moment {
+        Moment { at: ms, ticks: ms }
+    }
+
+    fn fleet(slots: u32, last_heard: u64) -> Fleet {
+        let worker = Worker { trains: true, evaluates: true, slots, last_heard, ..Worker::default() };
         Fleet { workers: [("w".to_owned(), worker)].into(), ..Fleet::default() }
     }
 
@@ -191,7 +196,7 @@ mod tests {
         let mut state = State::default();
         let due = with_chunk(&mut state, "due", "chunk");
         with_chunk(&mut state, "idle", "manual");
-        assert_eq!(reconcile(0, &state, &Fleet::default(), LIMITS), [Action::Queue { pipeline: due }]);
+        assert_eq!(reconcile(at(0), &state, &Fleet::default(), LIMITS), [Action::Queue { pipeline: due }]);
     }
 
     #[test]
@@ -201,7 +206,7 @@ mod tests {
             let id = with_chunk(&mut state, name, "manual");
             queue(&mut state, &id);
         }
-        let started = reconcile(0, &state, &fleet(1, 0), LIMITS);
+        let started = reconcile(at(0), &state, &fleet(1, 0), LIMITS);
         assert_eq!(started.len(), 1, "{started:?}");
     }
 
@@ -214,12 +219,12 @@ mod tests {
         let mut fleet = fleet(1, 500);
         let key = wanted(&id, &state.pipelines[&id].runs[&1]).unwrap();
         let shares = vec![Share { worker: "w".into(), first: 0, ranks: 1 }];
-        fleet.assigned.insert(key.clone(), Assigned { shares, progress: None });
+        fleet.assigned.insert(key.clone(), Assigned { shares, ..Assigned::default() });
         fleet.forget_silent(1500, LIMITS.lease_ms);
-        assert_eq!(reconcile(1500, &state, &fleet, LIMITS), []);
+        assert_eq!(reconcile(at(1500), &state, &fleet, LIMITS), []);
         fleet.forget_silent(1501, LIMITS.lease_ms);
         assert!(
-            matches!(&reconcile(1501, &state, &fleet, LIMITS)[..], [Action::Lose { key: lost, .. }] if *lost == key)
+            matches!(&reconcile(at(1501), &state, &fleet, LIMITS)[..], [Action::Lose { key: lost, .. }] if *lost == key)
         );
     }
 
@@ -230,8 +235,8 @@ mod tests {
         queue(&mut state, &id);
         change(&mut state, &id, RunEvent::Started);
         let limits = Limits { listening_since: 10_000, ..LIMITS };
-        assert_eq!(reconcile(11_000, &state, &fleet(1, 11_000), limits), []);
-        assert!(matches!(&reconcile(11_001, &state, &fleet(1, 11_000), limits)[..], [Action::Lose { .. }]));
+        assert_eq!(reconcile(at(11_000), &state, &fleet(1, 11_000), limits), []);
+        assert!(matches!(&reconcile(at(11_001), &state, &fleet(1, 11_000), limits)[..], [Action::Lose { .. }]));
     }
 
     #[test]
@@ -244,6 +249,53 @@ mod tests {
         let key = wanted(&id, &state.pipelines[&id].runs[&1]).unwrap();
         fleet.assigned.insert(key.clone(), Assigned::default());
         change(&mut state, &id, RunEvent::Cancelled);
-        assert_eq!(reconcile(0, &state, &fleet, LIMITS), [Action::Drop { key }]);
+        assert_eq!(reconcile(at(0), &state, &fleet, LIMITS), [Action::Drop { key }]);
+    }
+
+    #[test]
+    fn the_next_attempt_waits_out_its_pause_whatever_the_wall_clock_did_to_leases() {
+        let mut state = State::default();
+        let id = with_chunk(&mut state, "p", "manual");
+        queue(&mut state, &id);
+        change(&mut state, &id, RunEvent::Started);
+        let ending = Ending::Unavailable;
+        change(&mut state, &id, RunEvent::AttemptEnded { attempt: 1, reason: "no store".into(), ending });
+        assert_eq!(reconcile(at(999), &state, &fleet(1, 999), LIMITS), []);
+        let set_back = Moment { at: 1000, ticks: 50_000 };
+        assert!(matches!(&reconcile(set_back, &state, &fleet(1, 50_000), LIMITS)[..], [Action::Start { .. }]));
+    }
+
+    #[test]
+    fn an_evaluation_lost_with_its_worker_is_counted() {
+        let mut state = State::default();
+        let id = with_chunk(&mut state, "p", "manual");
+        queue(&mut state, &id);
+        change(&mut state, &id, RunEvent::Started);
+        let snapshot = SnapshotMeta { object: object(), chunks: vec![], items: 0, seen: 0 };
+        let candidate =
+            Candidate { files: vec![], weights_sha256: "w".into(), finite: true, snapshot, cost: Cost::default() };
+        change(&mut state, &id, RunEvent::Trained { attempt: 1, candidate });
+        let key = wanted(&id, &state.pipelines[&id].runs[&1]).unwrap();
+        let shares = vec![Share { worker: "gone".into(), first: 0, ranks: 1 }];
+        let mut fleet = fleet(1, 0);
+        fleet.assigned.insert(key.clone(), Assigned { shares, ..Assigned::default() });
+        assert!(
+            matches!(&reconcile(at(0), &state, &fleet, LIMITS)[..], [Action::Lose { key: lost, .. }] if *lost == key)
+        );
+    }
+
+    #[test]
+    fn a_share_that_is_done_may_go_and_a_leader_may_not() {
+        let id: PipelineId = "namespaces/default/pipelines/p".parse().unwrap();
+        let key = Key { pipeline: id, run: 1, attempt: 1, stage: Stage::Train };
+        let share = |worker: &str, first| Share { worker: worker.into(), first, ranks: 1 };
+        let mut fleet = Fleet::default();
+        let shares = vec![share("leader", 0), share("other", 1)];
+        fleet.assigned.insert(key.clone(), Assigned { shares, ..Assigned::default() });
+        fleet.forget_unclaimed("leader", std::slice::from_ref(&key));
+        fleet.forget_unclaimed("other", &[]);
+        assert_eq!(fleet.assigned[&key].shares, [share("leader", 0)]);
+        fleet.forget_unclaimed("leader", &[]);
+        assert!(fleet.assigned.is_empty());
     }
 }

@@ -35,7 +35,7 @@ fn key(id: Option<v1::AssignmentId>) -> Result<Key, Invalid> {
     Ok(Key { pipeline, run: id.run, attempt: id.attempt, stage })
 }
 
-fn worker(request: &v1::LeaseRequest, now: domain::Timestamp) -> Result<Worker, Invalid> {
+fn worker(request: &v1::LeaseRequest, ticks: u64) -> Result<Worker, Invalid> {
     if request.worker.is_empty() {
         return Err(Invalid::new("worker", "is empty"));
     }
@@ -45,9 +45,10 @@ fn worker(request: &v1::LeaseRequest, now: domain::Timestamp) -> Result<Worker, 
     Ok(Worker {
         trains: request.roles.iter().any(|role| role == "trainer"),
         evaluates: request.roles.iter().any(|role| role == "evaluator"),
+        device: request.device.clone(),
         slots: request.slots,
         rendezvous: (request.rendezvous_host.clone(), port),
-        last_heard: now,
+        last_heard: ticks,
     })
 }
 
@@ -56,7 +57,7 @@ impl Scheduler {
         &self,
         request: v1::LeaseRequest,
     ) -> Result<mpsc::UnboundedReceiver<Result<v1::LeaseResponse, Status>>, Error> {
-        let known = worker(&request, self.now())?;
+        let known = worker(&request, self.now().ticks)?;
         let (sender, receiver) = mpsc::unbounded_channel();
         let running = request.running.into_iter().map(|id| key(Some(id))).collect::<Result<Vec<_>, _>>()?;
         info!(worker = %request.worker, roles = ?request.roles, slots = known.slots, running = running.len(), "worker leased");
@@ -81,9 +82,7 @@ impl Scheduler {
     /// What the worker says it still runs becomes its own again where the state asks for it, is
     /// cancelled where it does not; what it does not mention never reached it.
     fn claim(&self, fleet: &mut Fleet, worker: &str, running: Vec<Key>, stream: &Instructions) {
-        let forgotten = |key: &Key| fleet.holds(key, worker) && !running.contains(key);
-        let forgotten: Vec<Key> = fleet.assigned.keys().filter(|key| forgotten(key)).cloned().collect();
-        forgotten.iter().for_each(|key| drop(fleet.assigned.remove(key)));
+        fleet.forget_unclaimed(worker, &running);
         for key in running {
             let asked = self.journal.read(|state| {
                 let run = state.pipelines.get(&key.pipeline)?.runs.get(&key.run)?;
@@ -98,10 +97,10 @@ impl Scheduler {
     }
 
     fn hear(&self, request: v1::HeartbeatRequest) -> Result<bool, Error> {
-        let now = self.now();
+        let ticks = self.now().ticks;
         let mut fleet = self.fleet();
         let unknown = || Error::UnknownWorker(request.worker.clone());
-        fleet.workers.get_mut(&request.worker).ok_or_else(unknown)?.last_heard = now;
+        fleet.workers.get_mut(&request.worker).ok_or_else(unknown)?.last_heard = ticks;
         if request.id.is_none() {
             return Ok(false);
         }
@@ -110,7 +109,11 @@ impl Scheduler {
             return Ok(true);
         }
         if let Some(assigned) = fleet.assigned.get_mut(&key) {
-            assigned.progress = Some(progress(&request));
+            assigned.progressed |= request.progressed;
+            // Of a gang's workers, the leader's word counts.
+            if assigned.shares.first().is_some_and(|share| share.worker == request.worker) {
+                assigned.progress = Some(progress(&request));
+            }
         }
         drop(fleet);
         self.fleet_changed();
@@ -133,10 +136,11 @@ impl Scheduler {
             }
             Outcome::ScoresJson(json) => self.judge(&key, from_json("scores_json", &json)?).await?,
             Outcome::Failed(failure) => {
-                let ending = match (failure.permanent, failure.progressed) {
-                    (true, _) => Ending::Permanent,
-                    (false, true) => Ending::Progressed,
-                    (false, false) => Ending::Failed,
+                let ending = match failure.kind() {
+                    v1::FailureKind::Permanent => Ending::Permanent,
+                    _ if failure.progressed => Ending::Progressed,
+                    v1::FailureKind::Unavailable => Ending::Unavailable,
+                    v1::FailureKind::Retryable | v1::FailureKind::Unspecified => Ending::Failed,
                 };
                 // It takes the assignment away as well; by now the next attempt may have begun.
                 self.end(key, failure.reason, ending).await?;
@@ -171,14 +175,13 @@ fn send(stream: &Instructions, instruction: Instruction) {
 
 fn progress(request: &v1::HeartbeatRequest) -> v1::Progress {
     let (step, total) = (request.step, request.total_steps);
-    let left = total.saturating_sub(step) as f64;
     v1::Progress {
         stage: request.stage.clone(),
         step,
         total_steps: total,
         loss: request.loss,
         progress_percentage: (100 * step).checked_div(total).unwrap_or(0) as u32,
-        estimated_remaining_seconds: if step > 0 { request.elapsed_seconds / step as f64 * left } else { 0.0 },
+        estimated_remaining_seconds: request.estimated_remaining_seconds,
     }
 }
 

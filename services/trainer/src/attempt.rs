@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use domain::chunk::Shard;
@@ -55,7 +56,16 @@ pub enum Error {
 impl Error {
     /// Whether another attempt would fail in the same way.
     pub fn is_permanent(&self) -> bool {
-        matches!(self, Self::Gang(gang::Error::Rank { permanent: true, .. }))
+        match self {
+            Self::Gang(gang::Error::Rank { permanent, .. }) => *permanent,
+            Self::Store(error) => error.kind() != store::Kind::Unavailable,
+            _ => false,
+        }
+    }
+
+    /// Whether the store could not be reached, which says nothing about the run.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Store(error) if error.kind() == store::Kind::Unavailable)
     }
 }
 
@@ -74,10 +84,12 @@ const WHOLE: &str = "MANIFEST.json";
 const KEPT: usize = 3;
 
 /// Runs the part to its end. The candidate is rank 0's worker's; the others return none.
+///
+/// `progress` also hears whether a checkpoint of this attempt is in the store.
 pub async fn run(
     node: &Node,
     part: &Part,
-    progress: &mut (dyn FnMut(Progress) + Send),
+    progress: &mut (dyn FnMut(Progress, bool) + Send),
 ) -> Result<Option<Candidate>, Ended> {
     let early = |error| Ended { error, progressed: false };
     let job = prepare(node, part).await.map_err(early)?;
@@ -89,9 +101,9 @@ pub async fn run(
     let meeting = (part.ranks.world > 1).then_some(&part.meeting);
     let mut observe = |at: Progress| {
         uploads.start_newest();
-        progress(at);
+        progress(at, uploads.progressed());
     };
-    let trained = gang::run(&node.program, &path, part.ranks, meeting, part.stall, &mut observe).await;
+    let trained = gang::run(&node.program, &path, &part.ranks, meeting, part.stall, &mut observe).await;
     let progressed = uploads.finish().await;
     let trained = trained.map_err(|error| Ended { error: error.into(), progressed })?;
     if part.ranks.first > 0 {
@@ -176,8 +188,8 @@ struct Uploads {
     run: u64,
     folder: PathBuf,
     newest: u64,
-    running: Option<JoinHandle<bool>>,
-    progressed: bool,
+    running: Option<JoinHandle<()>>,
+    done: Arc<AtomicBool>,
 }
 
 impl Uploads {
@@ -189,8 +201,13 @@ impl Uploads {
             folder: folder.to_owned(),
             newest: 0,
             running: None,
-            progressed: false,
+            done: Arc::default(),
         }
+    }
+
+    /// Whether any checkpoint reached the store.
+    fn progressed(&self) -> bool {
+        self.done.load(Ordering::Relaxed)
     }
 
     /// Starts on a checkpoint that has become whole, unless the last is still under way.
@@ -202,26 +219,31 @@ impl Uploads {
         self.newest = step;
         let (store, local) = (self.store.clone(), self.folder.join(step.to_string()));
         let remote = layout::checkpoint(&self.pipeline, self.run, step);
-        let last = self.running.take();
+        let done = self.done.clone();
         self.running = Some(tokio::spawn(async move {
-            let before = match last {
-                Some(upload) => upload.await.unwrap_or(false),
-                None => false,
-            };
-            let outcome = upload_whole(&*store, &local, &remote).await;
-            if let Err(error) = &outcome {
-                warn!(checkpoint = remote, %error, "checkpoint not uploaded");
+            match upload_whole(&*store, &local, &remote).await {
+                Ok(whole) => drop(done.fetch_or(whole, Ordering::Relaxed)),
+                Err(error) => warn!(checkpoint = remote, %error, "checkpoint not uploaded"),
             }
-            before || outcome.unwrap_or(false)
         }));
     }
 
-    /// Whether any checkpoint reached the store.
+    /// Waits for the upload under way; whether any checkpoint reached the store.
     async fn finish(mut self) -> bool {
         if let Some(upload) = self.running.take() {
-            self.progressed |= upload.await.unwrap_or(false);
+            // One that panicked is one that failed.
+            let _ = upload.await;
         }
-        self.progressed
+        self.progressed()
+    }
+}
+
+impl Drop for Uploads {
+    /// A later attempt must not find checkpoints that came after it looked for the newest.
+    fn drop(&mut self) {
+        if let Some(upload) = &self.running {
+            upload.abort();
+        }
     }
 }
 

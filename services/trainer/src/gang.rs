@@ -48,14 +48,18 @@ pub struct Meeting {
     pub prefix: String,
     /// This machine's address, as others reach it.
     pub own_host: String,
+    /// Longest wait for the other workers' ranks to come.
+    pub patience_ms: u64,
+    /// Of one collective operation.
     pub timeout_ms: u64,
 }
 
-/// Ranks `first..first + ranks` of `world`.
-#[derive(Clone, Copy, Debug)]
+/// Ranks of a gang on this worker.
+#[derive(Clone, Debug)]
 pub struct Ranks {
     pub first: u32,
-    pub ranks: u32,
+    /// The worker's slot of each rank from `first` on: on a GPU, the device's number.
+    pub slots: Vec<u32>,
     pub world: u32,
 }
 
@@ -75,15 +79,15 @@ const LAST_WORDS: usize = 12;
 pub async fn run(
     program: &Path,
     job: &Path,
-    ranks: Ranks,
+    ranks: &Ranks,
     meeting: Option<&Meeting>,
     stall: Duration,
     progress: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<Trained, Error> {
     let (sender, mut lines) = mpsc::channel(64);
     let mut running = JoinSet::new();
-    for rank in ranks.first..ranks.first + ranks.ranks {
-        let child = spawn(program, job, rank, ranks, meeting)?;
+    for (rank, slot) in (ranks.first..).zip(&ranks.slots) {
+        let child = spawn(program, job, rank, *slot, ranks.world, meeting)?;
         let lines = (rank == ranks.first).then(|| sender.clone());
         running.spawn(async move { (rank, attend(child, lines, stall).await) });
     }
@@ -107,14 +111,21 @@ pub async fn run(
     }
 }
 
-fn spawn(program: &Path, job: &Path, rank: u32, ranks: Ranks, meeting: Option<&Meeting>) -> Result<Child, Error> {
+fn spawn(
+    program: &Path,
+    job: &Path,
+    rank: u32,
+    slot: u32,
+    world: u32,
+    meeting: Option<&Meeting>,
+) -> Result<Child, Error> {
     let mut command = Command::new(program);
     command.arg("rank").arg("--job").arg(job);
-    command.args(["--rank", &rank.to_string(), "--world", &ranks.world.to_string()]);
-    command.args(["--local-rank", &(rank - ranks.first).to_string()]);
+    command.args(["--rank", &rank.to_string(), "--world", &world.to_string(), "--slot", &slot.to_string()]);
     if let Some(at) = meeting {
         command.args(["--store", &format!("{}:{}", at.host, at.port), "--prefix", &at.prefix]);
         command.args(["--host", &at.own_host, "--timeout-ms", &at.timeout_ms.to_string()]);
+        command.args(["--patience-ms", &at.patience_ms.to_string()]);
     }
     // The open pipe is the rank's sign that its parent lives.
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -180,4 +191,41 @@ async fn last_words(stderr: impl AsyncRead + Unpin) -> String {
         }
     }
     if kept.is_empty() { String::new() } else { format!(": {}", Vec::from(kept).join(" | ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// A rank that does what `script` says.
+    async fn ranks(script: &str, stall: Duration) -> Result<Trained, Error> {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("rank");
+        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let ranks = Ranks { first: 0, slots: vec![0, 1], world: 2 };
+        run(&program, &folder.path().join("job.json"), &ranks, None, stall, &mut |_| ()).await
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn a_rank_that_says_nothing_is_killed_and_costs_the_attempt() {
+        let error = ranks("exec sleep 600", Duration::from_millis(50)).await.unwrap_err();
+        assert!(error.to_string().contains("said nothing for"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_rank_that_dies_is_explained_by_its_last_words() {
+        let error = ranks("echo why >&2; kill -9 $$", LONG).await.unwrap_err();
+        assert!(error.to_string().contains("signal: 9") && error.to_string().contains("why"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_a_rank_says_of_its_failure_is_passed_on() {
+        let said = r#"echo '{"failed":{"reason":"no such layer","permanent":true}}'; exit 1"#;
+        let error = ranks(said, LONG).await.unwrap_err();
+        assert!(matches!(&error, Error::Rank { reason, permanent: true, .. } if reason == "no such layer"), "{error}");
+    }
 }

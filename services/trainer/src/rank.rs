@@ -38,6 +38,8 @@ pub enum Error {
     Snapshot { file: PathBuf, reason: String },
     #[error("`{0}` is not a device: expected `cpu` or `cuda:N`")]
     Device(String),
+    #[error("the ranks resume from different steps: {0:?}")]
+    Apart(Vec<i64>),
 }
 
 impl Error {
@@ -45,7 +47,8 @@ impl Error {
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Learn(error) => error.is_permanent(),
-            Self::Shard(_) | Self::NoShard(_) => false,
+            Self::Shard(error) => error.kind() != store::Kind::Unavailable,
+            Self::NoShard(_) | Self::Apart(_) => false,
             _ => true,
         }
     }
@@ -79,9 +82,11 @@ pub fn train(
     }
     let mut weights = Flat::over(trained);
     let resume = job.resume.as_ref().map(|folder| checkpoint::load(folder, manifest)).transpose()?;
+    let step = resume.as_ref().map_or(0, |saved| saved.step);
+    together(collective, device, step)?;
 
     let started = clock();
-    let mut keeper = Keeper { job, clock, keeps: collective.rank() == 0, step: 0, second: started };
+    let mut keeper = Keeper { job, clock, keeps: collective.rank() == 0, step, second: started };
     let inputs = Inputs { manifest, pool: &pool, preprocess: &preprocess, snapshot, resume };
     let outcome = update::run(&net, &mut weights, inputs, collective, &mut |moment| {
         let loss = Some(moment.loss).filter(|loss| loss.is_finite());
@@ -165,7 +170,7 @@ fn read(job: &TrainJob, snapshot: &Snapshot) -> Result<Rows, Error> {
     for chunk in &job.manifest.chunks {
         let before = rows.fresh.len();
         for shard in &chunk.train {
-            rows.fresh.extend(read_shard(job, shard)?);
+            rows.fresh.extend(store::examples::read_shard(fetched(job, shard)?)?);
         }
         rows.chunks.push((chunk.id.clone(), rows.fresh.len() - before));
     }
@@ -199,10 +204,9 @@ fn read_wanted(job: &TrainJob, chunk: &ChunkData, wanted: &BTreeSet<u32>) -> Res
     let (mut found, mut start) = (Vec::new(), 0u32);
     for shard in &chunk.train {
         let end = start + shard.rows as u32;
-        if wanted.range(start..end).next().is_some() {
-            let rows = read_shard(job, shard)?;
-            let here = (start..).zip(rows).filter(|(position, _)| wanted.contains(position));
-            found.extend(here.map(|(_, row)| row));
+        let here: Vec<usize> = wanted.range(start..end).map(|row| (row - start) as usize).collect();
+        if !here.is_empty() {
+            found.extend(store::examples::read_shard_rows(fetched(job, shard)?, &here)?);
         }
         start = end;
     }
@@ -212,9 +216,9 @@ fn read_wanted(job: &TrainJob, chunk: &ChunkData, wanted: &BTreeSet<u32>) -> Res
     }
 }
 
-fn read_shard(job: &TrainJob, shard: &Shard) -> Result<Vec<Row>, Error> {
-    let path = job.shards.get(&shard.object.sha256).ok_or_else(|| Error::NoShard(shard.object.sha256.clone()))?;
-    Ok(store::examples::read_shard(path)?)
+fn fetched<'a>(job: &'a TrainJob, shard: &Shard) -> Result<&'a Path, Error> {
+    let path = job.shards.get(&shard.object.sha256);
+    path.map(PathBuf::as_path).ok_or_else(|| Error::NoShard(shard.object.sha256.clone()))
 }
 
 fn pool(manifest: &Manifest, rows: Rows, geometry: Geometry, device: Device) -> Result<Pool, Error> {
@@ -263,11 +267,23 @@ fn forget_older(checkpoints: &Path, keep: usize) {
     }
 }
 
+/// Workers look for the newest checkpoint one by one, and a new one may have come in between.
+fn together(collective: &dyn Collective, device: Device, step: u64) -> Result<(), Error> {
+    let steps = gather(collective, device, step)?;
+    if steps.iter().all(|other| *other == steps[0]) { Ok(()) } else { Err(Error::Apart(steps)) }
+}
+
 /// The largest resident set of any rank, in bytes.
 fn largest(collective: &dyn Collective, device: Device) -> Result<u64, Error> {
-    let mine = Tensor::from_slice(&[peak_memory() as i64]).to_device(device);
+    let all = gather(collective, device, peak_memory())?;
+    Ok(all.into_iter().max().unwrap_or(0) as u64)
+}
+
+/// Every rank's number, by rank.
+fn gather(collective: &dyn Collective, device: Device, mine: u64) -> Result<Vec<i64>, Error> {
+    let mine = Tensor::from_slice(&[mine as i64]).to_device(device);
     let all = collective.all_gather(&mine).map_err(learn::Error::from)?;
-    Ok(all.iter().map(|peak| peak.int64_value(&[0]) as u64).max().unwrap_or(0))
+    Ok(all.iter().map(|value| value.int64_value(&[0])).collect())
 }
 
 /// 0 where the kernel does not say.

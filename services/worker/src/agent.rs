@@ -112,6 +112,7 @@ pub struct Worker {
 struct Running {
     id: v1::AssignmentId,
     task: AbortHandle,
+    slots: Vec<u32>,
     progress: assignment::Shared,
 }
 
@@ -266,9 +267,20 @@ impl Agent {
             collective_ms: terms.collective_timeout_ms,
             stall: Duration::from_millis(terms.stall_timeout_ms),
         };
-        let work = assignment::work(self.worker.clone(), assignment, scratch, limits, progress.clone());
+        let slots = self.free_slots(ranks(&assignment));
+        let means = assignment::Means { slots: slots.clone(), limits };
+        let work = assignment::work(self.worker.clone(), assignment, scratch, means, progress.clone());
         let task = self.tasks.spawn(work);
-        self.running.push(Running { id, task, progress });
+        self.running.push(Running { id, task, slots, progress });
+    }
+
+    /// The lowest slots that nothing under way uses. The control role gives no more work than there are slots; where it
+    /// knows less than this worker, as after its restart, slots are shared.
+    fn free_slots(&self, wanted: u32) -> Vec<u32> {
+        let used = |slot: &u32| self.running.iter().any(|running| running.slots.contains(slot));
+        let all = 0..self.lease.slots.max(1);
+        let (used, free): (Vec<u32>, Vec<u32>) = all.partition(used);
+        free.into_iter().chain(used).cycle().take(wanted as usize).collect()
     }
 
     /// Aborting the task drops, and so kills, its child processes.
@@ -315,15 +327,24 @@ impl Agent {
     }
 }
 
+/// How many slots an assignment takes.
+fn ranks(assignment: &v1::Assignment) -> u32 {
+    match &assignment.work {
+        Some(v1::assignment::Work::Train(work)) => work.ranks,
+        _ => 1,
+    }
+}
+
 fn beat(worker: &str, running: &Running) -> v1::HeartbeatRequest {
     let at = running.progress.lock().expect("no holder panics").clone();
     v1::HeartbeatRequest {
         worker: worker.to_owned(),
         id: Some(running.id.clone()),
+        estimated_remaining_seconds: at.remaining_seconds(),
         stage: at.stage,
         step: at.step,
         total_steps: at.total,
         loss: at.loss,
-        elapsed_seconds: at.started.map_or(0.0, |started| started.elapsed().as_secs_f64()),
+        progressed: at.progressed,
     }
 }

@@ -26,8 +26,28 @@ pub struct At {
     pub step: u64,
     pub total: u64,
     pub loss: f64,
-    /// When its first step began.
-    pub started: Option<Instant>,
+    /// When the stage's first progress came, and the step it began with: not the first after a resume.
+    pub began: Option<(Instant, u64)>,
+    /// A checkpoint of this attempt is in the store.
+    pub progressed: bool,
+}
+
+impl At {
+    /// Takes a step of `stage` down.
+    fn step(&mut self, stage: &str, step: u64) {
+        if self.stage != stage {
+            (self.stage, self.began) = (stage.to_owned(), None);
+        }
+        self.step = step;
+        self.began.get_or_insert_with(|| (Instant::now(), step));
+    }
+
+    /// Until the stage ends, at its pace so far; zero before that can be told.
+    pub fn remaining_seconds(&self) -> f64 {
+        let Some((began, first)) = self.began else { return 0.0 };
+        let (done, left) = (self.step.saturating_sub(first), self.total.saturating_sub(self.step));
+        if done == 0 { 0.0 } else { began.elapsed().as_secs_f64() / done as f64 * left as f64 }
+    }
 }
 
 pub type Shared = Arc<Mutex<At>>;
@@ -39,20 +59,22 @@ pub struct Limits {
     pub stall: Duration,
 }
 
+/// What an assignment may use.
+#[derive(Clone, Debug)]
+pub struct Means {
+    /// Of the worker's, one a rank: on GPUs, the devices' numbers.
+    pub slots: Vec<u32>,
+    pub limits: Limits,
+}
+
 /// Between two tries to report.
 const REPORT_AGAIN: Duration = Duration::from_millis(500);
 
 /// Works, cleans up, and reports until the control role has answered. False if it refused to hear.
-pub async fn work(
-    worker: Arc<Worker>,
-    assignment: v1::Assignment,
-    scratch: PathBuf,
-    limits: Limits,
-    at: Shared,
-) -> bool {
+pub async fn work(worker: Arc<Worker>, assignment: v1::Assignment, scratch: PathBuf, means: Means, at: Shared) -> bool {
     let Some(id) = assignment.id.clone() else { return true };
     let scratch = Scratch(scratch);
-    let outcome = match carry_out(&worker, assignment, &scratch, limits, &at).await {
+    let outcome = match carry_out(&worker, assignment, &scratch, means, &at).await {
         Ok(Some(outcome)) => outcome,
         Ok(None) => return true,
         Err(failure) => {
@@ -73,8 +95,17 @@ impl Drop for Scratch {
     }
 }
 
+fn kind(permanent: bool, unavailable: bool) -> i32 {
+    match (permanent, unavailable) {
+        (true, _) => v1::FailureKind::Permanent,
+        (false, true) => v1::FailureKind::Unavailable,
+        (false, false) => v1::FailureKind::Retryable,
+    }
+    .into()
+}
+
 fn broken(reason: impl ToString) -> v1::Failure {
-    v1::Failure { reason: reason.to_string(), progressed: false, permanent: false }
+    v1::Failure { reason: reason.to_string(), progressed: false, kind: v1::FailureKind::Retryable.into() }
 }
 
 /// None: another worker of the gang reports.
@@ -82,7 +113,7 @@ async fn carry_out(
     worker: &Worker,
     assignment: v1::Assignment,
     scratch: &Scratch,
-    limits: Limits,
+    means: Means,
     at: &Shared,
 ) -> Result<Option<Outcome>, v1::Failure> {
     let id = assignment.id.ok_or_else(|| broken("the assignment has no id"))?;
@@ -92,8 +123,8 @@ async fn carry_out(
         .await
         .map_err(|e| broken(format!("cannot create {}: {e}", scratch.0.display())))?;
     match assignment.work {
-        Some(Work::Train(work)) => train(worker, manifest, &id, work, scratch, limits, at).await,
-        Some(Work::Evaluate(work)) => evaluate(worker, &manifest, work, scratch, limits, at).await.map(Some),
+        Some(Work::Train(work)) => train(worker, manifest, &id, work, scratch, means, at).await,
+        Some(Work::Evaluate(work)) => evaluate(worker, &manifest, work, scratch, means, at).await.map(Some),
         None => Err(broken("the assignment has no work")),
     }
 }
@@ -104,35 +135,36 @@ async fn train(
     id: &v1::AssignmentId,
     work: v1::TrainWork,
     scratch: &Scratch,
-    limits: Limits,
+    Means { slots, limits }: Means,
     at: &Shared,
 ) -> Result<Option<Outcome>, v1::Failure> {
     let port = u16::try_from(work.rendezvous_port).map_err(broken)?;
     let part = Part {
         manifest,
         attempt: id.attempt,
-        ranks: Ranks { first: work.first_rank, ranks: work.ranks, world: work.world_size },
+        ranks: Ranks { first: work.first_rank, slots, world: work.world_size },
         meeting: Meeting {
             host: work.rendezvous_host,
             port,
             prefix: format!("{}/runs/{}/{}", id.pipeline, id.run, id.attempt),
             own_host: worker.host.clone(),
+            patience_ms: limits.stall.as_millis() as u64,
             timeout_ms: limits.collective_ms,
         },
         stall: limits.stall,
         scratch: scratch.0.clone(),
     };
-    let mut progress = |step: trainer::job::Progress| {
+    let mut progress = |step: trainer::job::Progress, progressed| {
         let mut at = at.lock().expect("no holder panics");
-        at.stage = format!("{:?}", step.phase).to_lowercase();
-        (at.step, at.total) = (step.step, step.total);
+        at.step(&format!("{:?}", step.phase).to_lowercase(), step.step);
+        (at.total, at.progressed) = (step.total, progressed);
         at.loss = step.loss.unwrap_or(f64::NAN);
-        at.started.get_or_insert_with(Instant::now);
     };
     match trainer::attempt::run(&worker.node, &part, &mut progress).await {
         Ok(candidate) => Ok(candidate.map(|candidate| Outcome::TrainedJson(to_json(&candidate)))),
         Err(Ended { error, progressed }) => {
-            Err(v1::Failure { reason: chain(&error), progressed, permanent: error.is_permanent() })
+            let kind = kind(error.is_permanent(), error.is_unavailable());
+            Err(v1::Failure { reason: chain(&error), progressed, kind })
         }
     }
 }
@@ -142,25 +174,27 @@ async fn evaluate(
     manifest: &Manifest,
     work: v1::EvaluateWork,
     scratch: &Scratch,
-    limits: Limits,
+    Means { slots, limits }: Means,
     at: &Shared,
 ) -> Result<Outcome, v1::Failure> {
     let subjects = work.subjects.into_iter().map(|wire| subject(manifest, wire)).collect::<Result<Vec<_>, _>>()?;
     let total = subjects.iter().map(Subject::items).sum();
-    *at.lock().expect("no holder panics") =
-        At { stage: "evaluate".to_owned(), total, started: Some(Instant::now()), ..At::default() };
-    let mut done = |rows| at.lock().expect("no holder panics").step = rows;
+    let mut done = |rows| at.lock().expect("no holder panics").step("evaluate", rows);
+    done(0);
+    at.lock().expect("no holder panics").total = total;
     let node = evaluator::attempt::Node {
         fetcher: &worker.node.fetcher,
         program: worker.node.program.clone(),
-        device: worker.node.device.clone(),
+        device: match worker.node.device.as_str() {
+            "cuda" => format!("cuda:{}", slots.first().copied().unwrap_or(0)),
+            other => other.to_owned(),
+        },
         stall: limits.stall,
     };
     let scores = evaluator::attempt::run(&node, manifest, &subjects, scratch.0.clone(), &mut done).await;
-    let failure = |error: evaluator::attempt::Error| v1::Failure {
-        reason: chain(&error),
-        progressed: false,
-        permanent: error.is_permanent(),
+    let failure = |error: evaluator::attempt::Error| {
+        let kind = kind(error.is_permanent(), error.is_unavailable());
+        v1::Failure { reason: chain(&error), progressed: false, kind }
     };
     scores.map(|scores| Outcome::ScoresJson(to_json(&scores))).map_err(failure)
 }

@@ -22,8 +22,9 @@ pub struct RankArgs {
     rank: usize,
     #[arg(long)]
     world: usize,
+    /// The worker's slot: on GPUs, the device's number
     #[arg(long)]
-    local_rank: usize,
+    slot: u32,
     /// `HOST:PORT` of the rendezvous store; needed beyond one rank
     #[arg(long, default_value = "127.0.0.1:0")]
     store: String,
@@ -32,8 +33,12 @@ pub struct RankArgs {
     /// This machine's address, as the other ranks reach it
     #[arg(long, default_value = "127.0.0.1")]
     host: String,
+    /// Of one collective operation
     #[arg(long, default_value_t = 30_000)]
     timeout_ms: u64,
+    /// Longest wait for the other ranks to come
+    #[arg(long, default_value_t = 600_000)]
+    patience_ms: u64,
 }
 
 /// Progress lines are at least this far apart.
@@ -72,7 +77,7 @@ fn train(args: &RankArgs) -> Result<trainer::job::Trained, Failure> {
     let text = std::fs::read(&args.job).map_err(|e| format!("cannot read {}: {e}", args.job.display()))?;
     let mut job: TrainJob = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
     if job.device == "cuda" {
-        job.device = format!("cuda:{}", args.local_rank);
+        job.device = format!("cuda:{}", args.slot);
     }
     let group = join(args, &job.device)?;
     let (clock, mut every, mut phase) = (started(), Every::new(PROGRESS_EVERY), Phase::Load);
@@ -92,7 +97,8 @@ fn join(args: &RankArgs, device: &str) -> Result<Box<dyn Collective>, String> {
     }
     let (host, port) = args.store.rsplit_once(':').ok_or("--store is not HOST:PORT")?;
     let port = port.parse().map_err(|_| "--store is not HOST:PORT")?;
-    let meeting = Rendezvous { host: host.to_owned(), port, prefix: args.prefix.clone() };
+    let patience = Duration::from_millis(args.patience_ms);
+    let meeting = Rendezvous { host: host.to_owned(), port, prefix: args.prefix.clone(), patience };
     let timeout = Duration::from_millis(args.timeout_ms);
     let joined: Result<Box<dyn Collective>, _> = match device.strip_prefix("cuda:") {
         Some(number) => {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use domain::chunk::{Payload, Row};
 use domain::id::TaskName;
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReaderBuilder, RowSelection};
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
@@ -36,12 +36,18 @@ pub fn write_shard(rows: &[Row], task: &TaskName, split: &str) -> Result<Vec<u8>
 /// The rows of a canonical shard, in order.
 pub fn read_shard(path: &Path) -> Result<Vec<Row>, Error> {
     let file = File::open(path).map_err(Error::file("open", path))?;
-    decode(file).map_err(|reason| unreadable(&path.display().to_string(), reason))
+    decode(file, None).map_err(|reason| unreadable(&path.display().to_string(), reason))
+}
+
+/// The rows at `positions`, ascending. Row groups that hold none of them are not read.
+pub fn read_shard_rows(path: &Path, positions: &[usize]) -> Result<Vec<Row>, Error> {
+    let file = File::open(path).map_err(Error::file("open", path))?;
+    decode(file, Some(positions)).map_err(|reason| unreadable(&path.display().to_string(), reason))
 }
 
 /// As [`read_shard`], from memory.
 pub fn read_shard_bytes(bytes: Bytes) -> Result<Vec<Row>, Error> {
-    decode(bytes).map_err(|reason| unreadable("(in memory)", reason))
+    decode(bytes, None).map_err(|reason| unreadable("(in memory)", reason))
 }
 
 fn unreadable(path: &str, reason: ParquetError) -> Error {
@@ -103,8 +109,16 @@ fn batch(rows: &[Row], task: &str, split: &str) -> Result<RecordBatch, ArrowErro
     RecordBatch::try_new(schema(), columns)
 }
 
-fn decode(file: impl ChunkReader + 'static) -> Result<Vec<Row>, ParquetError> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(BATCH);
+fn decode(file: impl ChunkReader + 'static, positions: Option<&[usize]>) -> Result<Vec<Row>, ParquetError> {
+    let mut builder = ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(BATCH);
+    if let Some(positions) = positions {
+        let rows = builder.metadata().file_metadata().num_rows() as usize;
+        if let Some(beyond) = positions.iter().find(|position| **position >= rows) {
+            return Err(ParquetError::General(format!("it has {rows} rows, and row {beyond} is wanted")));
+        }
+        let ranges = positions.iter().map(|position| *position..position + 1);
+        builder = builder.with_row_selection(RowSelection::from_consecutive_ranges(ranges, rows));
+    }
     let mut rows = Vec::new();
     for batch in builder.build()? {
         decode_batch(&batch?, &mut rows)?;
@@ -158,6 +172,19 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), &bytes).unwrap();
         assert_eq!(read_shard(file.path()).unwrap(), rows);
+    }
+
+    #[test]
+    fn some_rows_are_read_without_the_others() {
+        let (rows, task) = (rows(2500), "digits".parse().unwrap());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), write_shard(&rows, &task, "train").unwrap()).unwrap();
+        let positions = [0, 1, 7, 999, 1000, 2499];
+        let wanted: Vec<Row> = positions.iter().map(|&position| rows[position].clone()).collect();
+        assert_eq!(read_shard_rows(file.path(), &positions).unwrap(), wanted);
+        assert_eq!(read_shard_rows(file.path(), &[]).unwrap(), []);
+        let error = read_shard_rows(file.path(), &[2500]).unwrap_err().to_string();
+        assert!(error.contains("2500 rows"), "{error}");
     }
 
     #[test]

@@ -134,6 +134,8 @@ struct MatrixView {
     versions: Vec<u64>,
     /// `accuracy_matrix[j][i]`: on task `i` after update `j`; null where it was not measured.
     accuracy_matrix: Vec<Vec<Option<f64>>>,
+    /// Where a task had merged into the archive: the accuracy is that of the archive.
+    archived: Vec<Vec<bool>>,
     initial: Option<Vec<Option<f64>>>,
     average_accuracy: Option<f64>,
     average_incremental_accuracy: Option<f64>,
@@ -146,7 +148,9 @@ struct MatrixView {
 impl MatrixView {
     fn new(pipeline: &PipelineName, wire: v1::GetMatrixResponse) -> Self {
         let cells = |row: v1::MatrixRow| row.cells.into_iter().map(|cell| cell.accuracy).collect::<Vec<_>>();
+        let archived = |row: &v1::MatrixRow| row.cells.iter().map(|cell| cell.archived).collect();
         Self {
+            archived: wire.rows.iter().map(archived).collect(),
             pipeline: pipeline.to_string(),
             tasks: wire.tasks,
             versions: wire.rows.iter().map(|row| row.version).collect(),
@@ -170,10 +174,14 @@ impl Render for MatrixView {
         let mut grid = Table::new();
         grid.load_style(comfy_table::presets::NOTHING);
         grid.set_header(["AFTER".to_owned()].into_iter().chain(self.tasks.iter().cloned()));
-        let named = self.versions.iter().map(|version| format!("v{version}")).zip(&self.accuracy_matrix);
-        let initial = self.initial.iter().map(|cells| ("base".to_owned(), cells));
-        for (name, cells) in initial.chain(named) {
-            grid.add_row([name].into_iter().chain(cells.iter().map(|cell| percent(*cell))));
+        if let Some(cells) = &self.initial {
+            grid.add_row(["base".to_owned()].into_iter().chain(cells.iter().map(|cell| percent(*cell))));
+        }
+        for ((version, cells), archived) in self.versions.iter().zip(&self.accuracy_matrix).zip(&self.archived) {
+            let marked = |(cell, archived): (&Option<f64>, &bool)| {
+                format!("{}{}", if *archived { "~" } else { "" }, percent(*cell))
+            };
+            grid.add_row([format!("v{version}")].into_iter().chain(cells.iter().zip(archived).map(marked)));
         }
         let figures = fields([
             ("average accuracy", percent(self.average_accuracy)),
@@ -183,7 +191,9 @@ impl Render for MatrixView {
             ("forward transfer", percent(self.forward_transfer)),
             ("learning accuracy", percent(self.learning_accuracy)),
         ]);
-        format!("{}\n\n{figures}", trim(&grid))
+        let merged = self.archived.iter().flatten().any(|archived| *archived);
+        let legend = if merged { "\n~ merged into the archive: its accuracy over all its tasks" } else { "" };
+        format!("{}{legend}\n\n{figures}", trim(&grid))
     }
 }
 
@@ -223,7 +233,7 @@ mod tests {
     fn a_matrix_keeps_its_shape() {
         let row = |version, cells: &[Option<f64>]| v1::MatrixRow {
             version,
-            cells: cells.iter().map(|&accuracy| v1::MatrixCell { accuracy }).collect(),
+            cells: cells.iter().map(|&accuracy| v1::MatrixCell { accuracy, archived: accuracy == Some(0.8) }).collect(),
         };
         let wire = v1::GetMatrixResponse {
             tasks: vec!["a".into(), "b".into()],
@@ -233,6 +243,7 @@ mod tests {
         let view = MatrixView::new(&"tickets".parse().unwrap(), wire);
         let json = serde_json::to_value(&view).unwrap();
         assert_eq!(json["accuracy_matrix"], serde_json::json!([[0.9, null], [0.8, 0.7]]));
-        assert!(view.text().contains("v1     90.0 %  -"), "{}", view.text());
+        assert!(view.text().contains("v1     90.0 %   -"), "{}", view.text());
+        assert!(view.text().contains("~80.0 %") && view.text().contains("merged into the archive"), "{}", view.text());
     }
 }

@@ -124,3 +124,37 @@ fn shards_and_rows_that_are_not_there_are_named() {
     job.device = "tpu".to_owned();
     assert_eq!(run(&job).unwrap_err().to_string(), "`tpu` is not a device: expected `cpu` or `cuda:N`");
 }
+
+/// Two ranks, of which the other one holds `other`.
+struct Pair {
+    other: i64,
+}
+
+impl Collective for Pair {
+    fn rank(&self) -> usize {
+        0
+    }
+    fn world(&self) -> usize {
+        2
+    }
+    fn all_reduce(&self, _: &mut Tensor) -> Result<(), collective::Error> {
+        Ok(())
+    }
+    fn broadcast(&self, _: &mut Tensor, _: usize) -> Result<(), collective::Error> {
+        Ok(())
+    }
+    fn all_gather(&self, tensor: &Tensor) -> Result<Vec<Tensor>, collective::Error> {
+        Ok(vec![tensor.copy(), Tensor::from_slice(&[self.other])])
+    }
+    fn barrier(&self) -> Result<(), collective::Error> {
+        Ok(())
+    }
+    fn abort(&mut self) {}
+}
+
+#[test]
+fn ranks_that_would_resume_from_different_steps_do_not_begin() {
+    assert!(together(&Pair { other: 40 }, Device::Cpu, 40).is_ok());
+    let error = together(&Pair { other: 20 }, Device::Cpu, 40).unwrap_err();
+    assert!(matches!(&error, Error::Apart(steps) if steps == &[40, 20]) && !error.is_permanent(), "{error}");
+}

@@ -74,15 +74,16 @@ impl Gang {
         let file = job.out.with_extension("json");
         std::fs::write(&file, serde_json::to_vec(job)?)
             .with_context(|| format!("cannot write `{}`", file.display()))?;
-        let ranks = Ranks { first: 0, ranks: self.ranks, world: self.ranks };
+        let ranks = Ranks { first: 0, slots: (0..self.ranks).collect(), world: self.ranks };
         let meeting = Meeting {
             host: LOCAL.to_owned(),
             port: self.meeting.port(),
             prefix: prefix.to_owned(),
             own_host: LOCAL.to_owned(),
+            patience_ms: PATIENCE.as_millis() as u64,
             timeout_ms: PATIENCE.as_millis() as u64,
         };
-        Ok(self.runtime.block_on(gang::run(&self.program, &file, ranks, Some(&meeting), STALL, progress))?)
+        Ok(self.runtime.block_on(gang::run(&self.program, &file, &ranks, Some(&meeting), STALL, progress))?)
     }
 }
 
