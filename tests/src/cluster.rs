@@ -253,16 +253,18 @@ impl Cluster {
         self.push_as(header, payload, FRAME_BYTES).await
     }
 
-    pub async fn push_as(
+    /// A push that does not hold the cluster, which may be killed meanwhile.
+    pub fn push_as(
         &self,
         header: v1::ChunkHeader,
         payload: &[u8],
         frame: usize,
-    ) -> Result<v1::PushChunkResponse, Status> {
+    ) -> impl Future<Output = Result<v1::PushChunkResponse, Status>> + Send + use<> {
         let frames = payload.chunks(frame).map(|frame| Part::Frame(frame.to_vec()));
         let parts: Vec<_> = [Part::Header(header)].into_iter().chain(frames).collect();
         let requests = parts.into_iter().map(|part| v1::PushChunkRequest { part: Some(part) });
-        Ok(self.ingest().push_chunk(futures::stream::iter(requests)).await?.into_inner())
+        let mut ingest = self.ingest();
+        async move { Ok(ingest.push_chunk(futures::stream::iter(requests)).await?.into_inner()) }
     }
 
     pub async fn start_run(&self, pipeline: &str, chunks: &[String]) -> Result<v1::Run, Status> {

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use perennial_proto::limits::FRAME_BYTES;
 use perennial_proto::v1::{self, Split};
-use perennial_tests::cluster::pipeline;
+use perennial_tests::cluster::{pipeline, resource};
 use perennial_tests::digits::clean;
 use perennial_tests::{Cluster, Options};
 use serde_json::{Value, json};
@@ -116,9 +117,14 @@ async fn a_daemon_killed_at_random_moments_loses_nothing() {
         let moment = Duration::from_millis(200 + (3000.0 * draw) as u64);
         // The moment of death is the one thing here that is meant to be a matter of time.
         within += u64::from(tokio::time::timeout(moment, cluster.ended(&run.name)).await.is_err());
+        let rows = clean(100 + round, 1, 20);
+        // Under way when the daemon dies, and pushed again since nobody answered.
+        let torn = tokio::spawn(cluster.push_as(later(), &rows, 512));
         cluster.kill();
+        let _ = torn.await.unwrap();
         whole_versions(&cluster.store());
         cluster.boot().await;
+        cluster.push_as(later(), &rows, FRAME_BYTES).await.unwrap();
     }
     let run = cluster.ended(&run.name).await;
     println!("{within} of {kills} kills fell within the run, which took {} attempts", run.attempts);
@@ -130,6 +136,18 @@ async fn a_daemon_killed_at_random_moments_loses_nothing() {
     assert_eq!((version.number, whole_versions(&cluster.store())), (1, 1));
     let chunks = cluster.list_chunks("digits").await;
     let names: BTreeSet<&String> = chunks.iter().map(|chunk| &chunk.name).collect();
-    assert_eq!((names.len(), chunks.len()), (1, 1));
+    assert_eq!((names.len() as u64, chunks.len() as u64), (1 + kills, 1 + kills));
     assert_eq!((chunks[0].state.as_str(), chunks[0].version), ("absorbed", 1));
+    assert!(chunks[1..].iter().all(|chunk| chunk.state == "sealed" && chunk.train_rows == 20), "{chunks:?}");
+}
+
+/// Of a chunk that waits for the next run.
+fn later() -> v1::ChunkHeader {
+    v1::ChunkHeader {
+        pipeline: resource("digits"),
+        task: "later".to_owned(),
+        split: Split::Train.into(),
+        format: v1::Format::Jsonl.into(),
+        ..Default::default()
+    }
 }
