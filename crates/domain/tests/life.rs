@@ -260,6 +260,21 @@ fn an_alias_moves_only_from_where_the_caller_believes_it_is() {
 }
 
 #[test]
+fn a_version_that_cannot_be_laid_down_fails_its_run_and_frees_the_pipeline() {
+    let mut story = Story::new(|_| ());
+    let chunk = story.chunk("c1", "t", 10, 5);
+    let (run, ..) = story.judged(Verdict::Pass);
+    story.change(run, RunEvent::PublishFailed { reason: "`m` exists".into() });
+    assert_eq!(story.now().runs[&run].state, RunState::Failed { reason: "`m` exists".into() });
+    let reason = format!("run {run} failed: `m` exists");
+    assert_eq!(story.now().chunks[&chunk].state, ChunkState::Refused { reason });
+    assert_eq!((story.now().champion(), story.now().active_run()), (None, None));
+    let released = planning::release(&story.state, &story.id, &[chunk]).unwrap();
+    story.apply(released);
+    assert_eq!(story.publish(), Version(1));
+}
+
+#[test]
 fn held_out_rows_open_eval_sets_and_later_ones_open_the_next_number() {
     let mut story = Story::new(|s| s["evaluation"] = json!({"eval_items_per_task": 12}));
     story.chunk("c1", "t", 10, 5);
