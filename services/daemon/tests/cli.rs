@@ -52,6 +52,7 @@ fn wrong_usage_exits_with_2_and_says_what_is_right() {
         (&["chunk", "push", "tickets", "rows.csv"], "--format parquet"),
         (&["--server", "localhost:7420", "run", "ls", "tickets"], "write a URL such as"),
         (&["run", "ls", "tickets", "--timeout", "soon"], "--timeout"),
+        (&["version", "rollback", "tickets", "--expect", "latest"], "--expect"),
     ] {
         let output = perennial(args);
         assert_eq!(code(&output), Some(2), "{args:?}: {}", stderr(&output));

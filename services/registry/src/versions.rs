@@ -63,7 +63,7 @@ impl Registry {
         let id = pipeline_id("pipeline", &request.pipeline)?;
         let alias = convert::alias("alias", &request.alias)?;
         let to = convert::version(request.version).ok_or_else(|| Invalid::new("version", "is missing"))?;
-        let expected = convert::version(request.expected_version);
+        let expected = convert::expected(request.expected_version);
         let chunks = convert::disposition(request.chunks());
         let pipeline = id.clone();
         let decide =
@@ -75,9 +75,9 @@ impl Registry {
     async fn roll_back(&self, request: v1::RollbackRequest) -> Result<v1::Version, Error> {
         let id = pipeline_id("pipeline", &request.pipeline)?;
         let (to, chunks) = (convert::version(request.version), convert::disposition(request.chunks()));
-        let pipeline = id.clone();
+        let (pipeline, expected) = (id.clone(), convert::expected(request.expected_version));
         let decide = move |state: &_, _at| {
-            let (to, events) = planning::rollback(state, &pipeline, to, chunks)?;
+            let (to, events) = planning::rollback(state, &pipeline, to, expected, chunks)?;
             Ok((events, to))
         };
         let to = self.journal.commit(decide).await?;
