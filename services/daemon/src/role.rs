@@ -10,7 +10,7 @@ use ingest::{Ingest, Limits, Record};
 use object_store::ObjectStore;
 use perennial_proto::limits::MAX_MESSAGE_BYTES;
 use perennial_proto::{DESCRIPTORS, v1};
-use registry::{Evaluations, Pipelines, Publisher, Registry};
+use registry::{Evaluations, ModelLimits, Pipelines, Publisher, Registry};
 use rehearsal::Rehearsal;
 use scheduler::{Runs, Scheduler, Terms, Workers};
 use store::journal::Journal;
@@ -113,7 +113,10 @@ async fn control(node: &Node, services: &mut Services) -> anyhow::Result<Arc<Jou
     tokio::spawn(Publisher::new(journal.clone(), node.store.clone()).run(node.shutdown.clone()));
     tokio::spawn(scheduler::sweep::run(journal.clone(), node.store.clone(), node.shutdown.clone()));
     let (log, store) = (|| journal.clone(), || node.store.clone());
-    let registry = Registry::new(log(), store(), node.config.store.clone());
+    let limits = &node.config.limits;
+    let models =
+        ModelLimits { max_model_bytes: limits.max_model_bytes.0, max_frame_bytes: limits.max_frame_bytes.0 as usize };
+    let registry = Registry::new(log(), store(), node.config.store.clone(), models);
     add!(services, pipeline_service_server::PipelineServiceServer, Pipelines::new(log(), roots(node)?));
     add!(services, chunk_service_server::ChunkServiceServer, Record::new(log()));
     add!(services, rehearsal_service_server::RehearsalServiceServer, Rehearsal::new(log(), store()));

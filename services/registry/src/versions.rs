@@ -17,13 +17,15 @@ use store::journal::Journal;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::error::Error;
-use crate::{models, pull};
+use crate::models::{self, ModelLimits};
+use crate::pull;
 
 pub struct Registry {
     journal: Arc<Journal>,
     store: Arc<dyn ObjectStore>,
     /// The store's URL, under which pushed models are named.
     store_url: String,
+    models: ModelLimits,
 }
 
 /// The version that a reference means now.
@@ -43,8 +45,8 @@ fn resolve<'a>(
 }
 
 impl Registry {
-    pub fn new(journal: Arc<Journal>, store: Arc<dyn ObjectStore>, store_url: String) -> Self {
-        Self { journal, store, store_url }
+    pub fn new(journal: Arc<Journal>, store: Arc<dyn ObjectStore>, store_url: String, models: ModelLimits) -> Self {
+        Self { journal, store, store_url, models }
     }
 
     fn find<T>(&self, name: &str, then: impl FnOnce(&PipelineState, &AdapterVersion) -> T) -> Result<T, Error> {
@@ -145,7 +147,7 @@ impl RegistryService for Registry {
         &self,
         request: Request<Streaming<v1::PushModelRequest>>,
     ) -> Result<Response<v1::PushModelResponse>, Status> {
-        let stored = models::push(&*self.store, &self.store_url, request.into_inner()).await?;
+        let stored = models::push(&*self.store, &self.store_url, self.models, request.into_inner()).await?;
         Ok(Response::new(stored))
     }
 }
