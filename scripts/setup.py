@@ -4,6 +4,7 @@
 libtorch comes out of the `torch` wheel: pip fetches it, and the entries that a CPU build needs are unzipped. Nothing is
 installed. An environment variable LIBTORCH that names a libtorch of one's own is respected.
 """
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -11,6 +12,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -47,12 +49,46 @@ TAGS = ["--python-version", "3.12", "--implementation", "cp", "--abi", "cp312", 
 TAGS += [flag for n in ("_2_28", "_2_25", "2014") for flag in ("--platform", f"manylinux{n}_x86_64")]
 
 
+# Seconds between two lines about a download, where nobody sees pip's bar.
+REPORT_EVERY = 10
+
+
 class SetupError(Exception):
     """What the user must know; printed without a traceback."""
 
 
 def say(text):
     print(f"setup: {text}", flush=True)
+
+
+def size(folder):
+    total = 0
+    for path in folder.rglob("*"):
+        # pip moves and removes files meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total
+
+
+@contextlib.contextmanager
+def reported(what, part):
+    """Says every few seconds how much of a download lies in `part`. On a terminal pip's own bar does."""
+    if sys.stdout.isatty():
+        yield
+        return
+    done = threading.Event()
+
+    def report():
+        while not done.wait(REPORT_EVERY):
+            say(f"{what}: {size(part) / 1e6:.0f} MB so far")
+
+    reporter = threading.Thread(target=report, daemon=True)
+    reporter.start()
+    try:
+        yield
+    finally:
+        done.set()
+        reporter.join()
 
 
 def fetch(requirement, name, wheels):
@@ -64,7 +100,9 @@ def fetch(requirement, name, wheels):
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps", "--no-cache-dir"]
     command += ["--only-binary=:all:", "--progress-bar", bar, *TAGS, "--dest", str(part), requirement]
     # pip's own temporary files too: /tmp may be small, and a killed pip leaves them behind.
-    if subprocess.run(command, env={**os.environ, "TMPDIR": str(part)}).returncode != 0:
+    with reported(requirement, part):
+        code = subprocess.run(command, env={**os.environ, "TMPDIR": str(part)}).returncode
+    if code != 0:
         raise SetupError(f"pip could not download {requirement} (its own words are above); `make setup` tries again")
     (part / name).rename(wheels / name)
     shutil.rmtree(part)

@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import tempfile
+import threading
 import unittest
 import zipfile
 from pathlib import Path
@@ -123,6 +124,26 @@ class Setup(unittest.TestCase):
         self.setup()
         asked = [call.args[0][-1] for call in self.pip.call_args_list]
         self.assertEqual(asked.count("torch==2.11.0"), 1)
+
+    def test_a_long_download_says_how_far_it_is_where_there_is_no_terminal(self):
+        said, lines = threading.Event(), []
+
+        def say(text):
+            lines.append(text)
+            if "so far" in text:
+                said.set()
+
+        def slow(command, **options):
+            outcome = run(command, **options)
+            if command[-1].startswith("torch"):
+                (Path(command[command.index("--dest") + 1]) / "growing").write_bytes(b"x" * 3_000_000)
+                self.assertTrue(said.wait(60))
+            return outcome
+
+        self.pip.side_effect = slow
+        with mock.patch.object(setup, "REPORT_EVERY", 0.01), mock.patch.object(setup, "say", say):
+            self.setup()
+        self.assertTrue(any(line.startswith("torch==2.11.0: ") and "MB so far" in line for line in lines), lines)
 
     def test_ones_own_libtorch_is_respected(self):
         own = self.own("2.11.0+cu130\n")

@@ -1,8 +1,8 @@
 //! Wire to domain and back. The only place where the two meet.
 
 use domain::chunk::{Chunk, ChunkState, Split};
-use domain::id::{ChunkId, PipelineId, RunId, Version};
-use domain::manifest::Candidate;
+use domain::id::{ChunkId, Namespace, PipelineId, RunId, Version};
+use domain::planning::Expected;
 use domain::report::{EvalReport, average_accuracy};
 use domain::run::{Run, RunState};
 use domain::state::PipelineState;
@@ -35,6 +35,13 @@ pub fn to_json<T: serde::Serialize>(value: &T) -> Vec<u8> {
 
 pub fn pipeline_id(field: &str, name: &str) -> Result<PipelineId, Invalid> {
     name.parse().map_err(|e| Invalid::new(field, e))
+}
+
+/// `namespaces/{ns}`, the parent of pipelines.
+pub fn namespace(field: &str, name: &str) -> Result<Namespace, Invalid> {
+    let form = || Invalid::new(field, format!("`{name}` is not `namespaces/{{namespace}}`"));
+    let last = name.strip_prefix("namespaces/").ok_or_else(form)?;
+    last.parse().map_err(|e| Invalid::new(field, e))
 }
 
 /// `namespaces/{ns}/pipelines/{p}/{collection}/{last}` in its two halves.
@@ -89,6 +96,15 @@ pub fn alias(field: &str, name: &str) -> Result<Alias, Invalid> {
 /// Zero, on the wire, is "none".
 pub fn version(number: u64) -> Option<Version> {
     (number > 0).then_some(Version(number))
+}
+
+/// Absent is "anywhere", zero is "nowhere yet".
+pub fn expected(wire: Option<u64>) -> Expected {
+    match wire {
+        None => Expected::Anywhere,
+        Some(0) => Expected::Nowhere,
+        Some(number) => Expected::At(Version(number)),
+    }
 }
 
 pub fn disposition(wire: v1::ChunkDisposition) -> Disposition {
@@ -222,11 +238,6 @@ pub fn adapter_version(state: &PipelineState, version: &AdapterVersion) -> v1::V
     }
 }
 
-/// The candidate as it arrives from a worker.
-pub fn candidate(json: &[u8]) -> Result<Candidate, Invalid> {
-    from_json("trained_json", json)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,5 +256,17 @@ mod tests {
         assert_eq!(error.to_string(), "`name`: `x` is not a run number");
         let error = alias("alias", "best").unwrap_err();
         assert!(error.reason.contains("champion, challenger, previous"));
+        for malformed in ["", "default", "namespaces/", "namespaces/a/pipelines/b", "namespaces/A"] {
+            let error = namespace("parent", malformed).unwrap_err().to_string();
+            assert!(error.starts_with("`parent`: "), "{error}");
+        }
+        assert_eq!(namespace("parent", "namespaces/default"), Ok(Namespace::default()));
+    }
+
+    #[test]
+    fn an_expectation_of_zero_is_not_the_lack_of_one() {
+        assert_eq!(expected(None), Expected::Anywhere);
+        assert_eq!(expected(Some(0)), Expected::Nowhere);
+        assert_eq!(expected(Some(3)), Expected::At(Version(3)));
     }
 }

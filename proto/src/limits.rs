@@ -28,7 +28,9 @@ pub fn page<T>(items: Vec<T>, size: i32, token: &str) -> Result<(Vec<T>, String)
         Ok(size) => size.min(MAX_PAGE),
         Err(_) => return Err(crate::convert::Invalid::new("page_size", format!("{size} is negative"))),
     };
-    let next = if from + size < items.len() { (from + size).to_string() } else { String::new() };
+    // A token is the client's word: whatever number it is, it must not overflow.
+    let to = from.saturating_add(size);
+    let next = if to < items.len() { to.to_string() } else { String::new() };
     Ok((items.into_iter().skip(from).take(size).collect(), next))
 }
 
@@ -49,5 +51,10 @@ mod tests {
         }
         assert_eq!(seen, (0..7).collect::<Vec<_>>());
         assert!(page(vec![1], -1, "").is_err() && page(vec![1], 0, "x").is_err());
+    }
+
+    #[test]
+    fn a_token_beyond_everything_is_an_empty_last_page() {
+        assert_eq!(page(vec![1], 0, &usize::MAX.to_string()).unwrap(), (vec![], String::new()));
     }
 }

@@ -25,6 +25,17 @@ pub fn unavailable(message: impl Into<String>, retry_after: Duration) -> Status 
     Status::with_error_details(Code::Unavailable, message, details)
 }
 
+/// When to come back to a part of ours that did not answer.
+pub const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A status whose code the error at hand decides; `UNAVAILABLE` says when to come back.
+pub fn coded(code: Code, reason: &str, message: impl Into<String>) -> Status {
+    match code {
+        Code::Unavailable => unavailable(message, RETRY_AFTER),
+        code => status(code, reason, message),
+    }
+}
+
 /// A cause chain on one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

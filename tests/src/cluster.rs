@@ -1,7 +1,7 @@
 //! Starts, kills and talks to `perenniald --role all` with its worker.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use perennial_proto::limits::{FRAME_BYTES, MAX_MESSAGE_BYTES};
@@ -176,6 +176,32 @@ impl Cluster {
         }
     }
 
+    /// SIGTERM, and how the daemon ended.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        let mut daemon = self.daemon.take().expect("it runs");
+        // Waiting closes it, which would ask the daemon to stop a second time.
+        let alive = daemon.stdin.take();
+        let told = Command::new("kill").args(["-TERM", &daemon.id().to_string()]).status();
+        assert!(told.expect("there is a `kill`").success());
+        let ended = tokio::task::spawn_blocking(move || daemon.wait());
+        let ended = tokio::time::timeout(DEADLINE, ended).await.expect("it ends").expect("waiting does not panic");
+        drop(alive);
+        ended.expect("it was ours")
+    }
+
+    /// This cluster's worker, ranks and evaluations whose command line holds `word`: its cache or scratch folder is
+    /// in it, too.
+    pub fn processes(&self, word: &str) -> Vec<u32> {
+        let cache = self.folder.path().join("cache");
+        let ours = |pid: &u32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).into_owned();
+            line.contains("perennial-worker\0") && line.contains(word) && line.contains(cache.to_str().expect("plain"))
+        };
+        let entries = std::fs::read_dir("/proc").expect("this is Linux").flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(ours).collect()
+    }
+
     pub fn channel(&self) -> Channel {
         to(self.port)
     }
@@ -318,7 +344,7 @@ impl Cluster {
         self.chunks().list_chunks(request).await.expect("the pipeline is known").into_inner().chunks
     }
 
-    fn last_log(&self) -> String {
+    pub fn last_log(&self) -> String {
         let text = std::fs::read_to_string(self.log()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().rev().take(40).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")

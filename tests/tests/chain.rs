@@ -103,17 +103,19 @@ async fn rollback_moves_champion_buffer_and_parent_and_promote_moves_them_back()
     let cluster = Cluster::start(Options::default()).await;
     cluster.apply(&pipeline("digits")).await.unwrap();
     two_chunks(&cluster, "digits").await;
-    let request = v1::RollbackRequest { pipeline: resource("digits"), ..Default::default() };
-    let back = cluster.registry().rollback(request).await.unwrap().into_inner().version.unwrap();
+    let request = v1::RollbackRequest { pipeline: resource("digits"), expected_version: Some(2), ..Default::default() };
+    let back = cluster.registry().rollback(request.clone()).await.unwrap().into_inner().version.unwrap();
     assert_eq!((back.number, back.aliases.as_slice()), (1, &["champion".to_owned()][..]));
     let states = |chunks: Vec<v1::Chunk>| chunks.into_iter().map(|chunk| chunk.state).collect::<Vec<_>>();
     assert_eq!(states(cluster.list_chunks("digits").await), ["absorbed", "refused"]);
+    let repeated = cluster.registry().rollback(request).await.unwrap_err();
+    assert_eq!(repeated.code(), tonic::Code::Aborted, "{repeated:?}");
 
     let forward = |expected_version| v1::SetAliasRequest {
         pipeline: resource("digits"),
         alias: "champion".to_owned(),
         version: 2,
-        expected_version,
+        expected_version: Some(expected_version),
         chunks: v1::ChunkDisposition::Hold.into(),
     };
     let raced = cluster.registry().set_alias(forward(2)).await.unwrap_err();

@@ -36,18 +36,6 @@ async fn undisturbed(spec: &Value) -> v1::Version {
     cluster.version(spec["name"].as_str().unwrap(), "@champion").await.unwrap()
 }
 
-/// Processes of a cluster whose command line holds `word`: its cache or scratch folder is in it, too.
-fn processes(store: &Path, word: &str) -> Vec<u32> {
-    let cache = store.parent().unwrap().join("cache");
-    let ours = |pid: &u32| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).into_owned();
-        line.contains("perennial-worker\0") && line.contains(word) && line.contains(cache.to_str().unwrap())
-    };
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(ours).collect()
-}
-
 fn kill(pid: u32) {
     let killed = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
     assert!(killed.success());
@@ -60,7 +48,7 @@ async fn a_killed_rank_costs_an_attempt_and_no_bits() {
     let cluster = Cluster::start(Options::default()).await;
     let run = prepare(&cluster, &spec).await;
     cluster.watch(&run.name, |run| run.progress.as_ref().is_some_and(|at| at.step > 30)).await;
-    let victims = processes(&cluster.store(), "\0rank\0");
+    let victims = cluster.processes("\0rank\0");
     assert_eq!(victims.len(), 2);
     kill(victims[1]);
     let run = cluster.ended(&run.name).await;
@@ -78,7 +66,7 @@ async fn a_killed_worker_is_replaced_and_the_run_goes_on() {
     let cluster = Cluster::start(Options::default()).await;
     let run = prepare(&cluster, &spec).await;
     cluster.watch(&run.name, |run| run.progress.as_ref().is_some_and(|at| at.step > 30)).await;
-    let victims = processes(&cluster.store(), "--die-with-parent");
+    let victims = cluster.processes("--die-with-parent");
     assert_eq!(victims.len(), 1);
     kill(victims[0]);
     let run = cluster.ended(&run.name).await;

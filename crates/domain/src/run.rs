@@ -6,6 +6,7 @@
 //!   └──── AttemptEnded ────┘                        └──┘ AttemptEnded
 //!
 //! AttemptEnded for good, or too often in a row: Failed. Cancelled: from any state before Publishing.
+//! PublishFailed, from Publishing alone: Failed.
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -109,6 +110,10 @@ pub enum RunEvent {
         version: Option<Version>,
     },
     Published,
+    /// The version's files can never be laid down.
+    PublishFailed {
+        reason: String,
+    },
     Cancelled,
 }
 
@@ -191,6 +196,7 @@ impl Run {
             }
             (S::Evaluating { .. }, E::Judged { report, version: None }) => S::Rejected { report },
             (S::Publishing { version, .. }, E::Published) => S::Published { version: *version },
+            (S::Publishing { .. }, E::PublishFailed { reason }) => S::Failed { reason },
             (S::Queued | S::Training { .. } | S::Evaluating { .. }, E::Cancelled) => S::Cancelled,
             (state, event) => {
                 return Err(IllegalTransition { run: self.number, state: state.name(), event: event.name() });
@@ -226,6 +232,7 @@ impl RunEvent {
             Self::Trained { .. } => "trained",
             Self::Judged { .. } => "judged",
             Self::Published => "published",
+            Self::PublishFailed { .. } => "publishing failed",
             Self::Cancelled => "cancelled",
         }
     }

@@ -90,7 +90,7 @@ pub enum EventKind {
     },
     AliasSet {
         alias: Alias,
-        version: Option<Version>,
+        version: Version,
     },
     /// A person's promotion or rollback: the version and its snapshot become the next run's parent.
     ChampionMoved {
@@ -287,14 +287,11 @@ impl PipelineState {
         }
     }
 
-    fn set_alias(&mut self, alias: Alias, version: Option<Version>) -> Result<(), Inapplicable> {
-        match version {
-            Some(version) if !self.versions.contains_key(&version) => {
-                return Err(Inapplicable::UnknownVersion(version));
-            }
-            Some(version) => self.aliases.insert(alias, version),
-            None => self.aliases.remove(&alias),
-        };
+    fn set_alias(&mut self, alias: Alias, version: Version) -> Result<(), Inapplicable> {
+        if !self.versions.contains_key(&version) {
+            return Err(Inapplicable::UnknownVersion(version));
+        }
+        self.aliases.insert(alias, version);
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use perennial_domain::evalset::ARCHIVE;
 use perennial_domain::id::{ChunkId, PipelineId, Version};
 use perennial_domain::manifest::{Candidate, Cost, SnapshotMeta};
 use perennial_domain::pipeline::Pipeline;
-use perennial_domain::planning::{self, Refusal};
+use perennial_domain::planning::{self, Expected, Refusal};
 use perennial_domain::report::{Baseline, EvalReport, Verdict};
 use perennial_domain::run::{Ending, MAX_FRUITLESS_ATTEMPTS, RunEvent, RunState};
 use perennial_domain::state::{Event, EventKind, PipelineState, State};
@@ -222,11 +222,12 @@ fn rollback_takes_the_chunks_where_it_is_told() {
         let first = story.publish();
         story.chunk("c2", "t", 10, 5);
         let second = story.publish();
-        let (to, events) = planning::rollback(&story.state, &story.id, None, disposition).unwrap();
+        let (to, events) = planning::rollback(&story.state, &story.id, None, Expected::Anywhere, disposition).unwrap();
         story.apply(events);
         assert_eq!((to, story.now().tip, story.now().champion()), (first, Some(first), Some(first)));
         assert_eq!(story.states(), ["absorbed", wanted]);
-        let forward = planning::set_alias(&story.state, &story.id, Alias::Champion, second, Some(first), disposition);
+        let expected = Expected::At(first);
+        let forward = planning::set_alias(&story.state, &story.id, Alias::Champion, second, expected, disposition);
         story.apply(forward.unwrap());
         assert_eq!(story.states(), ["absorbed", "absorbed"]);
         assert_eq!(story.now().aliases[&Alias::Previous], first);
@@ -242,7 +243,7 @@ fn a_rollback_ends_the_run_that_continues_from_the_old_tip() {
     story.publish();
     story.chunk("c3", "t", 10, 5);
     let run = story.start();
-    let (_, events) = planning::rollback(&story.state, &story.id, None, Disposition::Hold).unwrap();
+    let (_, events) = planning::rollback(&story.state, &story.id, None, Expected::Anywhere, Disposition::Hold).unwrap();
     story.apply(events);
     assert_eq!(story.now().runs[&run].state, RunState::Cancelled);
 }
@@ -252,11 +253,48 @@ fn an_alias_moves_only_from_where_the_caller_believes_it_is() {
     let mut story = Story::new(|_| ());
     story.chunk("c1", "t", 10, 5);
     let first = story.publish();
-    let moved =
-        planning::set_alias(&story.state, &story.id, Alias::Champion, first, Some(Version(9)), Disposition::Hold);
+    let set = |story: &Story, alias, to, expected| {
+        planning::set_alias(&story.state, &story.id, alias, to, expected, Disposition::Hold)
+    };
+    let moved = set(&story, Alias::Champion, first, Expected::At(Version(9)));
     assert!(matches!(moved.unwrap_err(), Refusal::AliasMoved { .. }));
-    let unknown = planning::set_alias(&story.state, &story.id, Alias::Champion, Version(9), None, Disposition::Hold);
+    let unknown = set(&story, Alias::Champion, Version(9), Expected::Anywhere);
     assert_eq!(unknown.unwrap_err(), Refusal::UnknownVersion(Version(9)));
+    let created = set(&story, Alias::Challenger, first, Expected::Nowhere).unwrap();
+    story.apply(created);
+    assert_eq!(story.now().aliases[&Alias::Challenger], first);
+    let again = set(&story, Alias::Challenger, first, Expected::Nowhere).unwrap_err();
+    assert!(again.to_string().contains("`challenger` is at v1, not at none"), "{again}");
+}
+
+#[test]
+fn a_rollback_that_is_repeated_does_not_go_back_twice() {
+    let mut story = Story::new(|_| ());
+    for chunk in ["c1", "c2"] {
+        story.chunk(chunk, "t", 10, 5);
+        story.publish();
+    }
+    let back =
+        |story: &Story| planning::rollback(&story.state, &story.id, None, Expected::At(Version(2)), Disposition::Hold);
+    let (to, events) = back(&story).unwrap();
+    story.apply(events);
+    assert_eq!((to, story.now().champion()), (Version(1), Some(Version(1))));
+    assert!(matches!(back(&story).unwrap_err(), Refusal::AliasMoved { .. }));
+}
+
+#[test]
+fn a_version_that_cannot_be_laid_down_fails_its_run_and_frees_the_pipeline() {
+    let mut story = Story::new(|_| ());
+    let chunk = story.chunk("c1", "t", 10, 5);
+    let (run, ..) = story.judged(Verdict::Pass);
+    story.change(run, RunEvent::PublishFailed { reason: "`m` exists".into() });
+    assert_eq!(story.now().runs[&run].state, RunState::Failed { reason: "`m` exists".into() });
+    let reason = format!("run {run} failed: `m` exists");
+    assert_eq!(story.now().chunks[&chunk].state, ChunkState::Refused { reason });
+    assert_eq!((story.now().champion(), story.now().active_run()), (None, None));
+    let released = planning::release(&story.state, &story.id, &[chunk]).unwrap();
+    story.apply(released);
+    assert_eq!(story.publish(), Version(1));
 }
 
 #[test]
@@ -308,7 +346,7 @@ fn after_a_rollback_only_rows_that_still_count_judge() {
     story.chunk("c2", "t", 10, 7);
     story.chunk("c3", "u", 10, 3);
     story.publish();
-    let (_, events) = planning::rollback(&story.state, &story.id, None, Disposition::Drop).unwrap();
+    let (_, events) = planning::rollback(&story.state, &story.id, None, Expected::Anywhere, Disposition::Drop).unwrap();
     story.apply(events);
     story.chunk("c4", "t", 10, 2);
     let run = story.start();

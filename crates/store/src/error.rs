@@ -72,6 +72,26 @@ impl Error {
         }
     }
 
+    /// What it is to a client, as a number of `google.rpc.Code`: whichever service meets it, the answer is the same.
+    pub fn rpc_code(&self) -> i32 {
+        const INVALID_ARGUMENT: i32 = 3;
+        const NOT_FOUND: i32 = 5;
+        const PERMISSION_DENIED: i32 = 7;
+        const FAILED_PRECONDITION: i32 = 9;
+        const ABORTED: i32 = 10;
+        const UNAVAILABLE: i32 = 14;
+        const DATA_LOSS: i32 = 15;
+        match (self, self.kind()) {
+            (Self::OutsideRoots { .. }, _) => PERMISSION_DENIED,
+            (_, Kind::Invalid) => INVALID_ARGUMENT,
+            (_, Kind::NotFound) => NOT_FOUND,
+            (_, Kind::Exists) => ABORTED,
+            (_, Kind::Damaged) => DATA_LOSS,
+            (_, Kind::Unsuitable) => FAILED_PRECONDITION,
+            (_, Kind::Unavailable) => UNAVAILABLE,
+        }
+    }
+
     pub(crate) fn store(action: &'static str, path: impl ToString) -> impl FnOnce(object_store::Error) -> Self {
         let path = path.to_string();
         move |source| Self::Store { action, path, source }

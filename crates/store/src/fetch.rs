@@ -56,23 +56,39 @@ impl Fetcher {
             return Ok(kept);
         }
         let (store, path) = self.roots.resolve(&model.uri)?;
-        let partial = kept.with_extension(unique::token());
-        tokio::fs::create_dir_all(&partial).await.map_err(Error::file("create", &partial))?;
-        let found = download(&*store, path.as_ref(), &partial).await?;
+        let partial = Partial(kept.with_extension(unique::token()));
+        tokio::fs::create_dir_all(&partial.0).await.map_err(Error::file("create", &partial.0))?;
+        let found = download(&*store, path.as_ref(), &partial.0).await?;
+        let found = found.ok_or_else(|| nothing_at(&model.uri))?;
         if found != model.sha256 {
-            let _ = tokio::fs::remove_dir_all(&partial).await;
             return Err(Error::Digest { path: model.uri.clone(), wanted: model.sha256.clone(), found });
         }
-        match tokio::fs::rename(&partial, &kept).await {
+        match tokio::fs::rename(&partial.0, &kept).await {
             Err(_) if kept.is_dir() => {}
-            renamed => renamed.map_err(Error::file("rename", &partial))?,
+            renamed => renamed.map_err(Error::file("rename", &partial.0))?,
         }
         Ok(kept)
     }
 }
 
+/// A folder that is removed unless it was renamed away, also when its download is cancelled.
+struct Partial(PathBuf);
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // After a rename it is gone, which is what is wanted.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn nothing_at(uri: &str) -> Error {
+    let source = object_store::Error::NotFound { path: uri.to_owned(), source: "it holds no file".into() };
+    Error::Store { action: "read", path: uri.to_owned(), source }
+}
+
 /// Downloads a folder's own files and says its digest: SHA-256 over the sorted lines `<sha256>  <name>\n`.
-async fn download(store: &dyn ObjectStore, from: &str, to: &Path) -> Result<String, Error> {
+/// None: there are no files.
+async fn download(store: &dyn ObjectStore, from: &str, to: &Path) -> Result<Option<String>, Error> {
     let mut lines = Vec::new();
     for path in list(store, from).await? {
         let name = path[from.len()..].trim_start_matches('/');
@@ -87,5 +103,5 @@ async fn download(store: &dyn ObjectStore, from: &str, to: &Path) -> Result<Stri
         lines.push(format!("{}  {name}\n", sha256(&bytes)));
     }
     lines.sort();
-    Ok(sha256(lines.concat().as_bytes()))
+    Ok((!lines.is_empty()).then(|| sha256(lines.concat().as_bytes())))
 }

@@ -116,10 +116,36 @@ fn verify(object: &ObjectRef, found: String) -> Result<(), Error> {
 }
 
 /// Copies within the store, without the bytes passing through here.
+///
+/// A whole copy that is there already stays: a local directory copies by link and rename, and renaming
+/// a file onto itself leaves the temporary name behind.
 pub async fn copy(store: &dyn ObjectStore, object: &ObjectRef, to: &str) -> Result<ObjectRef, Error> {
     let (from, target) = (key(&object.path)?, key(to)?);
-    request("copy", &object.path, store.copy(&from, &target)).await?;
-    Ok(ObjectRef { path: to.to_owned(), ..object.clone() })
+    let copy = ObjectRef { path: to.to_owned(), ..object.clone() };
+    if !is_there(store, &copy).await? {
+        request("copy", &object.path, store.copy(&from, &target)).await?;
+    }
+    Ok(copy)
+}
+
+/// Whether the object's path holds the object's bytes. Reads them only if there are as many as there should be.
+async fn is_there(store: &dyn ObjectStore, object: &ObjectRef) -> Result<bool, Error> {
+    let key = key(&object.path)?;
+    match request("look at", &object.path, store.head(&key)).await {
+        Ok(found) if found.size == object.bytes => Ok(digest(store, &object.path).await? == object.sha256),
+        Ok(_) | Err(Error::Store { source: object_store::Error::NotFound { .. }, .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+async fn digest(store: &dyn ObjectStore, path: &str) -> Result<String, Error> {
+    let key = key(path)?;
+    let mut body = request("read", path, store.get(&key)).await?.into_stream();
+    let mut hash = Sha256::new();
+    while let Some(part) = request("read", path, async { body.next().await.transpose() }).await? {
+        hash.update(&part);
+    }
+    Ok(hex::encode(hash.finalize()))
 }
 
 /// Uploads the files of a folder and the folders in it, in order of name. Links are not followed.

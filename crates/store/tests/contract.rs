@@ -101,6 +101,22 @@ async fn a_folder_goes_up_whole_and_copies() {
     .await;
 }
 
+#[tokio::test]
+async fn a_copy_is_made_where_none_or_another_lies_and_kept_where_it_is_whole() {
+    everywhere(|store| async move {
+        let store = store.as_ref();
+        let object = objects::put(store, "from", "true".into()).await.unwrap();
+        objects::put(store, "to", "fals".into()).await.unwrap();
+        let copy = objects::copy(store, &object, "to").await.unwrap();
+        assert_eq!(objects::get(store, &copy).await.unwrap(), "true");
+        objects::delete(store, "from").await.unwrap();
+        assert_eq!(objects::copy(store, &object, "to").await.unwrap(), copy);
+        let error = objects::copy(store, &object, "elsewhere").await.unwrap_err();
+        assert_eq!(error.kind(), Kind::NotFound, "{error}");
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_cache_fetches_once_for_many_and_never_shows_a_part() {
     everywhere(|store| async move {

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
+use perennial_proto::limits::{FRAME_BYTES, MAX_FRAME_BYTES, MAX_MESSAGE_BYTES};
 use serde::{Deserialize, Serialize};
 
 use crate::telemetry::{self, Format};
@@ -21,7 +22,7 @@ pub struct Config {
     pub store: String,
     /// URLs below which chunks and models may be registered.
     pub roots: Vec<String>,
-    /// Where a lone ingest role finds the control role. Default: its own address.
+    /// Where an ingest role finds the control role. Default: this process, where it has that role itself.
     pub control: Option<String>,
     pub worker: Worker,
     pub recovery_budget: RecoveryBudget,
@@ -34,7 +35,7 @@ pub struct Config {
 #[serde(deny_unknown_fields, default)]
 pub struct Worker {
     pub spawn: bool,
-    /// Ranks it runs at once. Default: one a CPU core.
+    /// Ranks it runs at once. Default: one a GPU, or one a CPU core where there is none.
     pub slots: Option<NonZeroU32>,
     pub cache: PathBuf,
     pub roles: Vec<WorkerRole>,
@@ -51,6 +52,8 @@ pub enum WorkerRole {
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     pub max_chunk_bytes: Bytes,
+    /// Of a base model's files together.
+    pub max_model_bytes: Bytes,
     /// Of one frame of a streamed upload.
     pub max_frame_bytes: Bytes,
 }
@@ -93,7 +96,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_chunk_bytes: Bytes(2 << 30),
-            max_frame_bytes: Bytes(perennial_proto::limits::MAX_FRAME_BYTES as u64),
+            max_model_bytes: Bytes(64 << 30),
+            max_frame_bytes: Bytes(MAX_FRAME_BYTES as u64),
         }
     }
 }
@@ -105,11 +109,6 @@ impl Default for Log {
 }
 
 impl Worker {
-    pub fn slots(&self) -> u32 {
-        let cores = || std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
-        self.slots.map_or_else(cores, NonZeroU32::get)
-    }
-
     /// As `perennial-worker --role` takes it.
     pub fn role(&self) -> &'static str {
         let has = |role| self.roles.contains(&role);
@@ -157,9 +156,13 @@ impl Config {
         if self.worker.roles.is_empty() {
             return Err(document.unfit("worker.roles", "name `trainer`, `evaluator` or both"));
         }
-        let frame = perennial_proto::limits::MAX_MESSAGE_BYTES as u64 / 2;
-        if !(1..=frame).contains(&self.limits.max_frame_bytes.0) {
-            let expected = format!("expected 1 B to {}, half of a message", Bytes(frame));
+        let (least, most) = (FRAME_BYTES as u64, MAX_MESSAGE_BYTES as u64 / 2);
+        if !(least..=most).contains(&self.limits.max_frame_bytes.0) {
+            let expected = format!(
+                "expected {}, which is what our own clients send, to {}, which is half of a message",
+                Bytes(least),
+                Bytes(most)
+            );
             return Err(document.unfit("limits.max_frame_bytes", expected));
         }
         if let Some(control) = &self.control
@@ -225,7 +228,7 @@ mod tests {
         let example: Config = crate::yaml::load("configs/perennial.yaml", EXAMPLE).unwrap();
         assert_eq!(example, Config::default());
         let keys = Document::parse("example", EXAMPLE).unwrap();
-        for key in ["control", "worker.slots", "limits.max_chunk_bytes", "log.level"] {
+        for key in ["control", "worker.slots", "limits.max_model_bytes", "log.level"] {
             assert!(keys.get(key).is_some(), "{key}");
         }
     }
@@ -235,7 +238,7 @@ mod tests {
         let file = "worker: {slots: 2}\nlisten: 127.0.0.1:1\n";
         let env = [("PERENNIAL__WORKER__SLOTS", "3"), ("PERENNIAL__LISTEN", "127.0.0.1:2"), ("PERENNIAL__STORE", "")];
         let config = load(file, &env, &[flag("listen", "127.0.0.1:3")]).unwrap();
-        assert_eq!((config.worker.slots(), config.listen.port()), (3, 3));
+        assert_eq!((config.worker.slots.map(NonZeroU32::get), config.listen.port()), (Some(3), 3));
         assert!(config.worker.spawn);
         let roots = load("", &[("PERENNIAL__ROOTS", "[s3://a/b, c]")], &[]).unwrap().roots;
         assert_eq!(roots, ["s3://a/b", "file:///srv/my%20data/c"]);
@@ -252,7 +255,7 @@ mod tests {
 
     #[test]
     fn errors_name_the_source_the_key_and_the_remedy() {
-        let error = |text, env: &[_]| load(text, env, &[]).unwrap_err();
+        let error = |text: &str, env: &[(&str, &str)]| load(text, env, &[]).unwrap_err();
         assert_eq!(error("wroker: {slots: 1}", &[]), "perennial.yaml: unknown key `wroker`; did you mean `worker`?");
         assert_eq!(
             error("", &[("PERENNIAL__WORKER__SLOT", "1")]),
@@ -265,7 +268,10 @@ mod tests {
         assert!(error("listen: here", &[]).starts_with("perennial.yaml: `listen`: "));
         assert!(error("control: https://x", &[]).contains("`control` is \"https://x\": expected a URL such as"));
         assert!(error("log: {level: 'a=b=c'}", &[]).contains("`log.level` is \"a=b=c\""));
-        assert!(error("limits: {max_frame_bytes: 1 GiB}", &[]).contains("expected 1 B to 8 MiB"));
+        for size in ["1 GiB", "1 KiB"] {
+            let error = error(&format!("limits: {{max_frame_bytes: {size}}}"), &[]);
+            assert!(error.contains("expected 128 KiB, which is what our own clients send, to 8 MiB"), "{error}");
+        }
         assert!(error("recovery_budget: 10ms", &[]).contains("`recovery_budget`: 10ms is out of range"));
     }
 

@@ -4,23 +4,24 @@ use std::future::Future;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow, bail};
 use domain::Timestamp;
 use ingest::{Ingest, Limits, Record};
 use object_store::ObjectStore;
 use perennial_proto::limits::MAX_MESSAGE_BYTES;
 use perennial_proto::{DESCRIPTORS, v1};
-use registry::{Evaluations, Pipelines, Publisher, Registry};
+use registry::{Evaluations, ModelLimits, Pipelines, Publisher, Registry};
 use rehearsal::Rehearsal;
 use scheduler::{Moment, Runs, Scheduler, Terms, Workers};
 use store::journal::Journal;
 use store::roots::Roots;
 use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdin};
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
 use tonic::service::RoutesBuilder;
+use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Endpoint, Server};
 use tracing::{error, info};
 
@@ -68,36 +69,51 @@ struct Node {
     shutdown: CancellationToken,
 }
 
+/// What the control role lives by.
+struct Control {
+    journal: Arc<Journal>,
+    /// Schedule, publish, sweep. Each ends with the shutdown and not before.
+    tasks: JoinSet<()>,
+}
+
 /// Serves until shutdown, or until the process may not go on.
 pub async fn run(config: Config, role: Role, shutdown: CancellationToken) -> anyhow::Result<()> {
+    if role == Role::Ingest && config.control.is_none() {
+        // It would ask itself, and refuse every push.
+        bail!("the role `ingest` alone needs `control`, the URL of the control role (--control http://HOST:7420)");
+    }
     let store = store::open(&config.store)?;
     let listener =
         TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen at {}", config.listen))?;
     let url = reachable(listener.local_addr()?);
     let node = Node { config, store, url, shutdown };
     let mut services = Services::default();
-    let journal = match role {
-        Role::Control => Some(control(&node, &mut services).await?),
-        Role::Ingest => {
-            ingest(&node, &mut services)?;
-            None
-        }
+    let (mut control_role, mut worker) = (None, None);
+    match role {
+        Role::Control => control_role = Some(control(&node, &mut services).await?),
+        Role::Ingest => ingest(&node, &mut services)?,
         Role::All => {
-            let journal = control(&node, &mut services).await?;
+            control_role = Some(control(&node, &mut services).await?);
             ingest(&node, &mut services)?;
-            keep_worker(&node)?;
-            Some(journal)
+            worker = keep_worker(&node);
         }
-    };
+    }
     info!(?role, url = node.url, store = node.config.store, "serving");
     let served = serve(listener, services, node.shutdown.clone());
-    match journal {
+    let outcome = match control_role {
         None => served.await,
-        Some(journal) => unless_closed(&journal, served, &node.shutdown).await,
-    }
+        Some(control) => control.alongside(served, &node.shutdown).await,
+    };
+    // However it came to the end, the worker is given its time to stop.
+    node.shutdown.cancel();
+    let kept = match worker {
+        Some(worker) => worker.await.context("the task that keeps the worker broke"),
+        None => Ok(()),
+    };
+    outcome.and(kept)
 }
 
-async fn control(node: &Node, services: &mut Services) -> anyhow::Result<Arc<Journal>> {
+async fn control(node: &Node, services: &mut Services) -> anyhow::Result<Control> {
     store::probe::check(&node.store).await?;
     let writer = format!("{}-{}", node.url, std::process::id());
     let journal = Arc::new(Journal::open(node.store.clone(), &writer, now).await?);
@@ -109,11 +125,15 @@ async fn control(node: &Node, services: &mut Services) -> anyhow::Result<Arc<Jou
         stall: timeouts.stall,
     };
     let scheduler = Scheduler::new(journal.clone(), terms, moment, node.shutdown.clone());
-    tokio::spawn(scheduler.clone().run());
-    tokio::spawn(Publisher::new(journal.clone(), node.store.clone()).run(node.shutdown.clone()));
-    tokio::spawn(scheduler::sweep::run(journal.clone(), node.store.clone(), node.shutdown.clone()));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(scheduler.clone().run());
+    tasks.spawn(Publisher::new(journal.clone(), node.store.clone()).run(node.shutdown.clone()));
+    tasks.spawn(scheduler::sweep::run(journal.clone(), node.store.clone(), node.shutdown.clone()));
     let (log, store) = (|| journal.clone(), || node.store.clone());
-    let registry = Registry::new(log(), store(), node.config.store.clone());
+    let limits = &node.config.limits;
+    let models =
+        ModelLimits { max_model_bytes: limits.max_model_bytes.0, max_frame_bytes: limits.max_frame_bytes.0 as usize };
+    let registry = Registry::new(log(), store(), node.config.store.clone(), models);
     add!(services, pipeline_service_server::PipelineServiceServer, Pipelines::new(log(), roots(node)?));
     add!(services, chunk_service_server::ChunkServiceServer, Record::new(log()));
     add!(services, rehearsal_service_server::RehearsalServiceServer, Rehearsal::new(log(), store()));
@@ -121,7 +141,7 @@ async fn control(node: &Node, services: &mut Services) -> anyhow::Result<Arc<Jou
     add!(services, worker_service_server::WorkerServiceServer, Workers(scheduler));
     add!(services, evaluation_service_server::EvaluationServiceServer, Evaluations(log()));
     add!(services, registry_service_server::RegistryServiceServer, registry);
-    Ok(journal)
+    Ok(Control { journal, tasks })
 }
 
 fn ingest(node: &Node, services: &mut Services) -> anyhow::Result<()> {
@@ -143,20 +163,20 @@ fn roots(node: &Node) -> anyhow::Result<Roots> {
     Ok(Roots::new(&urls)?)
 }
 
-/// Starts a worker, and again whenever it ends, until shutdown.
-fn keep_worker(node: &Node) -> anyhow::Result<()> {
+/// Starts a worker, and again whenever it ends, until shutdown. The task ends when the worker has.
+fn keep_worker(node: &Node) -> Option<JoinHandle<()>> {
     if !node.config.worker.spawn {
-        return Ok(());
+        return None;
     }
     let worker = match spawn::find_worker() {
         Ok(worker) => worker,
         Err(missing) => {
             error!(%missing, "no worker started: chunks are taken in, but nothing trains");
-            return Ok(());
+            return None;
         }
     };
     let (url, config, shutdown) = (node.url.clone(), node.config.clone(), node.shutdown.clone());
-    tokio::spawn(async move {
+    Some(tokio::spawn(async move {
         while !shutdown.is_cancelled() {
             match spawn::command(&worker, &url, &config).spawn() {
                 Err(error) => error!(worker = %worker.display(), %error, "worker not started"),
@@ -174,8 +194,7 @@ fn keep_worker(node: &Node) -> anyhow::Result<()> {
                 () = shutdown.cancelled() => {}
             }
         }
-    });
-    Ok(())
+    }))
 }
 
 /// Closes the worker's standard input, which asks it to stop, and waits for it a while.
@@ -191,29 +210,46 @@ async fn serve(listener: TcpListener, services: Services, shutdown: Cancellation
     }
     let reflection =
         || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
+    // Small answers must not wait for the acknowledgement of those before them.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .add_routes(services.routes.routes())
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled_owned())
+        .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
         .await?;
     Ok(())
 }
 
-/// A process that lost the log must not answer from a state that grows old.
-async fn unless_closed(
-    journal: &Journal,
-    served: impl Future<Output = anyhow::Result<()>>,
-    shutdown: &CancellationToken,
-) -> anyhow::Result<()> {
-    tokio::select! {
-        served = served => served,
-        reason = journal.closed(), if !shutdown.is_cancelled() => {
-            Err(anyhow::Error::new(reason).context("this process may not go on"))
+impl Control {
+    /// Serves, unless there is nothing left to serve: a process that lost the log must not answer from a state that
+    /// grows old, nor take in chunks that nothing schedules.
+    async fn alongside(
+        self,
+        served: impl Future<Output = anyhow::Result<()>>,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let broken = tokio::select! {
+            served = served => return served,
+            reason = self.journal.closed(), if !shutdown.is_cancelled() => anyhow::Error::new(reason),
+            error = ended_early(self.tasks, shutdown) => error,
+        };
+        Err(broken.context("this process may not go on"))
+    }
+}
+
+/// Waits for a task that ends while there is no shutdown.
+async fn ended_early(mut tasks: JoinSet<()>, shutdown: &CancellationToken) -> anyhow::Error {
+    while let Some(ended) = tasks.join_next().await {
+        match ended {
+            Err(panic) => return anyhow::Error::new(panic).context("a task of the control role broke"),
+            Ok(()) if !shutdown.is_cancelled() => return anyhow!("a task of the control role ended"),
+            Ok(()) => {}
         }
     }
+    std::future::pending().await
 }
 
 #[expect(clippy::disallowed_methods, reason = "the daemon is where time is read")]
@@ -226,4 +262,31 @@ fn moment() -> Moment {
 fn now() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as Timestamp)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_breaks_or_stops_ends_the_process_and_a_shutdown_does_not() {
+        let shutdown = CancellationToken::new();
+        let with = |task: fn()| {
+            let mut tasks = JoinSet::new();
+            tasks.spawn(std::future::pending());
+            tasks.spawn(async move { task() });
+            tasks
+        };
+        let error = ended_early(with(|| panic!("on purpose")), &shutdown).await;
+        assert!(format!("{error:#}").contains("a task of the control role broke: task"), "{error:#}");
+        let error = ended_early(with(|| ()), &shutdown).await;
+        assert_eq!(error.to_string(), "a task of the control role ended");
+        shutdown.cancel();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async {});
+        let waiting = ended_early(tasks, &shutdown);
+        tokio::pin!(waiting);
+        tokio::task::yield_now().await;
+        assert!(futures::poll!(&mut waiting).is_pending());
+    }
 }

@@ -43,7 +43,7 @@ pub fn command(worker: &Path, server_url: &str, config: &Config) -> tokio::proce
         .args(["--server", server_url])
         .args(["--store", &config.store])
         .args(["--role", config.worker.role()])
-        .args(["--slots", &config.worker.slots().to_string()])
+        .args(config.worker.slots.iter().flat_map(|slots| ["--slots".to_owned(), slots.to_string()]))
         .args(config.roots.iter().flat_map(|root| ["--root", root]))
         .arg("--cache")
         .arg(&config.worker.cache)
@@ -85,5 +85,15 @@ mod tests {
         let args: Vec<_> = command.as_std().get_args().map(|arg| arg.to_string_lossy()).collect();
         assert_eq!(args[..6], ["--server", "http://127.0.0.1:1", "--store", &config.store, "--role", "all"]);
         assert_eq!(args[args.len() - 1], "--die-with-parent");
+        assert!(!args.contains(&"--slots".into()), "the worker counts its own GPUs or cores: {args:?}");
+    }
+
+    #[test]
+    fn configured_slots_are_passed_on() {
+        let mut config = Config::default();
+        config.worker.slots = std::num::NonZeroU32::new(3);
+        let command = command(Path::new("/bin/perennial-worker"), "http://127.0.0.1:1", &config);
+        let args: Vec<_> = command.as_std().get_args().collect();
+        assert!(args.windows(2).any(|pair| pair == ["--slots", "3"]), "{args:?}");
     }
 }

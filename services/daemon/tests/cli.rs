@@ -1,7 +1,10 @@
 //! The command line as its users and their scripts see it.
 
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 /// Nothing listens at port 1.
 const NOBODY: &str = "http://127.0.0.1:1";
@@ -52,6 +55,7 @@ fn wrong_usage_exits_with_2_and_says_what_is_right() {
         (&["chunk", "push", "tickets", "rows.csv"], "--format parquet"),
         (&["--server", "localhost:7420", "run", "ls", "tickets"], "write a URL such as"),
         (&["run", "ls", "tickets", "--timeout", "soon"], "--timeout"),
+        (&["version", "rollback", "tickets", "--expect", "latest"], "--expect"),
     ] {
         let output = perennial(args);
         assert_eq!(code(&output), Some(2), "{args:?}: {}", stderr(&output));
@@ -193,4 +197,26 @@ fn the_daemon_names_a_wrong_key_and_where_it_came_from() {
     let said = daemon(&["--listen", "7420"], &[]);
     assert!(said.starts_with("perenniald: --listen: `listen`"), "{said}");
     assert!(daemon(&["--config", "/nowhere.yaml"], &[]).contains("cannot read `/nowhere.yaml`: No such file"));
+    let said = daemon(&["--role", "ingest", "--store", "memory:///"], &[]);
+    assert!(said.contains("the role `ingest` alone needs `control`") && said.contains("--control http://"), "{said}");
+}
+
+#[test]
+fn sigterm_gives_a_worker_that_hangs_its_seconds_and_no_more() {
+    let folder = folder_of_programs();
+    let (program, worker) = (folder.path().join("perenniald"), folder.path().join("perennial-worker"));
+    std::fs::hard_link(env!("CARGO_BIN_EXE_perenniald"), &program).unwrap();
+    std::fs::write(&worker, "#!/bin/sh\necho started\nexec tail -f /dev/null\n").unwrap();
+    std::fs::set_permissions(&worker, PermissionsExt::from_mode(0o755)).unwrap();
+    let mut command = Command::new(program);
+    command.args(["--listen", "127.0.0.1:0", "--store", "memory:///"]).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut daemon = command.spawn().unwrap();
+    // Held to the end: `tail` stops when nobody reads it.
+    let (mut said, mut line) = (BufReader::new(daemon.stdout.take().unwrap()), String::new());
+    said.read_line(&mut line).unwrap();
+    assert_eq!(line, "started\n");
+    let told = tokio::time::Instant::now();
+    assert!(Command::new("kill").args(["-TERM", &daemon.id().to_string()]).status().unwrap().success());
+    assert_eq!(daemon.wait().unwrap().code(), Some(0));
+    assert!(told.elapsed() > Duration::from_secs(4), "it did not wait: {:?}", told.elapsed());
 }

@@ -4,17 +4,15 @@ use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
+use domain::chunk::Split;
+use domain::id::{ChunkId, TaskName};
 use domain::planning::Refusal;
 use domain::state::Inapplicable;
 use perennial_proto::convert::Invalid;
-use perennial_proto::status::{chain, refused, status, unavailable};
-use store::Kind;
+use perennial_proto::status::{RETRY_AFTER, chain, coded, refused, unavailable};
 use store::examples::BadData;
 use store::journal::CommitError;
 use tonic::{Code, Status};
-
-/// When to come back to a store or a disk that did not answer.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Characters of a status. It travels in a header, and clients refuse long ones.
 const MAX_TEXT: usize = 2000;
@@ -60,8 +58,24 @@ pub enum Error {
     Refused(#[from] Refusal),
     #[error("pipeline `{0}` closed its labels while the chunk was sealed; push it again")]
     LabelsClosed(domain::id::PipelineId),
+    /// Held-out rows measure what the others taught: no row may be on both sides.
+    #[error(
+        "chunk {chunk} (task `{task}`, split `{}`) holds the same payload; under another task or split its held-out rows would \
+         train. Push only rows that are new, or name that chunk's task and split",
+        name(*.split)
+    )]
+    KnownPayload { chunk: ChunkId, task: TaskName, split: Split },
     #[error("sealing stopped")]
     Stopped(#[from] tokio::task::JoinError),
+}
+
+/// As lists show it.
+fn name(split: Split) -> &'static str {
+    match split {
+        Split::Train => "train",
+        Split::HeldOut => "held_out",
+        Split::Auto => "auto",
+    }
 }
 
 impl Error {
@@ -73,12 +87,13 @@ impl Error {
             }
             Self::Digest { .. } | Self::Data(_) => Code::InvalidArgument,
             Self::Idle(_) => Code::DeadlineExceeded,
-            Self::Store(error) => store_code(error),
+            Self::Store(error) => error.rpc_code().into(),
             Self::Spool(_) | Self::Log(_) => Code::Unavailable,
             Self::Stream(status) => status.code(),
             Self::Control(status) => control_code(status),
             Self::Refused(refusal) => refused(refusal).code(),
             Self::LabelsClosed(_) => Code::Aborted,
+            Self::KnownPayload { .. } => Code::AlreadyExists,
             Self::Answer(_) | Self::Inapplicable(_) | Self::Stopped(_) => Code::Internal,
         }
     }
@@ -96,20 +111,9 @@ impl Error {
                 _ => "STORE",
             },
             Self::LabelsClosed(_) => "LABELS_CLOSED",
+            Self::KnownPayload { .. } => "PAYLOAD_KNOWN",
             _ => "INGEST",
         }
-    }
-}
-
-fn store_code(error: &store::Error) -> Code {
-    match (error, error.kind()) {
-        (store::Error::OutsideRoots { .. }, _) => Code::PermissionDenied,
-        (_, Kind::Invalid) => Code::InvalidArgument,
-        (_, Kind::NotFound) => Code::NotFound,
-        (_, Kind::Exists) => Code::Aborted,
-        (_, Kind::Damaged) => Code::DataLoss,
-        (_, Kind::Unsuitable) => Code::FailedPrecondition,
-        (_, Kind::Unavailable) => Code::Unavailable,
     }
 }
 
@@ -158,8 +162,7 @@ impl From<Error> for Status {
             Error::Control(answer) => {
                 unavailable(format!("the control role does not answer: {}", answer.message()), RETRY_AFTER)
             }
-            error if code == Code::Unavailable => unavailable(chain(&error), RETRY_AFTER),
-            error => status(code, reason, short(&chain(&error), MAX_TEXT)),
+            error => coded(code, reason, short(&chain(&error), MAX_TEXT)),
         }
     }
 }

@@ -95,6 +95,7 @@ fn decide(state: &State, id: &PipelineId, chunk: Chunk, outcome: Outcome) -> Res
     }
     let seal = match outcome {
         Outcome::Sealed { new_labels } => {
+            check_payload(current, &chunk)?;
             check_labels(current, id, &new_labels)?;
             EventKind::ChunkSealed { chunk: name, new_labels }
         }
@@ -108,6 +109,19 @@ fn decide(state: &State, id: &PipelineId, chunk: Chunk, outcome: Outcome) -> Res
     };
     let chunk = Box::new(Chunk { state: ChunkState::Received, ..chunk });
     Ok((vec![event(EventKind::ChunkReceived { chunk }), event(seal)], false))
+}
+
+/// Under another split or task the rows that one chunk holds out the other would train.
+fn check_payload(current: &PipelineState, chunk: &Chunk) -> Result<(), Error> {
+    let sealed = |other: &&Chunk| !other.train.is_empty() || !other.held_out.is_empty();
+    let same = current.chunks.values().filter(|other| other.raw.sha256 == chunk.raw.sha256);
+    let elsewhere = |other: &&Chunk| (&other.task, other.split) != (&chunk.task, chunk.split);
+    match same.filter(sealed).find(elsewhere) {
+        None => Ok(()),
+        Some(other) => {
+            Err(Error::KnownPayload { chunk: other.id.clone(), task: other.task.clone(), split: other.split })
+        }
+    }
 }
 
 /// Labels were compared with those of a moment ago; the pipeline may have been applied anew since.

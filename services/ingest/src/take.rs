@@ -13,8 +13,8 @@ use object_store::ObjectStore;
 use perennial_proto::v1;
 use store::roots::Roots;
 use store::{layout, objects};
-use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinError, spawn_blocking};
 use tonic::Status;
 use tonic::transport::Channel;
 use tracing::info;
@@ -35,7 +35,7 @@ pub struct Ingest {
     control: Control,
     limits: Limits,
     clock: fn() -> Timestamp,
-    sealing: Semaphore,
+    sealing: Arc<Semaphore>,
 }
 
 /// What became of a push.
@@ -60,7 +60,7 @@ impl Ingest {
             store,
             roots: Arc::new(roots),
             control: Control::new(control, limits.control),
-            sealing: Semaphore::new(limits.sealing.max(1)),
+            sealing: Arc::new(Semaphore::new(limits.sealing.max(1))),
             limits,
             clock,
         }
@@ -87,7 +87,7 @@ impl Ingest {
     }
 
     async fn take(&self, header: &Header, payload: Payload, name: &str) -> Result<Taken, Error> {
-        let _turn = self.sealing.acquire().await.expect("the semaphore is never closed");
+        let turn = self.sealing.clone().acquire_owned().await.expect("the semaphore is never closed");
         let facts = self.control.facts(&header.pipeline).await?;
         let task = header.task(&facts);
         let id = header.chunk_id(&payload.sha256, &task);
@@ -104,8 +104,8 @@ impl Ingest {
             task: task.clone(),
             facts,
         };
-        let ready = spawn_blocking(move || work.run(payload)).await??;
-        let taken = self.keep(header, id, task, ready).await?;
+        let (ready, _turn) = blocking(turn, move || work.run(payload)).await?;
+        let taken = self.keep(header, id, task, ready?).await?;
         let chunk = &taken.chunk;
         info!(chunk = %chunk.name, state = %chunk.state, train = chunk.train_rows, held_out = chunk.held_out_rows, "chunk taken in");
         Ok(taken)
@@ -134,5 +134,36 @@ impl Ingest {
                 self.control.record(pipeline, &chunk, new_labels, String::new()).await
             }
         }
+    }
+}
+
+/// Runs `work`, which keeps its turn to the end: a caller that goes away does not stop it.
+async fn blocking<T: Send + 'static>(
+    turn: OwnedSemaphorePermit,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<(T, OwnedSemaphorePermit), JoinError> {
+    spawn_blocking(move || (work(), turn)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_nobody_waits_for_keeps_its_turn_until_it_ends() {
+        let turns = Arc::new(Semaphore::new(1));
+        let (started, starting) = tokio::sync::oneshot::channel();
+        let (end, ending) = std::sync::mpsc::channel::<()>();
+        let work = move || {
+            started.send(()).unwrap();
+            ending.recv()
+        };
+        let pushed = tokio::spawn(blocking(turns.clone().acquire_owned().await.unwrap(), work));
+        starting.await.unwrap();
+        pushed.abort();
+        assert!(pushed.await.unwrap_err().is_cancelled());
+        assert_eq!(turns.available_permits(), 0);
+        end.send(()).unwrap();
+        turns.acquire().await.unwrap().forget();
     }
 }

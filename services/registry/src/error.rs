@@ -1,7 +1,9 @@
 use domain::id::PipelineId;
 use domain::planning::Refusal;
+use domain::state::Inapplicable;
 use perennial_proto::convert::Invalid;
-use perennial_proto::status::{chain, refused, status, unavailable};
+use perennial_proto::status::{RETRY_AFTER, chain, coded, refused, status, unavailable};
+use store::Kind;
 use store::journal::CommitError;
 use tonic::{Code, Status};
 
@@ -17,10 +19,15 @@ pub enum Error {
     NotJudged(u64),
     #[error("the object store failed")]
     Store(#[source] store::Error),
-    #[error("not recorded")]
+    /// Nobody knows whether it was recorded.
+    #[error("the change may not have been recorded")]
     Log(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the change does not apply")]
+    Inapplicable(#[source] Inapplicable),
     #[error("the upload broke off")]
     Upload(#[source] Box<Status>),
+    #[error("{what} is over the limit of {limit}; {remedy}")]
+    TooLarge { what: String, limit: String, remedy: &'static str },
     #[error("cannot spool the upload")]
     Spool(#[source] std::io::Error),
 }
@@ -29,7 +36,19 @@ impl From<CommitError<Refusal>> for Error {
     fn from(error: CommitError<Refusal>) -> Self {
         match error {
             CommitError::Refused(refusal) => Self::Refused(refusal),
+            CommitError::Inapplicable(reason) => Self::Inapplicable(reason),
             other => Self::Log(Box::new(other)),
+        }
+    }
+}
+
+impl Error {
+    /// Whether the same attempt would fail again, whenever it is made.
+    pub(crate) fn is_permanent(&self) -> bool {
+        match self {
+            Self::Store(error) => error.kind() != Kind::Unavailable,
+            Self::Inapplicable(_) => true,
+            _ => false,
         }
     }
 }
@@ -41,9 +60,38 @@ impl From<Error> for Status {
             Error::Invalid(invalid) => invalid.into(),
             Error::NoAlias { .. } => status(Code::NotFound, "NO_ALIAS", error.to_string()),
             Error::NotJudged(_) => status(Code::FailedPrecondition, "NOT_JUDGED", error.to_string()),
-            Error::Store(_) | Error::Log(_) => unavailable(chain(&error), std::time::Duration::from_secs(1)),
+            Error::Store(ref source) => coded(source.rpc_code().into(), "STORE", chain(&error)),
+            Error::Log(_) => unavailable(chain(&error), RETRY_AFTER),
+            Error::Inapplicable(_) => status(Code::Internal, "INAPPLICABLE", chain(&error)),
             Error::Upload(status) => *status,
+            Error::TooLarge { .. } => status(Code::InvalidArgument, "MODEL_TOO_LARGE", error.to_string()),
             Error::Spool(_) => status(Code::Internal, "SPOOL", chain(&error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_to_act_is_in_the_code() {
+        let sum = || "0".repeat(64);
+        let damaged = store::Error::Digest { path: "x".to_owned(), wanted: sum(), found: sum() };
+        let taken = store::Error::Exists { path: "x".to_owned(), wanted: sum(), found: sum() };
+        let down = store::Error::Timeout { action: "read", path: "x".to_owned(), after: RETRY_AFTER };
+        let bug = CommitError::Inapplicable(Inapplicable::UnknownRun(7));
+        let closed = CommitError::Timeout(RETRY_AFTER);
+        for (error, code, permanent) in [
+            (Error::Store(damaged), Code::DataLoss, true),
+            (Error::Store(taken), Code::Aborted, true),
+            (Error::Store(down), Code::Unavailable, false),
+            (Error::from(bug), Code::Internal, true),
+            (Error::from(closed), Code::Unavailable, false),
+        ] {
+            assert_eq!(error.is_permanent(), permanent, "{error:?}");
+            let status = Status::from(error);
+            assert_eq!(status.code(), code, "{status:?}");
         }
     }
 }

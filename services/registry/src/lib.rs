@@ -13,6 +13,7 @@ mod versions;
 
 pub use error::Error;
 pub use evaluations::Evaluations;
+pub use models::ModelLimits;
 pub use pipelines::Pipelines;
 pub use publish::Publisher;
 pub use versions::Registry;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use domain::id::PipelineId;
 use domain::pipeline::{Model, Pipeline};
 use domain::planning;
-use perennial_proto::convert::{self, Invalid, from_json, pipeline_id};
+use perennial_proto::convert::{self, Invalid, from_json, namespace, pipeline_id};
 use perennial_proto::limits::page;
 use perennial_proto::v1;
 use perennial_proto::v1::pipeline_service_server::PipelineService;
@@ -68,12 +68,39 @@ impl PipelineService for Pipelines {
         request: Request<v1::ListPipelinesRequest>,
     ) -> Result<Response<v1::ListPipelinesResponse>, Status> {
         let request = request.into_inner();
-        let prefix = format!("{}/", request.parent);
+        let parent = namespace("parent", &request.parent)?;
         let pipelines = self.journal.read(|state| {
-            let of_parent = state.pipelines.iter().filter(|(id, _)| id.to_string().starts_with(&prefix));
+            let of_parent = state.pipelines.iter().filter(|(id, _)| id.namespace == parent);
             of_parent.map(|(_, current)| convert::pipeline(current)).collect()
         });
         let (pipelines, next_page_token) = page(pipelines, request.page_size, &request.page_token)?;
         Ok(Response::new(v1::ListPipelinesResponse { pipelines, next_page_token }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::Code;
+
+    #[tokio::test]
+    async fn pipelines_are_listed_by_namespace_and_a_parent_that_is_none_is_refused() {
+        let store = Arc::new(object_store::memory::InMemory::new());
+        let journal = Arc::new(Journal::open(store, "test", || 0).await.unwrap());
+        let service = Pipelines::new(journal, Roots::new::<&str>(&[]).unwrap());
+        for namespace in ["default", "default-2"] {
+            let spec = serde_json::json!({"namespace": namespace, "name": "p", "model": "mlp:8", "labels": ["a"], "method": "er"});
+            service.apply(serde_json::from_value(spec).unwrap()).await.unwrap();
+        }
+        let list = async |parent: &str| {
+            let request = v1::ListPipelinesRequest { parent: parent.to_owned(), ..Default::default() };
+            service.list_pipelines(Request::new(request)).await.map(Response::into_inner)
+        };
+        let names: Vec<String> =
+            list("namespaces/default").await.unwrap().pipelines.into_iter().map(|pipeline| pipeline.name).collect();
+        assert_eq!(names, ["namespaces/default/pipelines/p"]);
+        let refused = list("default").await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().contains("`parent`") && refused.message().contains("`default`"), "{refused:?}");
     }
 }

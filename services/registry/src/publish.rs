@@ -2,25 +2,28 @@
 //!
 //! Level-triggered: whatever run is `publishing` is published, after a restart too. Copies are
 //! idempotent, the manifest is written last and only if absent, and the version becomes visible by
-//! the record after it. A version number that anybody can see is therefore complete.
+//! the record after it. A version number that anybody can see is therefore complete. What can never
+//! be laid down fails its run, so that the pipeline goes on.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::Timestamp;
 use domain::chunk::ObjectRef;
 use domain::id::{PipelineId, Version};
 use domain::manifest::Candidate;
 use domain::planning::Refusal;
 use domain::report::EvalReport;
-use domain::run::{Run, RunState};
+use domain::run::{Run, RunEvent, RunState};
 use domain::state::{Event, EventKind, State};
 use domain::version::AdapterVersion;
 use object_store::ObjectStore;
+use perennial_proto::status::chain;
 use serde_json::{Value, json};
 use store::journal::Journal;
-use store::{layout, objects};
+use store::{Kind, layout, objects};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::error::Error;
 
@@ -33,6 +36,7 @@ pub struct Publisher {
 }
 
 /// A run that waits to be published.
+#[derive(Clone)]
 struct Pending {
     pipeline: PipelineId,
     run: Run,
@@ -52,14 +56,7 @@ impl Publisher {
         loop {
             let mut failed = false;
             for pending in self.journal.read(pending) {
-                let (pipeline, version) = (pending.pipeline.clone(), pending.version);
-                match self.publish(pending).await {
-                    Ok(()) => info!(%pipeline, %version, "version published"),
-                    Err(error) => {
-                        failed = true;
-                        warn!(%pipeline, %version, error = %perennial_proto::status::chain(&error), "version not published yet");
-                    }
-                }
+                failed |= !self.settle(pending).await;
             }
             let again = async {
                 if failed { tokio::time::sleep(Duration::from_secs(1)).await } else { std::future::pending().await }
@@ -72,32 +69,69 @@ impl Publisher {
         }
     }
 
+    /// False if it has to be tried again.
+    async fn settle(&self, pending: Pending) -> bool {
+        let (pipeline, version) = (pending.pipeline.clone(), pending.version);
+        let error = match self.publish(pending.clone()).await {
+            Ok(()) => {
+                info!(%pipeline, %version, "version published");
+                return true;
+            }
+            Err(error) => error,
+        };
+        let reason = chain(&error);
+        if !error.is_permanent() {
+            warn!(%pipeline, %version, error = reason, "version not published yet");
+            return false;
+        }
+        error!(%pipeline, %version, error = reason, "version cannot be published");
+        let reason =
+            format!("version {version} cannot be laid down ({reason}); mend the store, then release the chunks");
+        let kind = EventKind::Run { run: pending.run.number, change: Box::new(RunEvent::PublishFailed { reason }) };
+        self.record(pending, move |_, _| kind).await.is_ok()
+    }
+
     async fn publish(&self, pending: Pending) -> Result<(), Error> {
         let folder = layout::version(&pending.pipeline, pending.version);
-        let mut files = Vec::new();
-        for file in &pending.candidate.files {
-            let path = format!("{folder}/{}", name(file));
-            files.push(objects::copy(&*self.store, file, &path).await.map_err(Error::Store)?);
-        }
-        files.push(self.write_manifest(&pending, &folder, &files).await?);
-        self.record(pending, files).await
+        let target = |file: &ObjectRef| ObjectRef { path: format!("{folder}/{}", name(file)), ..file.clone() };
+        let mut files: Vec<ObjectRef> = pending.candidate.files.iter().map(target).collect();
+        files.push(self.lay_down(&pending, &folder, &files).await.map_err(Error::Store)?);
+        let published = move |pending: &Pending, at| {
+            let version = Box::new(version(pending, files, at));
+            EventKind::VersionPublished { version }
+        };
+        self.record(pending, published).await
     }
 
-    /// Put if absent; after a crash an equal manifest may be there already.
-    async fn write_manifest(&self, pending: &Pending, folder: &str, files: &[ObjectRef]) -> Result<ObjectRef, Error> {
+    /// Copies the candidate's files, then writes the manifest if there is none; after a crash an equal one may be there.
+    async fn lay_down(&self, pending: &Pending, folder: &str, files: &[ObjectRef]) -> Result<ObjectRef, store::Error> {
         let bytes = serde_json::to_vec_pretty(&manifest(pending, files)).expect("plain JSON");
         let path = format!("{folder}/{MANIFEST}");
-        objects::create(&*self.store, &path, bytes.into()).await.map_err(Error::Store)
+        match objects::read(&*self.store, &path).await {
+            // The folder is whole. If it is another version's, none of its files may be overwritten.
+            Ok(_) => {}
+            Err(error) if error.kind() == Kind::NotFound => {
+                for (file, target) in pending.candidate.files.iter().zip(files) {
+                    objects::copy(&*self.store, file, &target.path).await?;
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        objects::create(&*self.store, &path, bytes.into()).await
     }
 
-    async fn record(&self, pending: Pending, files: Vec<ObjectRef>) -> Result<(), Error> {
+    /// Records what became of it, unless that has been recorded before.
+    async fn record(
+        &self,
+        pending: Pending,
+        outcome: impl FnOnce(&Pending, Timestamp) -> EventKind + Send + 'static,
+    ) -> Result<(), Error> {
         let decide = move |state: &State, at| {
             let known = state.pipelines.get(&pending.pipeline).and_then(|p| p.runs.get(&pending.run.number));
             if !matches!(known.map(|run| &run.state), Some(RunState::Publishing { .. })) {
                 return Ok::<_, Refusal>((Vec::new(), ()));
             }
-            let version = Box::new(version(&pending, files, at));
-            let kind = EventKind::VersionPublished { version };
+            let kind = outcome(&pending, at);
             Ok((vec![Event { pipeline: pending.pipeline, kind }], ()))
         };
         Ok(self.journal.commit(decide).await?)
@@ -124,7 +158,7 @@ fn name(file: &ObjectRef) -> &str {
     file.path.rsplit('/').next().unwrap_or(&file.path)
 }
 
-fn version(pending: &Pending, files: Vec<ObjectRef>, at: domain::Timestamp) -> AdapterVersion {
+fn version(pending: &Pending, files: Vec<ObjectRef>, at: Timestamp) -> AdapterVersion {
     let manifest = &pending.run.manifest;
     let mut snapshot = pending.candidate.snapshot.clone();
     if let Some(published) = files.iter().find(|file| file.sha256 == snapshot.object.sha256) {
@@ -170,3 +204,6 @@ fn manifest(pending: &Pending, files: &[ObjectRef]) -> Value {
         "cost": pending.candidate.cost,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,13 +17,15 @@ use store::journal::Journal;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::error::Error;
-use crate::{models, pull};
+use crate::models::{self, ModelLimits};
+use crate::pull;
 
 pub struct Registry {
     journal: Arc<Journal>,
     store: Arc<dyn ObjectStore>,
     /// The store's URL, under which pushed models are named.
     store_url: String,
+    models: ModelLimits,
 }
 
 /// The version that a reference means now.
@@ -43,8 +45,8 @@ fn resolve<'a>(
 }
 
 impl Registry {
-    pub fn new(journal: Arc<Journal>, store: Arc<dyn ObjectStore>, store_url: String) -> Self {
-        Self { journal, store, store_url }
+    pub fn new(journal: Arc<Journal>, store: Arc<dyn ObjectStore>, store_url: String, models: ModelLimits) -> Self {
+        Self { journal, store, store_url, models }
     }
 
     fn find<T>(&self, name: &str, then: impl FnOnce(&PipelineState, &AdapterVersion) -> T) -> Result<T, Error> {
@@ -63,7 +65,7 @@ impl Registry {
         let id = pipeline_id("pipeline", &request.pipeline)?;
         let alias = convert::alias("alias", &request.alias)?;
         let to = convert::version(request.version).ok_or_else(|| Invalid::new("version", "is missing"))?;
-        let expected = convert::version(request.expected_version);
+        let expected = convert::expected(request.expected_version);
         let chunks = convert::disposition(request.chunks());
         let pipeline = id.clone();
         let decide =
@@ -75,9 +77,9 @@ impl Registry {
     async fn roll_back(&self, request: v1::RollbackRequest) -> Result<v1::Version, Error> {
         let id = pipeline_id("pipeline", &request.pipeline)?;
         let (to, chunks) = (convert::version(request.version), convert::disposition(request.chunks()));
-        let pipeline = id.clone();
+        let (pipeline, expected) = (id.clone(), convert::expected(request.expected_version));
         let decide = move |state: &_, _at| {
-            let (to, events) = planning::rollback(state, &pipeline, to, chunks)?;
+            let (to, events) = planning::rollback(state, &pipeline, to, expected, chunks)?;
             Ok((events, to))
         };
         let to = self.journal.commit(decide).await?;
@@ -145,7 +147,7 @@ impl RegistryService for Registry {
         &self,
         request: Request<Streaming<v1::PushModelRequest>>,
     ) -> Result<Response<v1::PushModelResponse>, Status> {
-        let stored = models::push(&*self.store, &self.store_url, request.into_inner()).await?;
+        let stored = models::push(&*self.store, &self.store_url, self.models, request.into_inner()).await?;
         Ok(Response::new(stored))
     }
 }

@@ -1,6 +1,7 @@
 use domain::planning::Refusal;
+use domain::state::Inapplicable;
 use perennial_proto::convert::Invalid;
-use perennial_proto::status::{chain, refused, status, unavailable};
+use perennial_proto::status::{RETRY_AFTER, chain, refused, status, unavailable};
 use store::journal::CommitError;
 use tonic::{Code, Status};
 
@@ -12,14 +13,18 @@ pub enum Error {
     Invalid(#[from] Invalid),
     #[error("worker `{0}` holds no lease")]
     UnknownWorker(String),
-    #[error("not recorded")]
+    /// Nobody knows whether it was recorded.
+    #[error("the change may not have been recorded")]
     Log(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the change does not apply")]
+    Inapplicable(#[source] Inapplicable),
 }
 
 impl From<CommitError<Refusal>> for Error {
     fn from(error: CommitError<Refusal>) -> Self {
         match error {
             CommitError::Refused(refusal) => Self::Refused(refusal),
+            CommitError::Inapplicable(reason) => Self::Inapplicable(reason),
             other => Self::Log(Box::new(other)),
         }
     }
@@ -31,7 +36,8 @@ impl From<Error> for Status {
             Error::Refused(refusal) => refused(&refusal),
             Error::Invalid(invalid) => invalid.into(),
             Error::UnknownWorker(_) => status(Code::NotFound, "UNKNOWN_WORKER", error.to_string()),
-            Error::Log(_) => unavailable(chain(&error), std::time::Duration::from_secs(1)),
+            Error::Log(_) => unavailable(chain(&error), RETRY_AFTER),
+            Error::Inapplicable(_) => status(Code::Internal, "INAPPLICABLE", chain(&error)),
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! A lost connection costs nothing: work goes on, and the next lease says what still runs.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -29,15 +30,15 @@ pub struct Args {
     /// The control role's address
     #[arg(long, env = "PERENNIAL_SERVER", default_value = "http://127.0.0.1:7420")]
     server: String,
-    /// The store's URL, as perenniald's `store`
-    #[arg(long, env = "PERENNIAL_STORE", default_value = "file:///var/lib/perennial")]
-    store: String,
+    /// The store, as perenniald's `store` names it, written as a URL
+    #[arg(long, value_name = "URL", env = "PERENNIAL_STORE")]
+    store: Option<String>,
     /// Places that base models may come from, besides the store
     #[arg(long = "root")]
     roots: Vec<String>,
     #[arg(long, value_enum, default_value_t = Role::All)]
     role: Role,
-    /// Ranks this worker runs at once. Default: the GPUs, or 4 on CPU
+    /// Ranks this worker runs at once. Default: one a GPU, or one a CPU core where there is none
     #[arg(long)]
     slots: Option<u32>,
     /// Where fetched objects are kept
@@ -66,7 +67,11 @@ enum Log {
 impl Log {
     fn init(self) {
         let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-        let logs = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let logs = tracing_subscriber::fmt()
+            .with_writer(std::io::stderr)
+            .with_env_filter(filter)
+            .with_ansi(!plain && std::io::stderr().is_terminal());
         match self {
             Self::Json => logs.json().init(),
             Self::Text => logs.init(),
@@ -91,6 +96,9 @@ impl Role {
         names.iter().map(ToString::to_string).collect()
     }
 }
+
+/// Exit code of a command line that cannot be used, as clap's.
+const USAGE: u8 = 2;
 
 /// Waits between attempts to reach the control role double from the first to the longest.
 const RECONNECT: Duration = Duration::from_millis(100);
@@ -117,9 +125,17 @@ struct Running {
 }
 
 pub fn main(args: Args, cuda: &CudaState) -> ExitCode {
+    // Not clap's to ask for: the subcommands have no store.
+    let Some(store) = args.store.clone() else {
+        eprintln!(
+            "perennial-worker: --store is missing: give the URL of the daemon's `store`, such as file:///srv/perennial-data \
+             (perenniald logs it when it starts), or set PERENNIAL_STORE"
+        );
+        return ExitCode::from(USAGE);
+    };
     args.log.init();
     let runtime = tokio::runtime::Runtime::new().expect("the system allows threads");
-    let served = runtime.block_on(serve(args, cuda));
+    let served = runtime.block_on(serve(args, &store, cuda));
     // A read of standard input cannot be cancelled; do not wait for it.
     runtime.shutdown_background();
     match served {
@@ -131,13 +147,13 @@ pub fn main(args: Args, cuda: &CudaState) -> ExitCode {
     }
 }
 
-async fn serve(args: Args, cuda: &CudaState) -> anyhow::Result<()> {
+async fn serve(args: Args, store: &str, cuda: &CudaState) -> anyhow::Result<()> {
     let device = if *cuda == CudaState::Loaded && tch::Cuda::is_available() { "cuda" } else { "cpu" };
     if let CudaState::Absent(reason) = cuda {
         info!(reason, "no CUDA: training on the CPU");
     }
     let meeting = StoreServer::start(&args.host, 0, ANSWER_WITHIN)?;
-    let worker = Arc::new(worker(&args, device)?);
+    let worker = Arc::new(worker(&args, store, device)?);
     let lease = v1::LeaseRequest {
         worker: worker.name.clone(),
         roles: args.role.names(),
@@ -155,12 +171,15 @@ async fn serve(args: Args, cuda: &CudaState) -> anyhow::Result<()> {
 }
 
 fn default_slots(device: &str) -> u32 {
-    if device == "cuda" { tch::Cuda::device_count() as u32 } else { 4 }
+    match device {
+        "cuda" => tch::Cuda::device_count() as u32,
+        _ => std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32),
+    }
 }
 
-fn worker(args: &Args, device: &str) -> anyhow::Result<Worker> {
-    let store = store::open(&args.store)?;
-    let roots: Vec<String> = args.roots.iter().chain([&args.store]).cloned().collect();
+fn worker(args: &Args, store_url: &str, device: &str) -> anyhow::Result<Worker> {
+    let store = store::open(store_url)?;
+    let roots: Vec<&str> = args.roots.iter().map(String::as_str).chain([store_url]).collect();
     let cache = Cache::new(store.clone(), args.cache.join("objects"));
     let fetcher = Fetcher::new(cache, Roots::new(&roots)?, args.cache.clone());
     let name = args.name.clone().unwrap_or_else(|| made_up(&args.host));

@@ -30,7 +30,7 @@ struct Args {
     /// Object store: a path or URL
     #[arg(long, value_name = "URL")]
     store: Option<String>,
-    /// Where a lone ingest role finds the control role
+    /// Where an ingest role finds the control role; --role ingest needs it
     #[arg(long, value_name = "URL")]
     control: Option<String>,
     /// Any other key, such as worker.slots=2

@@ -37,12 +37,14 @@ pub enum Verb {
         /// What becomes of chunks that the new champion's lineage has not absorbed
         #[arg(long, default_value = "hold")]
         chunks: Chunks,
-        /// Only if the champion is still this version
+        /// Only if the champion is still this version; 0: only if there is none yet
         #[arg(long, value_name = "N")]
         expect: Option<u64>,
     },
     /// Go back to an older version and what it remembered; the next run continues from there
-    #[command(after_help = "Example:\n  perennial version rollback tickets --to 2 --chunks requeue")]
+    #[command(
+        after_help = "Example:\n  perennial version rollback tickets --expect 3 --chunks requeue\n  perennial version rollback tickets --to 2"
+    )]
     Rollback {
         pipeline: PipelineName,
         /// Default: the version that the champion continues from
@@ -51,6 +53,9 @@ pub enum Verb {
         /// What becomes of chunks that the versions left behind had absorbed
         #[arg(long, default_value = "hold")]
         chunks: Chunks,
+        /// Only if the champion is still this version: a command that is repeated does not go back twice
+        #[arg(long, value_name = "N")]
+        expect: Option<u64>,
     },
     /// Download a version's files into a new folder, verified
     #[command(after_help = "Example:\n  perennial version pull tickets@champion ./tickets-champion")]
@@ -89,7 +94,7 @@ impl Verb {
             Self::Ls { pipeline } => list(ctx, &pipeline).await,
             Self::Show { reference } => ctx.show(&VersionView::from(get(ctx, &reference).await?)),
             Self::Promote { reference, chunks, expect } => promote(ctx, &reference, chunks, expect).await,
-            Self::Rollback { pipeline, to, chunks } => rollback(ctx, &pipeline, to, chunks).await,
+            Self::Rollback { pipeline, to, chunks, expect } => rollback(ctx, &pipeline, to, chunks, expect).await,
             Self::Pull { reference, folder } => pull::pull(ctx, &reference, &folder).await,
         }
     }
@@ -120,18 +125,25 @@ async fn promote(ctx: &Context, reference: &Reference, chunks: Chunks, expect: O
         pipeline: ctx.pipeline(&reference.pipeline),
         alias: "champion".to_owned(),
         version,
-        expected_version: expect.unwrap_or_default(),
+        expected_version: expect,
         chunks: chunks.into(),
     });
     let response = ctx.registry().await?.set_alias(request).await?.into_inner();
     ctx.show(&VersionView::from(present(response.version)?))
 }
 
-async fn rollback(ctx: &Context, pipeline: &PipelineName, to: Option<u64>, chunks: Chunks) -> Result<(), Failure> {
+async fn rollback(
+    ctx: &Context,
+    pipeline: &PipelineName,
+    to: Option<u64>,
+    chunks: Chunks,
+    expect: Option<u64>,
+) -> Result<(), Failure> {
     let request = ctx.request(v1::RollbackRequest {
         pipeline: ctx.pipeline(pipeline),
         version: to.unwrap_or_default(),
         chunks: chunks.into(),
+        expected_version: expect,
     });
     let response = ctx.registry().await?.rollback(request).await?.into_inner();
     ctx.show(&VersionView::from(present(response.version)?))

@@ -19,15 +19,43 @@ const PAUSE: Duration = Duration::from_millis(500);
 ///
 /// A server that was `reached` before may be away for up to `--timeout`; another has to answer at once.
 pub async fn to_the_end(ctx: &Context, name: String, reached: bool) -> Result<v1::Run, Failure> {
-    let mut watch = Watch { ctx, name, heard: reached.then(Instant::now), screen: Screen::new() };
+    let server = if reached { Server::AwaySince(Instant::now()) } else { Server::Unknown };
+    let mut watch = Watch { ctx, name, server, screen: Screen::new() };
     loop {
-        match watch.stream().await {
+        let outcome = watch.stream().await;
+        watch.server.lost(Instant::now());
+        match outcome {
             Ok(Some(run)) => {
                 watch.screen.close();
                 return Ok(run);
             }
-            Err(failure) if !(failure.is_unavailable() && watch.is_patient()) => return Err(failure),
+            Err(failure) if !failure.is_unavailable() => return Err(failure),
+            Err(failure) if !watch.server.is_awaited(Instant::now(), ctx.timeout) => return Err(failure),
             Ok(None) | Err(_) => sleep(PAUSE).await,
+        }
+    }
+}
+
+/// Where the server is, as far as is known. A run may look the same for hours: silence on an open stream is no absence.
+enum Server {
+    Unknown,
+    Here,
+    AwaySince(Instant),
+}
+
+impl Server {
+    /// A stream ended or could not be opened. The absence counts from the first time.
+    fn lost(&mut self, now: Instant) {
+        if let Self::Here = self {
+            *self = Self::AwaySince(now);
+        }
+    }
+
+    fn is_awaited(&self, now: Instant, patience: Duration) -> bool {
+        match self {
+            Self::Unknown => false,
+            Self::Here => true,
+            Self::AwaySince(since) => now.duration_since(*since) < patience,
         }
     }
 }
@@ -35,22 +63,18 @@ pub async fn to_the_end(ctx: &Context, name: String, reached: bool) -> Result<v1
 struct Watch<'a> {
     ctx: &'a Context,
     name: String,
-    heard: Option<Instant>,
+    server: Server,
     screen: Screen,
 }
 
 impl Watch<'_> {
-    fn is_patient(&self) -> bool {
-        self.heard.is_some_and(|heard| heard.elapsed() < self.ctx.timeout)
-    }
-
     /// Until the run or the stream ends.
     async fn stream(&mut self) -> Result<Option<v1::Run>, Failure> {
         let request = within(STREAM, v1::WatchRunRequest { name: self.name.clone() });
         let mut updates = self.ctx.runs().await?.watch_run(request).await?.into_inner();
         while let Ok(update) = timeout(STREAM, updates.message()).await {
             let Some(update) = update? else { break };
-            self.heard = Some(Instant::now());
+            self.server = Server::Here;
             let run = present(update.run)?;
             self.screen.show(&run);
             if run.ended_at_ms > 0 {
@@ -138,6 +162,21 @@ mod tests {
             estimated_remaining_seconds: 61.2,
         };
         v1::Run { number: 7, state: "training".to_owned(), attempts: 1, progress: Some(progress), ..Default::default() }
+    }
+
+    #[test]
+    fn patience_begins_when_the_server_is_lost_and_not_when_the_run_last_changed() {
+        let (start, patience) = (Instant::now(), Duration::from_secs(30));
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut server = Server::Unknown;
+        server.lost(at(0));
+        assert!(!server.is_awaited(at(0), patience), "a server that was never reached has to answer at once");
+        server = Server::Here;
+        server.lost(at(3600));
+        assert!(server.is_awaited(at(3600), patience));
+        server.lost(at(3620));
+        assert!(server.is_awaited(at(3629), patience));
+        assert!(!server.is_awaited(at(3630), patience), "each failed attempt does not begin it anew");
     }
 
     #[test]

@@ -53,8 +53,34 @@ async fn the_same_content_again_changes_nothing() {
     assert!(second.already_exists);
     assert_eq!(second.chunk, first.chunk);
     assert_eq!((harness.state(Clone::clone), harness.objects().await), (state, objects));
+}
+
+#[tokio::test]
+async fn a_payload_stays_on_the_side_where_it_was_pushed_first() {
+    let harness = Harness::start(json!({})).await;
+    let first = harness.push(header(), &many(20)).await.unwrap().chunk.unwrap();
+    let state = harness.state(Clone::clone);
+    let other = [
+        v1::ChunkHeader { split: v1::Split::Train.into(), ..header() },
+        v1::ChunkHeader { split: v1::Split::HeldOut.into(), ..header() },
+        v1::ChunkHeader { task: "other".to_owned(), ..header() },
+    ];
+    for header in other {
+        let parts = [id(&first).0, "task `main`, split `auto`".to_owned(), "Push only rows that are new".to_owned()];
+        let answer = harness.push(header, &many(20)).await;
+        refused(answer, Code::AlreadyExists, &parts.each_ref().map(String::as_str));
+    }
+    assert_eq!(harness.state(Clone::clone), state);
+}
+
+#[tokio::test]
+async fn a_payload_that_was_never_sealed_binds_nobody() {
+    let harness = Harness::start(json!({})).await;
+    let rows = jsonl(&[("a", "ham"), ("b", "eggs")]);
+    assert_eq!(harness.push(header(), &rows).await.unwrap().chunk.unwrap().state, "quarantined");
+    harness.apply(json!({"labels": ["ham", "spam", "eggs"]})).await;
     let other = v1::ChunkHeader { task: "other".to_owned(), ..header() };
-    assert!(!harness.push(other, &many(20)).await.unwrap().already_exists);
+    assert_eq!(harness.push(other, &rows).await.unwrap().chunk.unwrap().state, "sealed");
 }
 
 #[tokio::test]
@@ -92,10 +118,10 @@ async fn two_pushes_of_the_same_content_at_once_are_one_chunk() {
 #[tokio::test]
 async fn splits_say_where_rows_go() {
     let harness = Harness::start(json!({})).await;
-    for (split, train) in [(v1::Split::Train, 20), (v1::Split::HeldOut, 0)] {
+    for (split, train, held_out) in [(v1::Split::Train, 20, 0), (v1::Split::HeldOut, 0, 21)] {
         let header = v1::ChunkHeader { split: split.into(), ..header() };
-        let chunk = harness.push(header, &many(20)).await.unwrap().chunk.unwrap();
-        assert_eq!((chunk.train_rows, chunk.held_out_rows), (train, 20 - train));
+        let chunk = harness.push(header, &many(train + held_out)).await.unwrap().chunk.unwrap();
+        assert_eq!((chunk.train_rows, chunk.held_out_rows), (train as u64, held_out as u64));
     }
 }
 

@@ -197,8 +197,11 @@ impl Client {
 
     /// Back to the previous champion, which it returns.
     pub async fn roll_back(&self, pipeline: &PipelineName) -> anyhow::Result<v1::Version> {
-        let request =
-            v1::RollbackRequest { pipeline: resource(pipeline), version: 0, chunks: v1::ChunkDisposition::Hold.into() };
+        let request = v1::RollbackRequest {
+            pipeline: resource(pipeline),
+            chunks: v1::ChunkDisposition::Hold.into(),
+            ..Default::default()
+        };
         let rolled = self.registry().rollback(ask(request)).await.map_err(said).context("cannot roll back")?;
         present(rolled.into_inner().version)
     }
@@ -209,7 +212,7 @@ impl Client {
             pipeline: resource(pipeline),
             alias: "champion".to_owned(),
             version,
-            expected_version: expected,
+            expected_version: Some(expected),
             chunks: v1::ChunkDisposition::Hold.into(),
         };
         let moved = self.registry().set_alias(ask(request)).await.map_err(said).context("cannot promote")?;
