@@ -58,17 +58,17 @@ pub struct Args {
     /// Side of the model's images. Default: the data's
     #[arg(long, value_name = "PIXELS")]
     image_size: Option<NonZeroU32>,
-    #[arg(long, default_value = "dataset", value_parser = one_of::<Normalize>(&["unit", "dataset"]))]
+    #[arg(long, default_value = "dataset", value_parser = one_of::<Normalize>(["unit", "dataset"]))]
     normalize: Normalize,
     #[arg(long, default_value = "4")]
     epochs: NonZeroU32,
     #[arg(long, default_value = "32")]
     batch: NonZeroU32,
-    #[arg(long, default_value = "adamw", value_parser = one_of::<OptimizerKind>(&["sgd", "adamw"]))]
+    #[arg(long, default_value = "adamw", value_parser = one_of::<OptimizerKind>(["sgd", "adamw"]))]
     optimizer: OptimizerKind,
     #[arg(long, default_value = "0.002", allow_negative_numbers = true, value_parser = number::<Positive>)]
     lr: Positive,
-    #[arg(long, default_value = "cosine", value_parser = one_of::<Schedule>(&["constant", "cosine"]))]
+    #[arg(long, default_value = "cosine", value_parser = one_of::<Schedule>(["constant", "cosine"]))]
     schedule: Schedule,
     #[arg(long, default_value_t = 0)]
     seed: u64,

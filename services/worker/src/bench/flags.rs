@@ -52,11 +52,11 @@ pub fn print<T: Serialize>(output: Output, result: &T, text: impl Fn(&T) -> Stri
 }
 
 /// One of the names under which serde knows the variants of `T`.
-pub fn one_of<T>(names: &'static [&'static str]) -> impl TypedValueParser<Value = T>
+pub fn one_of<T>(names: impl Into<PossibleValuesParser>) -> impl TypedValueParser<Value = T>
 where
     T: DeserializeOwned + Clone + Send + Sync + 'static,
 {
-    PossibleValuesParser::new(names).try_map(|name| serde_json::from_value::<T>(Value::String(name)))
+    names.into().try_map(|name| serde_json::from_value::<T>(Value::String(name)))
 }
 
 /// A number with an invariant.

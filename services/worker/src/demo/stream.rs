@@ -178,13 +178,10 @@ impl Plan {
     }
 }
 
+/// As a heading begins.
 fn title(method: Method) -> String {
-    match method {
-        Method::Ft => "Fine-tuning",
-        Method::Er => "Experience replay",
-        Method::Joint => "Joint training on everything seen",
-    }
-    .to_owned()
+    let mut letters = method.title().chars();
+    letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect()
 }
 
 #[cfg(test)]
