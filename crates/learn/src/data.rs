@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use domain::chunk::{Payload, Row};
+use domain::manifest::Preprocessing;
 use domain::pipeline::{Input, Normalize};
 use image::DynamicImage;
 use image::imageops::FilterType;
@@ -192,6 +193,11 @@ impl Preprocess {
             return Ok(Some(Self::unit(geometry)));
         }
         Ok(Some(Self { geometry, mean, std }))
+    }
+
+    pub fn described(&self) -> Preprocessing {
+        let Geometry { channels, side: size } = self.geometry;
+        Preprocessing { channels, size, mean: self.mean.clone(), std: self.std.clone() }
     }
 
     /// As transformers' image processors read it.

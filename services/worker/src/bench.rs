@@ -3,7 +3,6 @@
 //! Each update is what a worker would run: canonical shards, a manifest, `trainer::rank`, then
 //! `evaluator::score` on every task. The figures are therefore the daemon's for the same seed.
 
-mod cost;
 pub mod flags;
 mod outcome;
 mod seed;

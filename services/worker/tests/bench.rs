@@ -107,6 +107,36 @@ fn a_small_stream_gives_every_key_and_a_full_matrix() {
 }
 
 #[test]
+fn the_base_is_measured_as_its_first_version_sees_the_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let stream = stream(folder.path(), &[0, 1, 2], 40);
+    // A rate that moves no weight: whatever is measured later, nothing was learned and nothing transfers.
+    let flags = ["bench", path(&stream), "--model", "mlp:16", "--method", "ft", "--lr", "1e-30", "--seed", "0"];
+    let run = &json_of(&[&flags[..], &["--normalize", "dataset"]].concat())["runs"][0];
+    assert_eq!((&run["forward_transfer"], &run["backward_transfer"]), (&json!(0.0), &json!(0.0)));
+}
+
+#[test]
+fn forward_transfer_is_unknown_where_later_tasks_bring_new_classes() {
+    let folder = tempfile::tempdir().unwrap();
+    let domains = stream(folder.path(), &[0, 1], 40);
+    let classes = folder.path().join("streams/classes.json");
+    let mut spec: Value = serde_json::from_slice(&std::fs::read(&domains).unwrap()).unwrap();
+    spec["scenario"] = json!("class-incremental");
+    for (task, labels) in [json!([0, 1, 2, 3, 4]), json!([5, 6, 7, 8, 9])].into_iter().enumerate() {
+        spec["tasks"][task]["filter"] = json!({"label": labels});
+    }
+    std::fs::write(&classes, spec.to_string()).unwrap();
+    let transfer = |stream: &Path| {
+        let run = &json_of(&["bench", path(stream), "--model", "mlp:8", "--method", "ft", "--seed", "0"])["runs"][0];
+        assert!(run["accuracy_matrix"][0][1].is_f64(), "{run}");
+        run["forward_transfer"].clone()
+    };
+    assert!(transfer(&domains).is_f64());
+    assert_eq!(transfer(&classes), Value::Null);
+}
+
+#[test]
 fn the_number_of_ranks_changes_no_bit() {
     let folder = tempfile::tempdir().unwrap();
     let stream = stream(folder.path(), &[0, 2], 64);
