@@ -77,6 +77,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let source = stream::open(&args.stream, args.data.as_deref())?;
     let first = args.seed.unwrap_or(0);
     let spec = args.settings.spec(model, source.labels(), first).map_err(Usage::from)?;
+    stream::check(&source, &spec, base_model.as_deref())?;
     let scratch = tempfile::tempdir().context("cannot create a temporary folder")?;
     let watch = Watch::new();
     let tasks = stream::load(&source, args.limit_per_task, scratch.path(), &watch)?;

@@ -223,6 +223,7 @@ pub fn pretrain(lesson: &Lesson, recipe: &Recipe, out: &Path, watch: &Watch) -> 
     let chunk = shelf.train(&lesson.train, &task)?;
     let set = shelf.held_out(&lesson.held_out, &task)?;
     let manifest = manifest(lesson, recipe, chunk, set)?;
+    lesson.train.first().map_or(Ok(()), |row| flags::check_model(&manifest.pipeline, None, row))?;
     watch.begin("pretraining");
     let job = TrainJob {
         manifest,

@@ -121,12 +121,19 @@ fn a_pretrained_folder_is_a_model_to_bench() {
 fn mistakes_are_named_and_have_their_exit_codes() {
     let folder = tempfile::tempdir().unwrap();
     let stream = stream(folder.path(), &[0], 20);
-    let wrong: [(&[&str], i32, &str); 6] = [
+    let wrong: [(&[&str], i32, &str); 9] = [
         (&["--model", "mlp:8", "--method", "der"], 2, "ft, er, joint"),
         (&["--model", "mlp:8"], 2, "--method"),
         (&["--model", "no-such-folder", "--method", "ft"], 2, "neither a folder nor a model"),
         (&["--model", "mlp:8", "--method", "ft", "--ranks", "9"], 2, "resources.ranks"),
-        (&["--model", "mlp:x", "--method", "ft"], 1, "`x` is not a whole number"),
+        (&["--model", "mlp:x", "--method", "ft"], 2, "`x` is not a whole number"),
+        (
+            &["--model", "mlp:8,9", "--method", "ft", "--adapter", "lora:4"],
+            2,
+            "targets=A,B: no linear layer is called `query`; the model has: fc1, fc2",
+        ),
+        (&["--model", "mlp:8", "--method", "ft", "--adapter", "lora:9,targets=fc1"], 2, "at most 8"),
+        (&["--model", "vit:patch=5", "--method", "ft", "--micro-batches", "2", "--ranks", "2"], 2, "patch_size is 5"),
         (&["--model", "mlp:8", "--method", "ft", "--batch", "4", "--lr", "1e30"], 1, "smaller --lr"),
     ];
     for (flags, code, words) in wrong {
@@ -135,6 +142,19 @@ fn mistakes_are_named_and_have_their_exit_codes() {
         assert_eq!(output.status.code(), Some(code), "{flags:?}: {stderr}");
         assert!(stderr.contains(words), "{flags:?}: {stderr}");
     }
+    let output = worker(&[
+        "pretrain",
+        "--glyphs",
+        "plain",
+        "--limit",
+        "9",
+        "--out",
+        path(&folder.path().join("vit")),
+        "--model",
+        "mlp:0",
+    ]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && stderr.contains("`0` is not a whole number"), "{stderr}");
     let output = worker(&["bench", "no-such-stream.json", "--model", "mlp:8", "--method", "ft"]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(1) && stderr.contains("no-such-stream.json"), "{stderr}");

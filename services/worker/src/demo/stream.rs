@@ -88,6 +88,7 @@ impl Flags {
         let stream = source::open(file, self.data_root.as_deref())?;
         let (model, folder) = flags::model(&settings.model)?;
         let spec = settings.spec(model, stream.labels(), self.seed).map_err(Usage::from)?;
+        source::check(&stream, &spec, folder.as_deref())?;
         Ok(Some(Plan {
             tasks: stream.tasks().iter().map(source::task_name).collect::<anyhow::Result<_>>()?,
             stream: Arc::new(stream),
