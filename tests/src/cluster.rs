@@ -52,6 +52,12 @@ pub fn binary(name: &str) -> PathBuf {
     binary
 }
 
+/// `PATH` with the binaries of this workspace first.
+pub fn path() -> String {
+    let folder = binary("perennial").parent().expect("a file lies in a folder").to_owned();
+    format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default())
+}
+
 fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
     listener.local_addr().expect("it is bound").port()
@@ -83,6 +89,29 @@ impl Cluster {
         cluster
     }
 
+    /// A daemon started by a line of shell, such as the README's, that works in `folder`. Only its port and its end are
+    /// this test's.
+    pub async fn start_by(line: &str, folder: tempfile::TempDir) -> Self {
+        let mut cluster = Self { folder, options: Options::default(), port: free_port(), daemon: None };
+        let line = format!("exec {line} --die-with-parent --listen 127.0.0.1:{}", cluster.port);
+        let mut command = Command::new("bash");
+        command.args(["-euo", "pipefail", "-c", &line]).current_dir(cluster.folder.path()).env("PATH", path());
+        cluster.spawn(command);
+        cluster.wait_until_serving().await;
+        cluster
+    }
+
+    fn spawn(&mut self, mut command: Command) {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log()).expect("a log can be opened");
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
+        self.daemon = Some(command.spawn().expect("the daemon starts"));
+    }
+
+    /// Where everything of it lies.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Starts the daemon over what the folder holds, and waits until it serves.
     pub async fn boot(&mut self) {
         let store = self.store();
@@ -94,9 +123,7 @@ impl Cluster {
         command.args(["--set", &format!("worker.cache={}", self.folder.path().join("cache").display())]);
         let roots: Vec<&str> = self.options.roots.iter().map(|root| root.to_str().expect("a plain path")).collect();
         command.args(["--set", &format!("roots={}", json!(roots))]);
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log()).expect("a log can be opened");
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
-        self.daemon = Some(command.spawn().expect("the daemon starts"));
+        self.spawn(command);
         self.wait_until_serving().await;
     }
 

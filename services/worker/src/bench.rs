@@ -37,7 +37,10 @@ Examples:
   # A pretrained model with LoRA, 2000 training rows a task, one seed, as JSON
   perennial pretrain --glyphs plain --out vit
   perennial bench streams/fashion_mnist_rotated_5.json --model vit --adapter lora:8,alpha=16 --method er \\
-    --optimizer adamw --lr 0.002 --limit-per-task 2000 --seed 0 -o json";
+    --optimizer adamw --lr 0.002 --limit-per-task 2000 --seed 0 -o json
+
+seconds.train runs from before an update's first step to after its last; seconds.rehearsal, a part of it, is the
+buffer's draws and offers. peak_memory_bytes is the largest resident set of a rank: host memory, on a GPU too.";
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
