@@ -9,9 +9,11 @@ pub struct Stated {
     pub side: Option<i64>,
     /// Bytes are multiplied by this over 255.
     pub scale: f64,
-    /// Subtracted and divided by afterwards, channel by channel.
-    pub moments: Option<(Vec<f64>, Vec<f64>)>,
+    pub moments: Option<Moments>,
 }
+
+/// What is subtracted and what is divided by afterwards, channel by channel.
+pub type Moments = (Vec<f64>, Vec<f64>);
 
 /// Field, value and remedy.
 pub type Refused = (&'static str, String, String);
@@ -65,7 +67,7 @@ fn scale(config: &Value) -> Result<f64, Refused> {
     }
 }
 
-fn moments(config: &Value) -> Result<Option<(Vec<f64>, Vec<f64>)>, Refused> {
+fn moments(config: &Value) -> Result<Option<Moments>, Refused> {
     let numbers = |name: &str| -> Option<Vec<f64>> { serde_json::from_value(config[name].clone()).ok() };
     match (&config["do_normalize"], numbers("image_mean"), numbers("image_std")) {
         (Value::Bool(false), _, _) => Ok(None),
