@@ -70,6 +70,12 @@ fn to(port: u16) -> Channel {
     Endpoint::from_shared(format!("http://127.0.0.1:{port}")).expect("a URL").timeout(DEADLINE).connect_lazy()
 }
 
+/// `PATH` with the binaries of this workspace first.
+pub fn path() -> String {
+    let folder = binary("perennial").parent().expect("a file lies in a folder").to_owned();
+    format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default())
+}
+
 fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
     listener.local_addr().expect("it is bound").port()
@@ -101,6 +107,25 @@ impl Cluster {
         let mut cluster = Self { folder, options, port, ingest_port, daemon: None, others: Vec::new() };
         cluster.boot().await;
         cluster
+    }
+
+    /// A daemon started by a line of shell, such as the README's, that works in `folder`. Only its port and its end are
+    /// this test's.
+    pub async fn start_by(line: &str, folder: tempfile::TempDir) -> Self {
+        let port = free_port();
+        let (options, others) = (Options::default(), Vec::new());
+        let mut cluster = Self { folder, options, port, ingest_port: port, daemon: None, others };
+        let line = format!("exec {line} --die-with-parent --listen 127.0.0.1:{port}");
+        let mut command = Command::new("bash");
+        command.args(["-euo", "pipefail", "-c", &line]).current_dir(cluster.folder.path()).env("PATH", path());
+        cluster.daemon = Some(cluster.spawn(command));
+        cluster.wait_until_serving(port).await;
+        cluster
+    }
+
+    /// Where everything of it lies.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Starts what the options ask for over what the folder holds, and waits until it serves.

@@ -153,3 +153,37 @@ async fn report_mode_publishes_a_challenger_whatever_the_verdict() {
     let none = cluster.version("digits", "@champion").await.unwrap_err();
     assert_eq!(none.code(), tonic::Code::NotFound);
 }
+
+#[tokio::test]
+async fn a_version_explains_itself_by_what_is_still_there() {
+    let cluster = Cluster::start(Options::default()).await;
+    let mut spec = pipeline("digits");
+    spec["input"] = json!({"normalize": "dataset"});
+    cluster.apply(&spec).await.unwrap();
+    cluster.push("digits", "domain-0", Split::Auto, &clean(1, 0, 400)).await.unwrap();
+    cluster.update("digits").await;
+    let folder = cluster.store().join("adapters/default/digits-v0001");
+    let read = |name: &str| -> Value { serde_json::from_slice(&std::fs::read(folder.join(name)).unwrap()).unwrap() };
+    let (manifest, described) = (read("perennial_manifest.json"), read("preprocessor_config.json"));
+    let preprocessing = &manifest["preprocessing"];
+    assert_eq!((&preprocessing["channels"], &preprocessing["size"]), (&json!(1), &json!(8)));
+    assert_eq!((&preprocessing["mean"], &preprocessing["std"]), (&described["image_mean"], &described["image_std"]));
+    assert!(preprocessing["mean"][0].as_f64().unwrap() > 0.1, "{preprocessing}");
+    assert_eq!(manifest["snapshot"]["object"]["path"], "adapters/default/digits-v0001/snapshot.json");
+    assert!(manifest["cost"]["rehearsal_seconds"].as_f64().unwrap() > 0.0, "{}", manifest["cost"]);
+}
+
+#[tokio::test]
+async fn a_first_run_that_learns_nothing_scores_as_its_base() {
+    let cluster = Cluster::start(Options::default()).await;
+    let mut spec = pipeline("digits");
+    spec["input"] = json!({"normalize": "dataset"});
+    spec["training"]["learning_rate"] = json!(1e-30);
+    cluster.apply(&spec).await.unwrap();
+    cluster.push("digits", "domain-0", Split::Auto, &clean(1, 0, 400)).await.unwrap();
+    let run = cluster.update("digits").await;
+    let report = cluster.evaluations().get_report(v1::GetReportRequest { run: run.name }).await.unwrap().into_inner();
+    let report: Value = serde_json::from_slice(&report.report_json).unwrap();
+    assert_eq!(report["baseline"], "base");
+    assert_eq!(report["candidate_scores"], report["baseline_scores"]);
+}

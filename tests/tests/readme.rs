@@ -1,10 +1,10 @@
-//! The README's own blocks, run as they stand.
+//! The README's tour, its daemon's block and its clients', run as they stand.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use perennial_tests::cluster::binary;
-use perennial_tests::{Cluster, Options};
+use perennial_tests::Cluster;
+use perennial_tests::cluster::path;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lie in the workspace").to_owned()
@@ -18,22 +18,20 @@ fn block(fence: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_tour_runs_as_written() {
-    assert_eq!(block("sh daemon"), "perenniald --config configs/perennial.yaml\n");
-    let cluster = Cluster::start(Options::default()).await;
+async fn the_tour_runs_as_written_against_the_daemon_it_starts() {
     let folder = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(root().join("configs"), folder.path().join("configs")).unwrap();
-    let binaries = binary("perennial").parent().unwrap().to_owned();
-    let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap());
+    let cluster = Cluster::start_by(block("sh daemon").trim(), folder).await;
     let output = Command::new("bash")
         .args(["-euo", "pipefail", "-c", &block("sh tour")])
-        .current_dir(folder.path())
-        .env("PATH", path)
+        .current_dir(cluster.folder())
+        .env("PATH", path())
         .env("PERENNIAL_SERVER", cluster.url())
         .output()
         .unwrap();
     let said = format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{said}");
-    assert!(folder.path().join("champion/perennial_manifest.json").is_file(), "{said}");
+    assert!(cluster.folder().join("champion/perennial_manifest.json").is_file(), "{said}");
     assert_eq!(cluster.version("glyphs", "@champion").await.unwrap().number, 1);
+    assert!(cluster.folder().join("perennial-data/adapters/default/glyphs-v0001").is_dir(), "{said}");
 }

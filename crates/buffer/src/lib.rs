@@ -24,7 +24,7 @@ pub fn offer(snapshot: &mut Snapshot, chunk: &ChunkId, row: u32) {
     };
     snapshot.seen += 1;
     let Some(slot) = slot else { return };
-    let kept = Slot { chunk: position(snapshot, chunk), row, weight: 1.0 };
+    let kept = Slot { chunk: position(snapshot, chunk), row };
     match snapshot.slots.get_mut(slot as usize) {
         Some(taken) => *taken = kept,
         None => snapshot.slots.push(kept),

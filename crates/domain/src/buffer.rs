@@ -28,7 +28,6 @@ pub struct Slot {
     pub chunk: u32,
     /// Position among the chunk's training rows.
     pub row: u32,
-    pub weight: f32,
 }
 
 impl Snapshot {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::Timestamp;
 use crate::id::{ChunkId, RunNumber, TaskName, Version};
@@ -23,6 +24,10 @@ pub struct Row {
     pub payload: Payload,
     pub label: String,
 }
+
+/// What our own clients write into the `split` column of a shard they push, since the header decides which
+/// rows are held out. Nobody reads it, but the payload's digest, and so the chunk's name, depends on it.
+pub const PUSHED: &str = "pushed";
 
 /// Which rows of a chunk train and which are held out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -49,6 +54,17 @@ pub struct ObjectRef {
 pub struct Shard {
     pub object: ObjectRef,
     pub rows: u64,
+}
+
+impl ChunkId {
+    /// SHA-256 over everything that decides what the rows are; the first 16 bytes name the chunk.
+    ///
+    /// `input` and `label` are the columns that the header names.
+    pub fn of(payload_sha256: &str, task: &TaskName, split: Split, input: Option<&str>, label: &str) -> Self {
+        let key = serde_json::json!([payload_sha256, task, split, input, label]);
+        let digest = Sha256::digest(key.to_string());
+        Self(hex::encode(&digest[..16]))
+    }
 }
 
 /// `Received → Sealed → InRun → Absorbed | Refused`, or `Received → Quarantined`.
@@ -122,5 +138,28 @@ impl Chunk {
 
     pub fn held_out_rows(&self) -> u64 {
         self.held_out.iter().map(|shard| shard.rows).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_decides_the_rows_decides_the_name() {
+        let task = |name: &str| -> TaskName { name.parse().unwrap() };
+        let name = |sha, t, split, input, label| ChunkId::of(sha, &task(t), split, input, label);
+        let id = name("aa", "main", Split::Auto, None, "label");
+        assert_eq!(id.0.len(), 32);
+        assert_eq!(id, name("aa", "main", Split::Auto, None, "label"));
+        for other in [
+            name("ab", "main", Split::Auto, None, "label"),
+            name("aa", "other", Split::Auto, None, "label"),
+            name("aa", "main", Split::Train, None, "label"),
+            name("aa", "main", Split::Auto, Some("text"), "label"),
+            name("aa", "main", Split::Auto, None, "intent"),
+        ] {
+            assert_ne!(id, other);
+        }
     }
 }

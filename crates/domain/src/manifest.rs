@@ -53,8 +53,20 @@ pub struct Candidate {
     /// SHA-256 over the trained tensors in name order; equal at any world size on CPU.
     pub weights_sha256: String,
     pub finite: bool,
+    /// None: from before it was recorded.
+    #[serde(default)]
+    pub preprocessing: Option<Preprocessing>,
     pub snapshot: SnapshotMeta,
     pub cost: Cost,
+}
+
+/// How an image becomes numbers: brought to `size × size` pixels, then `(x / 255 − mean) / std`, channel by channel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Preprocessing {
+    pub channels: i64,
+    pub size: i64,
+    pub mean: Vec<f64>,
+    pub std: Vec<f64>,
 }
 
 /// A snapshot's place and size.
@@ -69,10 +81,14 @@ pub struct SnapshotMeta {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
     pub steps: u64,
+    /// From before the first step to after the last.
     pub train_seconds: f64,
+    /// Of those, what the rehearsal buffer's draws and offers took.
+    #[serde(default)]
+    pub rehearsal_seconds: f64,
     pub world_size: u64,
     pub device: String,
-    /// Largest resident set of a rank.
+    /// Largest resident set of a rank: host memory, on a GPU too.
     pub peak_memory_bytes: u64,
     pub final_loss: Option<f64>,
 }

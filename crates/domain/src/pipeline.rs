@@ -63,12 +63,9 @@ impl Spec {
         PipelineId { namespace: self.namespace.clone(), name: self.name.clone() }
     }
 
-    /// Reservoir, unless the method has to see everything.
+    /// What `rehearsal.policy` says, unless the method has to see everything.
     pub fn policy(&self) -> Policy {
-        match self.method {
-            Method::Joint => Policy::Infinite,
-            Method::Ft | Method::Er => self.rehearsal.policy,
-        }
+        self.method.policy().unwrap_or(self.rehearsal.policy)
     }
 }
 
@@ -200,6 +197,26 @@ mod tests {
         assert!(e.contains("-1 is out of range"), "{e}");
         let e = parse(|s| s["labels"] = json!([])).unwrap_err();
         assert!(e.contains("labels_mode: open"), "{e}");
+    }
+
+    #[test]
+    fn every_method_of_the_schema_is_in_the_table_under_its_name() {
+        let schema = serde_json::to_value(schemars::schema_for!(Method)).unwrap();
+        let mut listed: Vec<&str> =
+            schema["oneOf"].as_array().unwrap().iter().map(|one| one["const"].as_str().unwrap()).collect();
+        listed.sort_unstable();
+        let mut names = Method::ALL.map(Method::name);
+        names.sort_unstable();
+        assert_eq!(listed, names);
+        for method in Method::ALL {
+            assert_eq!(serde_json::to_value(method).unwrap(), json!(method.name()));
+        }
+    }
+
+    #[test]
+    fn joint_keeps_everything_and_the_others_what_the_file_says() {
+        let policy = |method: &str| parse(|s| s["method"] = json!(method)).unwrap().policy();
+        assert_eq!(["joint", "er"].map(policy), [Policy::Infinite, Policy::Reservoir]);
     }
 
     #[test]

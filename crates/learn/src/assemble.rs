@@ -1,6 +1,6 @@
 //! From files to a net ready to train or to be scored: base, adapter, head, preprocessing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use domain::pipeline::{Adapter, Model as Origin, Spec};
 use tch::{Device, Tensor};
@@ -22,7 +22,17 @@ pub struct Sources<'a> {
     pub base: Option<&'a Path>,
     /// A published version's files. None: the base with its initial head.
     pub version: Option<&'a Path>,
+    /// What says how images become numbers. None: the version's file or the base's.
+    pub preprocessor: Option<&'a Path>,
     pub device: Device,
+}
+
+impl Sources<'_> {
+    /// The file that says how images become numbers: the version's, if there is one, else `other`'s.
+    fn described(&self, other: Option<&Path>) -> Option<PathBuf> {
+        let beside = self.version.or(other).map(|place| place.join(folder::PREPROCESSOR));
+        self.preprocessor.map(Path::to_owned).or(beside)
+    }
 }
 
 pub struct Assembled {
@@ -41,8 +51,7 @@ pub fn assemble(sources: Sources, images: Geometry) -> Result<Assembled, Error> 
     let body = body(sources, images)?;
     let geometry = body.geometry();
     check_channels(pipeline, geometry)?;
-    let described = version.or(sources.base).map(|place| place.join(folder::PREPROCESSOR));
-    let given = match described {
+    let given = match sources.described(sources.base) {
         Some(file) => Preprocess::load(&file, Some(geometry))?,
         None => None,
     };
@@ -71,16 +80,17 @@ fn body(sources: Sources, images: Geometry) -> Result<Box<dyn Model>, Error> {
             Err(Error::ModelSpec { given: model.uri.clone(), reason: "its folder was not fetched".to_owned() })
         }
         (Origin::Scratch(spec), _) => {
-            let geometry = scratch_geometry(pipeline, version, images)?;
+            let geometry = scratch_geometry(sources, images)?;
             scratch::build(spec, geometry, &mut layers::drawn(pipeline.seed, device))
         }
     }
 }
 
 /// What the parent was made for, else what the pipeline says, else what the data is.
-fn scratch_geometry(pipeline: &Spec, version: Option<&Path>, images: Geometry) -> Result<Geometry, Error> {
-    if let Some(version) = version
-        && let Some(parent) = Preprocess::load(&version.join(folder::PREPROCESSOR), None)?
+fn scratch_geometry(sources: Sources, images: Geometry) -> Result<Geometry, Error> {
+    let Sources { pipeline, .. } = sources;
+    if let Some(file) = sources.described(None)
+        && let Some(parent) = Preprocess::load(&file, None)?
     {
         return Ok(parent.geometry);
     }

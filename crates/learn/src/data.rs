@@ -1,19 +1,23 @@
 //! Rows as tensors: decoded once to bytes, made into numbers batch by batch.
 
+mod processor;
+
 use std::collections::HashMap;
 use std::path::Path;
 
 use domain::chunk::{Payload, Row};
+use domain::manifest::Preprocessing;
 use domain::pipeline::{Input, Normalize};
 use image::DynamicImage;
 use image::imageops::FilterType;
 use rayon::prelude::*;
-use serde_json::{Value, json};
+use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
 use crate::Error;
 use crate::files;
 use crate::model::Geometry;
+use processor::{Refused, Stated};
 
 /// Decoded rows.
 pub struct Dataset {
@@ -173,25 +177,34 @@ impl Preprocess {
         if !file.exists() {
             return Ok(None);
         }
-        let config: Value = files::read_json(file)?;
-        let numbers = |name: &str| -> Option<Vec<f64>> { serde_json::from_value(config[name].clone()).ok() };
-        let (Some(mean), Some(std)) = (numbers("image_mean"), numbers("image_std")) else {
+        let refused = |(field, given, reason)| Error::Config { file: file.to_owned(), field, given, reason };
+        let stated = processor::read(&files::read_json(file)?).map_err(refused)?;
+        let (side, channels) = (stated.side, stated.moments.as_ref().map(|(mean, _)| mean.len() as i64));
+        let Some(geometry) = geometry.or(channels.zip(side).map(|(channels, side)| Geometry { channels, side })) else {
             return Ok(None);
         };
-        let side = config["size"]["height"].as_i64().or(config["size"].as_i64());
-        let stated = side.map(|side| Geometry { channels: mean.len() as i64, side });
-        let Some(geometry) = geometry.or(stated) else {
-            return Ok(None);
-        };
+        if let Some(side) = side.filter(|&side| side != geometry.side) {
+            let reason = format!("the model takes images of {0} × {0} pixels", geometry.side);
+            return Err(refused(("size", side.to_string(), reason)));
+        }
+        Self::stated(geometry, stated).map(Some).map_err(refused)
+    }
+
+    fn stated(geometry: Geometry, stated: Stated) -> Result<Self, Refused> {
+        let unit = Self::unit(geometry);
+        let (mean, std) = stated.moments.unwrap_or((unit.mean, unit.std));
         if mean.len() as i64 != geometry.channels || std.len() != mean.len() || std.iter().any(|&s| s <= 0.0) {
             let given = format!("{mean:?} / {std:?}");
             let reason = format!("expected {} positive deviations and as many means", geometry.channels);
-            return Err(Error::Config { file: file.to_owned(), field: "image_mean / image_std", given, reason });
+            return Err(("image_mean / image_std", given, reason));
         }
-        if config["do_normalize"] == json!(false) {
-            return Ok(Some(Self::unit(geometry)));
-        }
-        Ok(Some(Self { geometry, mean, std }))
+        let scaled = |values: Vec<f64>| values.into_iter().map(|value| value / stated.scale).collect();
+        Ok(Self { geometry, mean: scaled(mean), std: scaled(std) })
+    }
+
+    pub fn described(&self) -> Preprocessing {
+        let Geometry { channels, side: size } = self.geometry;
+        Preprocessing { channels, size, mean: self.mean.clone(), std: self.std.clone() }
     }
 
     /// As transformers' image processors read it.

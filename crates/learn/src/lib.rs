@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod assemble;
-pub mod batch;
+mod batch;
 pub mod checkpoint;
 pub mod data;
 mod error;

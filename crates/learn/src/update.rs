@@ -29,6 +29,8 @@ pub struct Inputs<'a> {
     /// The parent's rehearsal buffer, or an empty one.
     pub snapshot: Snapshot,
     pub resume: Option<Saved>,
+    /// Seconds from any fixed moment.
+    pub clock: &'a dyn Fn() -> f64,
 }
 
 /// The state after a step.
@@ -51,6 +53,8 @@ pub struct Outcome {
     /// False if training stopped at, or ended in, NaN or infinite values.
     pub finite: bool,
     pub snapshot: Snapshot,
+    /// What the rehearsal buffer's draws and offers took.
+    pub rehearsal_seconds: f64,
 }
 
 /// Trains `weights`, the leaves of `net`, through all remaining steps.
@@ -61,7 +65,7 @@ pub fn run(
     collective: &dyn Collective,
     after_step: &mut dyn FnMut(&Moment) -> Result<(), Error>,
 ) -> Result<Outcome, Error> {
-    let Inputs { manifest, pool, preprocess, mut snapshot, resume } = inputs;
+    let Inputs { manifest, pool, preprocess, snapshot, resume, clock } = inputs;
     let (pipeline, training) = (&manifest.pipeline, &manifest.pipeline.training);
     let method = method::build(pipeline.method);
     let (rows, batch, replayed) = extent(method.reads(), pool, training);
@@ -69,12 +73,13 @@ pub fn run(
         return Err(Error::NoRows { purpose: "train on" });
     }
     let mut order = Order::new(pipeline.seed, manifest.update, rows, batch, u64::from(training.epochs.get()));
-    let replay = Draw::new(pipeline.seed).named("replay").at(manifest.update);
+    let stream = Draw::new(pipeline.seed).named("replay").at(manifest.update);
+    let mut rehearsal = Rehearsal { snapshot, pool, stream, clock, seconds: 0.0 };
     let mut optimizer = optim::build(training, &weights.values);
     let (mut done, mut loss) = (0, None);
     if let Some(saved) = resume {
         saved.restore(&mut weights.values, optimizer.as_ref());
-        (done, loss, snapshot) = (saved.step, saved.loss, saved.snapshot);
+        (done, loss, rehearsal.snapshot) = (saved.step, saved.loss, saved.snapshot);
     }
     let reduction = training.reduction.unwrap_or_else(|| default_reduction(weights.values.device()));
     let descent = Descent { net, method, pool, preprocess, collective, reduction, parts: training.micro_batches() };
@@ -84,7 +89,7 @@ pub fn run(
     while done < total {
         let (step, epoch) = (done, order.epoch_of(done));
         let fresh = order.rows(step);
-        let memory = remembered(pool, &snapshot, buffer::draw(&snapshot, replay, step, replayed));
+        let memory = rehearsal.draw(step, replayed);
         let (gradient, reached) = descent.gradient(weights, &fresh, &memory)?;
         loss = Some(reached);
         if !reached.is_finite() {
@@ -93,19 +98,20 @@ pub fn run(
         optimizer.step(&mut weights.values, &gradient, step, optim::rate(training, step, total));
         if online && epoch == 0 {
             // Each row comes once in an epoch, so offering only in the first offers it once an update.
-            offer(&mut snapshot, pool, fresh.iter().map(|&row| row as usize));
+            rehearsal.offer(fresh.iter().map(|&row| row as usize));
         }
         done = step + 1;
-        let (values, optimizer, snapshot) = (&weights.values, optimizer.as_ref(), &snapshot);
+        let (values, optimizer, snapshot) = (&weights.values, optimizer.as_ref(), &rehearsal.snapshot);
         after_step(&Moment { step: done, total, epoch, loss: reached, values, optimizer, snapshot })?;
     }
 
     if !online {
-        offer(&mut snapshot, pool, 0..pool.fresh);
+        rehearsal.offer(0..pool.fresh);
     }
+    let Rehearsal { mut snapshot, seconds: rehearsal_seconds, .. } = rehearsal;
     buffer::compact(&mut snapshot);
     let finite = done == total && files::is_finite(&weights.values);
-    Ok(Outcome { steps: done, loss, finite, snapshot })
+    Ok(Outcome { steps: done, loss, finite, snapshot, rehearsal_seconds })
 }
 
 /// Rows an epoch goes through, and of each step: rows of it, rows replayed beside them.
@@ -123,9 +129,35 @@ fn default_reduction(device: Device) -> Reduction {
     if device == Device::Cpu { Reduction::Ordered } else { Reduction::Fast }
 }
 
-/// Where the rows in these slots stand.
-fn remembered(pool: &Pool, snapshot: &Snapshot, slots: Vec<usize>) -> Vec<i64> {
-    slots.into_iter().map(|slot| pool.position(snapshot, &snapshot.slots[slot]) as i64).collect()
+/// The rehearsal buffer at work, and how long that took.
+struct Rehearsal<'a> {
+    snapshot: Snapshot,
+    pool: &'a Pool,
+    stream: Draw,
+    clock: &'a dyn Fn() -> f64,
+    seconds: f64,
+}
+
+impl Rehearsal<'_> {
+    /// Where the rows of a step's replay batch stand.
+    fn draw(&mut self, step: u64, rows: usize) -> Vec<i64> {
+        let start = (self.clock)();
+        let slots = buffer::draw(&self.snapshot, self.stream, step, rows);
+        let slots = slots.into_iter().map(|slot| &self.snapshot.slots[slot]);
+        let positions = slots.map(|slot| self.pool.position(&self.snapshot, slot) as i64).collect();
+        self.seconds += (self.clock)() - start;
+        positions
+    }
+
+    /// Shows the buffer those of the rows that are the chunks'.
+    fn offer(&mut self, rows: impl Iterator<Item = usize>) {
+        let start = (self.clock)();
+        for row in rows.filter(|&row| row < self.pool.fresh) {
+            let (chunk, row) = self.pool.origin(row);
+            buffer::offer(&mut self.snapshot, chunk, row);
+        }
+        self.seconds += (self.clock)() - start;
+    }
 }
 
 /// What it takes to know a step's gradient.
@@ -189,12 +221,5 @@ impl Descent<'_> {
         let mut ordered = (0..world).flat_map(owned).map(|(rank, l)| blocks[rank].get(l));
         let first = ordered.next().expect("at least one micro-batch").copy();
         Ok(ordered.fold(first, |sum, partial| sum + partial))
-    }
-}
-
-fn offer(snapshot: &mut Snapshot, pool: &Pool, rows: impl Iterator<Item = usize>) {
-    for row in rows.filter(|&row| row < pool.fresh) {
-        let (chunk, row) = pool.origin(row);
-        buffer::offer(snapshot, chunk, row);
     }
 }

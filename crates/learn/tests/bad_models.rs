@@ -92,6 +92,58 @@ fn fields_that_cannot_be_are_named() {
     assert!(refused(&folder).ends_with("num_attention_heads is 5; it must divide the hidden size, 16"));
 }
 
+/// What a folder's `preprocessor_config.json` with this change makes of bytes, or why it is refused.
+fn preprocess(change: Value) -> Result<Preprocess, String> {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("preprocessor_config.json");
+    Preprocess { geometry: IMAGES, mean: vec![0.5], std: vec![0.25] }.save(&file).unwrap();
+    let mut config: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    for (key, value) in change.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    fs::write(&file, config.to_string()).unwrap();
+    let read = Preprocess::load(&file, Some(IMAGES)).map_err(|error| error.to_string());
+    read.map(|found| found.expect("there is a file"))
+}
+
+#[test]
+fn a_preprocessor_that_asks_for_what_is_not_done_is_refused() {
+    let cases = [
+        (json!({"resample": 3}), "resample is 3; images are resized bilinearly; if that will do, set it to 2"),
+        (
+            json!({"do_center_crop": true, "crop_size": 7}),
+            "do_center_crop is true; images are resized and not cropped (crop_size is 7)",
+        ),
+        (json!({"size": {"shortest_edge": 8}}), "size is {\"shortest_edge\":8}; images are resized to a square"),
+        (json!({"size": {"height": 8, "width": 9}}), "images are resized to a square"),
+        (json!({"size": 224}), "size is 224; the model takes images of 8 × 8 pixels"),
+        (json!({"rescale_factor": -1.0}), "rescale_factor is -1.0; expected a positive number"),
+        (json!({"image_mean": null}), "do_normalize is true; then image_mean and image_std have to be lists"),
+        (json!({"image_std": [0.0]}), "expected 1 positive deviations and as many means"),
+    ];
+    for (change, words) in cases {
+        let found = preprocess(change).unwrap_err();
+        assert!(found.contains("preprocessor_config.json`: ") && found.contains(words), "{found}");
+    }
+}
+
+#[test]
+fn a_preprocessor_that_scales_otherwise_is_followed() {
+    let pixels = Tensor::from_slice(&[0u8, 51, 255]).view([1, 1, 1, 3]);
+    let numbers =
+        |change: Value| Vec::<f32>::try_from(preprocess(change).unwrap().apply(&pixels).flatten(0, -1)).unwrap();
+    let near = |change: Value, expected: [f32; 3]| {
+        let found = numbers(change.clone());
+        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-4), "{change}: {found:?}");
+    };
+    near(json!({}), [-2.0, -1.2, 2.0]);
+    near(json!({"do_center_crop": true, "crop_size": {"height": 8, "width": 8}}), [-2.0, -1.2, 2.0]);
+    near(json!({"rescale_factor": 2.0 / 255.0}), [-2.0, -0.4, 6.0]);
+    near(json!({"do_rescale": false}), [-2.0, 202.0, 1018.0]);
+    near(json!({"do_rescale": false, "do_normalize": false, "image_mean": null}), [0.0, 51.0, 255.0]);
+    near(json!({"do_normalize": false}), [0.0, 0.2, 1.0]);
+}
+
 #[test]
 fn a_tensor_that_is_absent_misshapen_or_not_finite_is_named() {
     let name = "encoder.layer.1.attention.attention.query.bias";

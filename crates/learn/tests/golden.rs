@@ -1,10 +1,12 @@
-//! Numbers from a reference written straight from the definition (`golden/vit.py`).
+//! Numbers from references written straight from the definitions (`golden/vit.py`, `golden/adamw.py`).
 
+use domain::pipeline::Training;
 use perennial_learn::Error;
 use perennial_learn::model::Model;
 use perennial_learn::model::layers::Init;
 use perennial_learn::model::vit::{Config, Vit};
-use serde_json::Value;
+use perennial_learn::optim;
+use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
 /// `0.3·sin(1 + 0.7·i + |name|)`
@@ -58,4 +60,20 @@ fn a_vision_transformer_gives_the_reference_s_features() {
     close(&model.encode(model.embed(&pixels)), "features");
     model.freeze(Kind::Float);
     close(&model.encode(model.embed(&pixels)), "features");
+}
+
+#[test]
+fn adamw_with_decay_under_a_cosine_gives_the_reference_s_values() {
+    let settings = json!({"optimizer": "adamw", "learning_rate": 0.1, "weight_decay": 0.2, "schedule": "cosine"});
+    let training: Training = serde_json::from_value(settings).unwrap();
+    let gradients = [[0.3f32, -0.1, 0.0], [-0.2, 0.4, 1.0], [0.5, 0.05, -2.0]];
+    let golden = [[0.88, -1.86, 0.49], [0.855961, -1.8740628, 0.4268397], [0.8370911, -1.8773498, 0.4325627]];
+    let mut values = Tensor::from_slice(&[1.0f32, -2.0, 0.5]);
+    let mut optimizer = optim::build(&training, &values);
+    for (step, (gradient, golden)) in (0..3).zip(gradients.iter().zip(golden)) {
+        optimizer.step(&mut values, &Tensor::from_slice(gradient), step, optim::rate(&training, step, 3));
+        let found = Vec::<f32>::try_from(&values).unwrap();
+        let near = found.iter().zip(golden).all(|(a, b)| (f64::from(*a) - b).abs() < 2e-6);
+        assert!(near, "step {step}: {found:?}, expected {golden:?}");
+    }
 }

@@ -79,16 +79,24 @@ fn rank_stabilised_adapters_scale_by_the_root() {
 }
 
 #[test]
-fn bf16_layers_stay_close_to_f32() {
+fn bf16_layers_stay_close_to_f32_and_what_trains_is_f32() {
     let mut change = lora(VIT);
     change["training"] = json!({"precision": "bf16"});
     let mut half = Trial::new(manifest(change));
     let mut full = Trial::new(manifest(lora(VIT)));
-    assert!(largest(half.logits() - full.logits()) < 0.05);
+    let kinds = |trial: &mut Trial| -> Vec<Kind> {
+        trial.net.body.linears().into_iter().map(|(_, linear)| linear.weight.kind()).collect()
+    };
+    assert!(kinds(&mut half).iter().all(|kind| *kind == Kind::BFloat16));
+    assert!(kinds(&mut full).iter().all(|kind| *kind == Kind::Float));
+    let apart = |half: &Trial, full: &Trial| largest(half.logits() - full.logits());
+    let before = apart(&half, &full);
+    assert!(before > 0.0 && before < 0.05, "{before}");
     half.run();
     full.run();
-    assert!(half.weights.values.kind() == Kind::Float);
-    assert!(largest(half.logits() - full.logits()) < 0.1);
+    assert!(half.weights.values.kind() == Kind::Float && half.logits().kind() == Kind::Float);
+    let after = apart(&half, &full);
+    assert!(after > 0.0 && after < 0.1, "{after}");
 }
 
 #[test]

@@ -71,6 +71,18 @@ fn each_row_is_offered_once_an_update_whatever_the_epochs() {
 }
 
 #[test]
+fn the_seconds_of_rehearsal_are_those_of_draws_and_offers() {
+    let seconds = |update: &str| {
+        let change = json!({"rehearsal": {"update": update}, "training": {"epochs": 2, "replay": {"batch": 8}}});
+        let outcome = Trial::new(manifest(change)).run();
+        assert_eq!(outcome.steps, 12);
+        outcome.rehearsal_seconds
+    };
+    // Each draw or offer takes one tick: twelve draws, then one offer of all rows, or one after each step of the first epoch.
+    assert_eq!((seconds("chunk"), seconds("step")), (13.0, 18.0));
+}
+
+#[test]
 fn training_on_stripes_learns_them() {
     let change = json!({"training": {"epochs": 20, "optimizer": "sgd", "learning_rate": 0.1, "schedule": "cosine"}});
     let mut trial = Trial::new(manifest(change));

@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs;
 
-use perennial_learn::assemble::{Assembled, assemble};
+use perennial_learn::assemble::{Assembled, Sources, assemble};
 use perennial_learn::data::{Dataset, Preprocess};
 use serde_json::{Value, json};
 use support::{IMAGES, MLP, Trial, VIT, lora, manifest, sources};
@@ -64,17 +64,30 @@ fn a_smaller_part_trains_when_the_weights_are_those_of_another_rank() {
 }
 
 #[test]
-fn standardised_pixels_have_mean_zero_and_deviation_one_and_later_updates_reuse_the_numbers() {
+fn standardised_pixels_have_mean_zero_and_deviation_one_and_the_next_update_reuses_the_numbers() {
     let data = support::dataset(&support::rows(64, 3));
     let standard = Preprocess::standard(IMAGES, &data, 64);
     let pixels = standard.apply(&data.slice(0, 64).0);
     let (mean, deviation) = (pixels.mean(None).double_value(&[]), pixels.std(false).double_value(&[]));
     assert!(mean.abs() < 1e-5 && (deviation - 1.0).abs() < 1e-5, "{mean} {deviation}");
 
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("preprocessor_config.json");
-    standard.save(&file).unwrap();
-    assert_eq!(Preprocess::load(&file, None).unwrap(), Some(standard));
+    for change in [lora(VIT), json!({"model": MLP})] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut change = change.clone();
+        change["input"] = json!({"normalize": "dataset"});
+        let mut trial = Trial::new(manifest(change.clone()));
+        trial.preprocess = standard.clone();
+        let outcome = trial.run();
+        trial.publish(folder.path(), &outcome);
+        let next = manifest(change);
+        let Assembled { preprocess, .. } = assemble(sources(&next, Some(folder.path())), IMAGES).unwrap();
+        assert_eq!(preprocess, standard);
+        // The base has no numbers of its own; it is given the version's.
+        let file = folder.path().join("preprocessor_config.json");
+        let base = Sources { preprocessor: Some(&file), ..sources(&next, None) };
+        assert_eq!(assemble(base, IMAGES).unwrap().preprocess, standard);
+        assert_ne!(assemble(sources(&next, None), IMAGES).unwrap().preprocess, standard);
+    }
 }
 
 #[test]

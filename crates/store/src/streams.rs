@@ -49,8 +49,6 @@ pub struct Task {
     #[serde(default)]
     filter: BTreeMap<String, Vec<i64>>,
     #[serde(default)]
-    class_names: Vec<String>,
-    #[serde(default)]
     transform: Transform,
     train: Option<Vec<String>>,
     test: Option<Vec<String>>,
@@ -64,11 +62,6 @@ impl Task {
         let legal = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
         let name: String = self.name.chars().map(legal).collect();
         name.trim_matches('-').parse().ok()
-    }
-
-    /// The classes that arrive with this task; empty where it has all of them.
-    pub fn class_names(&self) -> &[String] {
-        &self.class_names
     }
 }
 

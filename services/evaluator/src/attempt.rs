@@ -9,6 +9,7 @@ use domain::evalset::EvalSet;
 use domain::manifest::Manifest;
 use domain::pipeline::Model;
 use domain::report::Score;
+use learn::model::folder;
 use serde::{Deserialize, Serialize};
 use store::fetch::Fetcher;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
@@ -98,7 +99,10 @@ pub async fn run(
     let (mut scores, mut before) = (Vec::new(), 0);
     for (position, subject) in subjects.iter().enumerate() {
         let folder = scratch.join(position.to_string());
-        let job = prepare(node, manifest, subject, &folder).await?;
+        let mut job = prepare(node, manifest, subject, &folder).await?;
+        if subject.files.is_empty() {
+            job.preprocessor = preprocessor(node, subjects).await?;
+        }
         scores.push(score(node, &job, folder.join("job.json"), &mut |rows| done(before + rows)).await?);
         before += subject.items();
     }
@@ -117,11 +121,21 @@ async fn prepare(node: &Node<'_>, manifest: &Manifest, subject: &Subject, folder
         manifest: manifest.clone(),
         base_model,
         subject: (!subject.files.is_empty()).then_some(files),
+        preprocessor: None,
         sets: subject.sets.clone(),
         shards: node.fetcher.shards(shards(&subject.sets)).await?,
         device: node.device.clone(),
         threads: manifest.pipeline.resources.threads_per_rank.get(),
     })
+}
+
+/// How the base's pixels become numbers: as those of the candidate beside it, which may have measured its data.
+async fn preprocessor(node: &Node<'_>, subjects: &[Subject]) -> Result<Option<PathBuf>, Error> {
+    let mut files = subjects.iter().flat_map(|subject| &subject.files);
+    match files.find(|file| file.path.rsplit('/').next() == Some(folder::PREPROCESSOR)) {
+        Some(file) => Ok(Some(node.fetcher.file(file).await?)),
+        None => Ok(None),
+    }
 }
 
 fn shards(sets: &[EvalSet]) -> Vec<Shard> {

@@ -22,6 +22,9 @@ pub struct EvalJob {
     pub base_model: Option<PathBuf>,
     /// A folder with the version's files. None: the base with its initial head.
     pub subject: Option<PathBuf>,
+    /// What says how images become numbers, in place of the subject's own file: the base is measured as the first
+    /// version sees the data.
+    pub preprocessor: Option<PathBuf>,
     pub sets: Vec<EvalSet>,
     /// By SHA-256: every shard of the sets.
     pub shards: BTreeMap<String, PathBuf>,
@@ -69,6 +72,7 @@ pub fn evaluate(job: &EvalJob, done: &mut dyn FnMut(u64)) -> Result<Vec<Score>, 
         labels: &job.manifest.labels,
         base: job.base_model.as_deref(),
         version: job.subject.as_deref(),
+        preprocessor: job.preprocessor.as_deref(),
         device,
     };
     let Assembled { net, preprocess, .. } = assemble::assemble(sources, data::geometry_of(first)?)?;

@@ -7,7 +7,7 @@ use perennial_proto::convert::{Invalid, pipeline_id};
 use perennial_proto::v1;
 use store::examples::{Columns, Format};
 
-use crate::seal::{Facts, chunk_id};
+use crate::seal::Facts;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Header {
@@ -74,7 +74,7 @@ impl Header {
     }
 
     pub fn chunk_id(&self, payload_sha256: &str, task: &TaskName) -> ChunkId {
-        chunk_id(payload_sha256, task, self.split, self.input.as_deref(), &self.label)
+        ChunkId::of(payload_sha256, task, self.split, self.input.as_deref(), &self.label)
     }
 
     /// Integer labels count into the names that the spec lists. The names that open labels appended

@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, HashSet};
 
 use domain::chunk::{Payload, Row, Split};
 use domain::draw::Draw;
-use domain::id::{ChunkId, TaskName};
 use domain::pipeline::{LabelsMode, Pipeline};
 use sha2::{Digest, Sha256};
 
@@ -51,13 +50,6 @@ pub struct UnknownLabel {
     pub nearest: Option<String>,
     /// How many rows have a label outside the list.
     pub rows: usize,
-}
-
-/// SHA-256 over everything that decides what the rows are; the first 16 bytes name the chunk.
-pub fn chunk_id(payload_sha256: &str, task: &TaskName, split: Split, input: Option<&str>, label: &str) -> ChunkId {
-    let key = serde_json::json!([payload_sha256, task, split, input, label]);
-    let digest = Sha256::digest(key.to_string());
-    ChunkId(hex::encode(&digest[..16]))
 }
 
 /// Whether pushing a recorded chunk again may change it: only if its rows were never sealed.
@@ -227,23 +219,5 @@ mod tests {
         let sealed = seal(rows, Split::Train, &facts(&["ham", "spam"], "open")).unwrap();
         assert_eq!(sealed.new_labels, ["eggs", "bacon"]);
         assert_eq!(sealed.labels["eggs"], 2);
-    }
-
-    #[test]
-    fn whatever_decides_the_rows_decides_the_name() {
-        let task = |name: &str| -> TaskName { name.parse().unwrap() };
-        let name = |sha, t, split, input, label| chunk_id(sha, &task(t), split, input, label);
-        let id = name("aa", "main", Split::Auto, None, "label");
-        assert_eq!(id.0.len(), 32);
-        assert_eq!(id, name("aa", "main", Split::Auto, None, "label"));
-        for other in [
-            name("ab", "main", Split::Auto, None, "label"),
-            name("aa", "other", Split::Auto, None, "label"),
-            name("aa", "main", Split::Train, None, "label"),
-            name("aa", "main", Split::Auto, Some("text"), "label"),
-            name("aa", "main", Split::Auto, None, "intent"),
-        ] {
-            assert_ne!(id, other);
-        }
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use domain::Timestamp;
 use domain::chunk::ObjectRef;
 use domain::id::{PipelineId, Version};
-use domain::manifest::Candidate;
+use domain::manifest::{Candidate, SnapshotMeta};
 use domain::planning::Refusal;
 use domain::report::EvalReport;
 use domain::run::{Run, RunEvent, RunState};
@@ -160,10 +160,7 @@ fn name(file: &ObjectRef) -> &str {
 
 fn version(pending: &Pending, files: Vec<ObjectRef>, at: Timestamp) -> AdapterVersion {
     let manifest = &pending.run.manifest;
-    let mut snapshot = pending.candidate.snapshot.clone();
-    if let Some(published) = files.iter().find(|file| file.sha256 == snapshot.object.sha256) {
-        snapshot.object = published.clone();
-    }
+    let snapshot = snapshot(pending, &files);
     AdapterVersion {
         number: pending.version,
         parent: manifest.parent.as_ref().map(|parent| parent.version),
@@ -180,6 +177,15 @@ fn version(pending: &Pending, files: Vec<ObjectRef>, at: Timestamp) -> AdapterVe
     }
 }
 
+/// The candidate's, where it lies once it is published: the candidate's own folder goes with the run.
+fn snapshot(pending: &Pending, files: &[ObjectRef]) -> SnapshotMeta {
+    let mut snapshot = pending.candidate.snapshot.clone();
+    if let Some(published) = files.iter().find(|file| file.sha256 == snapshot.object.sha256) {
+        snapshot.object = published.clone();
+    }
+    snapshot
+}
+
 /// Everything a reader needs to explain the version from ids alone. Holds no time, so that a
 /// repeated attempt writes the same bytes.
 fn manifest(pending: &Pending, files: &[ObjectRef]) -> Value {
@@ -192,11 +198,12 @@ fn manifest(pending: &Pending, files: &[ObjectRef]) -> Value {
         "run": run.run,
         "update": run.update,
         "chunks": run.chunks,
-        "snapshot": pending.candidate.snapshot,
+        "snapshot": snapshot(pending, files),
         "parent_snapshot": run.snapshot.as_ref().map(|snapshot| &snapshot.object),
         "config": run.pipeline,
         "seed": run.pipeline.seed,
         "labels": run.labels,
+        "preprocessing": pending.candidate.preprocessing,
         "eval_sets": run.eval_sets,
         "weights_sha256": pending.candidate.weights_sha256,
         "files": files.iter().map(file).collect::<Vec<_>>(),

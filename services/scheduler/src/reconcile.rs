@@ -272,8 +272,9 @@ mod tests {
         queue(&mut state, &id);
         change(&mut state, &id, RunEvent::Started);
         let snapshot = SnapshotMeta { object: object(), chunks: vec![], items: 0, seen: 0 };
+        let cost = Cost::default();
         let candidate =
-            Candidate { files: vec![], weights_sha256: "w".into(), finite: true, snapshot, cost: Cost::default() };
+            Candidate { files: vec![], weights_sha256: "w".into(), finite: true, preprocessing: None, snapshot, cost };
         change(&mut state, &id, RunEvent::Trained { attempt: 1, candidate });
         let key = wanted(&id, &state.pipelines[&id].runs[&1]).unwrap();
         let shares = vec![Share { worker: "gone".into(), first: 0, ranks: 1 }];

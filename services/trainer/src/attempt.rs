@@ -275,6 +275,7 @@ async fn upload(node: &Node, part: &Part, out: &Path, trained: Trained) -> Resul
         files,
         weights_sha256: trained.weights_sha256,
         finite: trained.finite,
+        preprocessing: Some(trained.preprocessing),
         snapshot: SnapshotMeta { object, chunks, items, seen },
         cost: trained.cost,
     })

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use domain::id::ChunkId;
-use domain::manifest::{Cost, Manifest};
+use domain::manifest::{Cost, Manifest, Preprocessing};
 use serde::{Deserialize, Serialize};
 
 /// One update, with everything the manifest names fetched to local files.
@@ -56,6 +56,7 @@ pub struct Trained {
     pub files: Vec<String>,
     pub weights_sha256: String,
     pub finite: bool,
+    pub preprocessing: Preprocessing,
     /// Of the new snapshot: rows held, rows ever offered, chunks referred to.
     pub items: u64,
     pub seen: u64,

@@ -87,7 +87,7 @@ pub fn train(
 
     let started = clock();
     let mut keeper = Keeper { job, clock, keeps: collective.rank() == 0, step, second: started };
-    let inputs = Inputs { manifest, pool: &pool, preprocess: &preprocess, snapshot, resume };
+    let inputs = Inputs { manifest, pool: &pool, preprocess: &preprocess, snapshot, resume, clock };
     let outcome = update::run(&net, &mut weights, inputs, collective, &mut |moment| {
         let loss = Some(moment.loss).filter(|loss| loss.is_finite());
         at = Progress { phase: Phase::Train, step: moment.step, total: moment.total, epoch: moment.epoch, loss };
@@ -107,12 +107,13 @@ pub fn train(
     let cost = Cost {
         steps: outcome.steps,
         train_seconds,
+        rehearsal_seconds: outcome.rehearsal_seconds,
         world_size: collective.world() as u64,
         device: job.device.clone(),
         peak_memory_bytes,
         final_loss: outcome.loss.filter(|loss| loss.is_finite()),
     };
-    Ok(account(files, publish::weights_sha256(weights.named()), outcome, cost))
+    Ok(account(files, publish::weights_sha256(weights.named()), &preprocess, outcome, cost))
 }
 
 fn sources(job: &TrainJob, device: Device) -> Sources<'_> {
@@ -121,15 +122,23 @@ fn sources(job: &TrainJob, device: Device) -> Sources<'_> {
         labels: &job.manifest.labels,
         base: job.base_model.as_deref(),
         version: job.parent.as_deref(),
+        preprocessor: None,
         device,
     }
 }
 
-fn account(files: Vec<String>, weights_sha256: String, outcome: Outcome, cost: Cost) -> Trained {
+fn account(
+    files: Vec<String>,
+    weights_sha256: String,
+    preprocess: &Preprocess,
+    outcome: Outcome,
+    cost: Cost,
+) -> Trained {
     Trained {
         files,
         weights_sha256,
         finite: outcome.finite,
+        preprocessing: preprocess.described(),
         items: outcome.snapshot.slots.len() as u64,
         seen: outcome.snapshot.seen,
         chunks: outcome.snapshot.chunks,

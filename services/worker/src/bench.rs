@@ -3,7 +3,6 @@
 //! Each update is what a worker would run: canonical shards, a manifest, `trainer::rank`, then
 //! `evaluator::score` on every task. The figures are therefore the daemon's for the same seed.
 
-mod cost;
 pub mod flags;
 mod outcome;
 mod seed;
@@ -38,7 +37,10 @@ Examples:
   # A pretrained model with LoRA, 2000 training rows a task, one seed, as JSON
   perennial pretrain --glyphs plain --out vit
   perennial bench streams/fashion_mnist_rotated_5.json --model vit --adapter lora:8,alpha=16 --method er \\
-    --optimizer adamw --lr 0.002 --limit-per-task 2000 --seed 0 -o json";
+    --optimizer adamw --lr 0.002 --limit-per-task 2000 --seed 0 -o json
+
+seconds.train runs from before an update's first step to after its last; seconds.rehearsal, a part of it, is the
+buffer's draws and offers. peak_memory_bytes is the largest resident set of a rank: host memory, on a GPU too.";
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -78,6 +80,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let source = stream::open(&args.stream, args.data.as_deref())?;
     let first = args.seed.unwrap_or(0);
     let spec = args.settings.spec(model, source.labels(), first).map_err(Usage::from)?;
+    stream::check(&source, &spec, base_model.as_deref())?;
     let scratch = tempfile::tempdir().context("cannot create a temporary folder")?;
     let watch = Watch::new();
     let tasks = stream::load(&source, args.limit_per_task, scratch.path(), &watch)?;

@@ -58,17 +58,17 @@ pub struct Args {
     /// Side of the model's images. Default: the data's
     #[arg(long, value_name = "PIXELS")]
     image_size: Option<NonZeroU32>,
-    #[arg(long, default_value = "dataset", value_parser = one_of::<Normalize>(&["unit", "dataset"]))]
+    #[arg(long, default_value = "dataset", value_parser = one_of::<Normalize>(["unit", "dataset"]))]
     normalize: Normalize,
     #[arg(long, default_value = "4")]
     epochs: NonZeroU32,
     #[arg(long, default_value = "32")]
     batch: NonZeroU32,
-    #[arg(long, default_value = "adamw", value_parser = one_of::<OptimizerKind>(&["sgd", "adamw"]))]
+    #[arg(long, default_value = "adamw", value_parser = one_of::<OptimizerKind>(["sgd", "adamw"]))]
     optimizer: OptimizerKind,
     #[arg(long, default_value = "0.002", allow_negative_numbers = true, value_parser = number::<Positive>)]
     lr: Positive,
-    #[arg(long, default_value = "cosine", value_parser = one_of::<Schedule>(&["constant", "cosine"]))]
+    #[arg(long, default_value = "cosine", value_parser = one_of::<Schedule>(["constant", "cosine"]))]
     schedule: Schedule,
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -223,6 +223,7 @@ pub fn pretrain(lesson: &Lesson, recipe: &Recipe, out: &Path, watch: &Watch) -> 
     let chunk = shelf.train(&lesson.train, &task)?;
     let set = shelf.held_out(&lesson.held_out, &task)?;
     let manifest = manifest(lesson, recipe, chunk, set)?;
+    lesson.train.first().map_or(Ok(()), |row| flags::check_model(&manifest.pipeline, None, row))?;
     watch.begin("pretraining");
     let job = TrainJob {
         manifest,
@@ -286,6 +287,7 @@ fn accuracy(job: &TrainJob, recipe: &Recipe) -> anyhow::Result<f64> {
         manifest: job.manifest.clone(),
         base_model: None,
         subject: Some(job.out.clone()),
+        preprocessor: None,
         sets: job.manifest.eval_sets.clone(),
         shards: job.shards.clone(),
         device: job.device.clone(),

@@ -3,12 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use domain::chunk::{Payload, Row};
 use serde_json::{Value, json};
+use support::stream;
 
-#[allow(dead_code, reason = "not all of it is drawn here")]
-#[path = "../src/glyphs.rs"]
-mod glyphs;
+mod support;
 
 const RUN_KEYS: [&str; 12] = [
     "seed",
@@ -36,50 +34,6 @@ fn json_of(args: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).expect("one JSON document on stdout")
 }
 
-/// A stream of glyph domains with its data, as `shared/data` lays one out.
-fn stream(folder: &Path, domains: &[usize], rows: usize) -> PathBuf {
-    std::fs::create_dir_all(folder.join("streams")).unwrap();
-    std::fs::write(folder.join("labels.json"), json!({"label": glyphs::CLASSES}).to_string()).unwrap();
-    let tasks: Vec<Value> = domains.iter().map(|&domain| task(folder, domain, rows)).collect();
-    let stream = json!({
-        "name": "glyphs", "scenario": "domain-incremental", "input_column": "image", "label_column": "label",
-        "train": [], "test": [], "labels": "labels.json", "tasks": tasks,
-    });
-    let file = folder.join("streams/glyphs.json");
-    std::fs::write(&file, stream.to_string()).unwrap();
-    file
-}
-
-fn task(folder: &Path, domain: usize, rows: usize) -> Value {
-    let name = glyphs::DOMAINS[domain];
-    let files = [("train", rows, 0), ("test", 50, 1)].map(|(split, rows, seed)| {
-        let file = format!("{name}-{split}.parquet");
-        write_parquet(&folder.join(&file), &glyphs::glyphs(domain, rows, seed));
-        file
-    });
-    json!({"name": name, "train": [files[0]], "test": [files[1]]})
-}
-
-/// As Hugging Face `datasets` writes images and class labels.
-fn write_parquet(file: &Path, rows: &[Row]) {
-    use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StructArray};
-    use std::sync::Arc;
-    let bytes = rows.iter().map(|row| match &row.payload {
-        Payload::Image(bytes) => bytes.as_slice(),
-        Payload::Text(_) => panic!("glyphs are images"),
-    });
-    let bytes: ArrayRef = Arc::new(BinaryArray::from_iter_values(bytes));
-    let class = |row: &Row| glyphs::CLASSES.iter().position(|name| *name == row.label).unwrap() as i64;
-    let labels: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(class)));
-    let field = arrow::datatypes::Field::new("bytes", arrow::datatypes::DataType::Binary, true);
-    let image: ArrayRef = Arc::new(StructArray::from(vec![(Arc::new(field), bytes)]));
-    let batch = RecordBatch::try_from_iter([("image", image), ("label", labels)]).unwrap();
-    let target = std::fs::File::create(file).unwrap();
-    let mut writer = parquet::arrow::ArrowWriter::try_new(target, batch.schema(), None).unwrap();
-    writer.write(&batch).unwrap();
-    writer.close().unwrap();
-}
-
 fn path(path: &Path) -> &str {
     path.to_str().expect("a plain path")
 }
@@ -104,6 +58,36 @@ fn a_small_stream_gives_every_key_and_a_full_matrix() {
     }
     assert_ne!(runs[0]["weights_sha256"], runs[1]["weights_sha256"]);
     assert!(outcome["average_accuracy"]["std"].is_f64() && outcome["forgetting"]["mean"].is_f64());
+}
+
+#[test]
+fn the_base_is_measured_as_its_first_version_sees_the_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let stream = stream(folder.path(), &[0, 1, 2], 40);
+    // A rate that moves no weight: whatever is measured later, nothing was learned and nothing transfers.
+    let flags = ["bench", path(&stream), "--model", "mlp:16", "--method", "ft", "--lr", "1e-30", "--seed", "0"];
+    let run = &json_of(&[&flags[..], &["--normalize", "dataset"]].concat())["runs"][0];
+    assert_eq!((&run["forward_transfer"], &run["backward_transfer"]), (&json!(0.0), &json!(0.0)));
+}
+
+#[test]
+fn forward_transfer_is_unknown_where_later_tasks_bring_new_classes() {
+    let folder = tempfile::tempdir().unwrap();
+    let domains = stream(folder.path(), &[0, 1], 40);
+    let classes = folder.path().join("streams/classes.json");
+    let mut spec: Value = serde_json::from_slice(&std::fs::read(&domains).unwrap()).unwrap();
+    spec["scenario"] = json!("class-incremental");
+    for (task, labels) in [json!([0, 1, 2, 3, 4]), json!([5, 6, 7, 8, 9])].into_iter().enumerate() {
+        spec["tasks"][task]["filter"] = json!({"label": labels});
+    }
+    std::fs::write(&classes, spec.to_string()).unwrap();
+    let transfer = |stream: &Path| {
+        let run = &json_of(&["bench", path(stream), "--model", "mlp:8", "--method", "ft", "--seed", "0"])["runs"][0];
+        assert!(run["accuracy_matrix"][0][1].is_f64(), "{run}");
+        run["forward_transfer"].clone()
+    };
+    assert!(transfer(&domains).is_f64());
+    assert_eq!(transfer(&classes), Value::Null);
 }
 
 #[test]
@@ -137,12 +121,19 @@ fn a_pretrained_folder_is_a_model_to_bench() {
 fn mistakes_are_named_and_have_their_exit_codes() {
     let folder = tempfile::tempdir().unwrap();
     let stream = stream(folder.path(), &[0], 20);
-    let wrong: [(&[&str], i32, &str); 6] = [
+    let wrong: [(&[&str], i32, &str); 9] = [
         (&["--model", "mlp:8", "--method", "der"], 2, "ft, er, joint"),
         (&["--model", "mlp:8"], 2, "--method"),
         (&["--model", "no-such-folder", "--method", "ft"], 2, "neither a folder nor a model"),
         (&["--model", "mlp:8", "--method", "ft", "--ranks", "9"], 2, "resources.ranks"),
-        (&["--model", "mlp:x", "--method", "ft"], 1, "`x` is not a whole number"),
+        (&["--model", "mlp:x", "--method", "ft"], 2, "`x` is not a whole number"),
+        (
+            &["--model", "mlp:8,9", "--method", "ft", "--adapter", "lora:4"],
+            2,
+            "targets=A,B: no linear layer is called `query`; the model has: fc1, fc2",
+        ),
+        (&["--model", "mlp:8", "--method", "ft", "--adapter", "lora:9,targets=fc1"], 2, "at most 8"),
+        (&["--model", "vit:patch=5", "--method", "ft", "--micro-batches", "2", "--ranks", "2"], 2, "patch_size is 5"),
         (&["--model", "mlp:8", "--method", "ft", "--batch", "4", "--lr", "1e30"], 1, "smaller --lr"),
     ];
     for (flags, code, words) in wrong {
@@ -151,6 +142,19 @@ fn mistakes_are_named_and_have_their_exit_codes() {
         assert_eq!(output.status.code(), Some(code), "{flags:?}: {stderr}");
         assert!(stderr.contains(words), "{flags:?}: {stderr}");
     }
+    let output = worker(&[
+        "pretrain",
+        "--glyphs",
+        "plain",
+        "--limit",
+        "9",
+        "--out",
+        path(&folder.path().join("vit")),
+        "--model",
+        "mlp:0",
+    ]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && stderr.contains("`0` is not a whole number"), "{stderr}");
     let output = worker(&["bench", "no-such-stream.json", "--model", "mlp:8", "--method", "ft"]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(1) && stderr.contains("no-such-stream.json"), "{stderr}");

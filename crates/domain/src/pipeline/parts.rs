@@ -86,6 +86,42 @@ pub enum Method {
     Joint,
 }
 
+/// What others ask of a method.
+struct About {
+    name: &'static str,
+    title: &'static str,
+    /// The buffer it needs, whatever `rehearsal.policy` says.
+    policy: Option<Policy>,
+}
+
+impl Method {
+    pub const ALL: [Self; 3] = [Self::Ft, Self::Er, Self::Joint];
+
+    const fn about(self) -> About {
+        match self {
+            Self::Ft => About { name: "ft", title: "fine-tuning", policy: None },
+            Self::Er => About { name: "er", title: "experience replay", policy: None },
+            Self::Joint => {
+                About { name: "joint", title: "joint training on everything seen", policy: Some(Policy::Infinite) }
+            }
+        }
+    }
+
+    /// As a pipeline file writes it.
+    pub const fn name(self) -> &'static str {
+        self.about().name
+    }
+
+    /// As people read it, within a sentence.
+    pub const fn title(self) -> &'static str {
+        self.about().title
+    }
+
+    pub(super) const fn policy(self) -> Option<Policy> {
+        self.about().policy
+    }
+}
+
 /// How pixels become numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

@@ -1,5 +1,8 @@
 //! Experience replay (Chaudhry et al., 2019): `L = CE(f(x), y) + CE(f(x′), y′)`, with `(x′, y′)` drawn
 //! from memory; the first term alone while memory is empty.
+//!
+//! Each is a mean over its own rows, and they are added as in the paper. Renate (Zappella et al., 2023) divides the sum
+//! by 2, the sum of the terms' weights: there, the same learning rate takes half the step.
 
 use tch::Tensor;
 

@@ -1,6 +1,6 @@
 //! The model card: what a version is and how to load it.
 
-use domain::pipeline::{Adapter, Method, Model as Origin, Spec};
+use domain::pipeline::{Adapter, Model as Origin, Spec};
 use serde_json::Value;
 
 use super::base_name;
@@ -20,19 +20,11 @@ pub fn card(pipeline: &Spec, labels: &[String], net: &Net) -> String {
          Base model: {base}\n\nLabels, in the order of the head's rows: {labels}\n\n\
          ## Load it\n\n{code}",
         name = pipeline.name,
-        method = method(pipeline.method),
+        method = pipeline.method.title(),
         adapter = adapter(&pipeline.adapter),
         base = base(pipeline),
         code = code(pipeline, &net.body.config()),
     )
-}
-
-fn method(method: Method) -> &'static str {
-    match method {
-        Method::Ft => "fine-tuning",
-        Method::Er => "experience replay",
-        Method::Joint => "joint training",
-    }
 }
 
 fn adapter(adapter: &Adapter) -> String {

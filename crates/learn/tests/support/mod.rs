@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // each test file uses its part
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::{Arc, Barrier, Mutex};
 
@@ -135,12 +136,16 @@ impl Trial {
         resume: Option<Saved>,
         after_step: &mut dyn FnMut(&Moment) -> Result<(), perennial_learn::Error>,
     ) -> Outcome {
+        let ticks = Cell::new(0.0);
+        // Every look at the clock is a second later than the last.
+        let clock = || ticks.replace(ticks.get() + 1.0);
         let inputs = Inputs {
             manifest: &self.manifest,
             pool: &self.pool,
             preprocess: &self.preprocess,
             snapshot: self.snapshot.clone(),
             resume,
+            clock: &clock,
         };
         update::run(&self.net, &mut self.weights, inputs, collective, after_step).unwrap()
     }
@@ -160,7 +165,8 @@ impl Trial {
 }
 
 pub fn sources<'a>(manifest: &'a Manifest, version: Option<&'a Path>) -> Sources<'a> {
-    Sources { pipeline: &manifest.pipeline, labels: &manifest.labels, base: None, version, device: Device::Cpu }
+    let Manifest { pipeline, labels, .. } = manifest;
+    Sources { pipeline, labels, base: None, version, preprocessor: None, device: Device::Cpu }
 }
 
 /// One rank of a group within the process.

@@ -158,7 +158,8 @@ impl Scene {
             files.push(objects::put(&*self.store, &path, name.into()).await.unwrap());
         }
         let snapshot = SnapshotMeta { object: files[3].clone(), chunks: Vec::new(), items: 0, seen: 0 };
-        Candidate { files, weights_sha256: "w".to_owned(), finite: true, snapshot, cost: Cost::default() }
+        let (weights_sha256, cost) = ("w".to_owned(), Cost::default());
+        Candidate { files, weights_sha256, finite: true, preprocessing: None, snapshot, cost }
     }
 
     fn publisher(&self, store: Arc<dyn ObjectStore>) -> Publisher {

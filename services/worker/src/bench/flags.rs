@@ -7,7 +7,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use domain::pipeline::{Adapter, InvalidNumber, InvalidSpec, Lora, Model, ModelFolder};
+use domain::chunk::Row;
+use domain::pipeline::{Adapter, InvalidNumber, InvalidSpec, Lora, Model, ModelFolder, Spec};
+use learn::assemble::{Sources, assemble};
+use learn::data::geometry_of;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -28,6 +31,10 @@ pub enum Usage {
         "--model: `{given}` is neither a folder nor a model to make: expected a folder with config.json and model.safetensors, `mlp:100,100` or `vit:d=64,layers=4,heads=4,patch=4,mlp=128`"
     )]
     Model { given: String },
+    #[error("--model cannot be made")]
+    Made(#[source] learn::Error),
+    #[error("--adapter does not fit the model; choose its layers with targets=A,B")]
+    Adapter(#[source] learn::Error),
 }
 
 /// Ends a command: 0, 2 for wrong usage, 1 for any other error, whose chain goes to stderr.
@@ -52,11 +59,11 @@ pub fn print<T: Serialize>(output: Output, result: &T, text: impl Fn(&T) -> Stri
 }
 
 /// One of the names under which serde knows the variants of `T`.
-pub fn one_of<T>(names: &'static [&'static str]) -> impl TypedValueParser<Value = T>
+pub fn one_of<T>(names: impl Into<PossibleValuesParser>) -> impl TypedValueParser<Value = T>
 where
     T: DeserializeOwned + Clone + Send + Sync + 'static,
 {
-    PossibleValuesParser::new(names).try_map(|name| serde_json::from_value::<T>(Value::String(name)))
+    names.into().try_map(|name| serde_json::from_value::<T>(Value::String(name)))
 }
 
 /// A number with an invariant.
@@ -109,6 +116,26 @@ pub fn model(given: &str) -> anyhow::Result<(Model, Option<PathBuf>)> {
     let sha256 = learn::folder_digest(&folder)?;
     let uri = format!("file://{}", folder.display());
     Ok((Model::Folder(ModelFolder { uri, sha256 }), Some(folder)))
+}
+
+/// Whether model and adapter fit each other and images like this row's. Asked before anything starts.
+pub fn check_model(spec: &Spec, base: Option<&Path>, first: &Row) -> anyhow::Result<()> {
+    let sources = Sources {
+        pipeline: spec,
+        labels: &spec.labels,
+        base,
+        version: None,
+        preprocessor: None,
+        device: tch::Device::Cpu,
+    };
+    match assemble(sources, geometry_of(first)?) {
+        Ok(_) => Ok(()),
+        Err(error @ learn::Error::ModelSpec { .. }) => Err(Usage::Made(error).into()),
+        Err(error @ (learn::Error::Rank { .. } | learn::Error::UnknownTarget { .. })) => {
+            Err(Usage::Adapter(error).into())
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Where tensors live on this machine.

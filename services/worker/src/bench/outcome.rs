@@ -32,6 +32,7 @@ pub struct Run {
     learning_accuracy: Option<f64>,
     steps: u64,
     seconds: Seconds,
+    /// Largest resident set of a rank: host memory, on a GPU too.
     peak_memory_bytes: u64,
     /// Of the last version.
     weights_sha256: String,
@@ -39,9 +40,9 @@ pub struct Run {
 
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Seconds {
-    /// Steps, with the replay batches in them.
+    /// From before the first step of each update to after its last.
     pub train: f64,
-    /// The buffer's own draws and offers.
+    /// Of those, the rehearsal buffer's draws and offers.
     pub rehearsal: f64,
     pub evaluate: f64,
 }

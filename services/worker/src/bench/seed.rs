@@ -13,12 +13,12 @@ use domain::matrix::AccuracyMatrix;
 use domain::pipeline::Pipeline;
 use domain::report::Score;
 use evaluator::score::{self, EvalJob};
+use learn::model::folder;
 use sha2::{Digest, Sha256};
 use trainer::gang::{self, Meeting, Ranks};
 use trainer::job::{Progress, TrainJob, Trained};
 use trainer::rank;
 
-use super::cost;
 use super::flags::percent;
 use super::outcome::{Run, Seconds};
 use super::stream::Tasks;
@@ -95,10 +95,9 @@ struct Finished {
 
 pub fn run(setup: &Setup, pipeline: Pipeline) -> anyhow::Result<Run> {
     let (seed, tasks) = (pipeline.seed, setup.tasks);
-    cost::forget_peak();
+    forget_peak();
     let (mut matrix, mut seconds, mut steps, mut peak) = (AccuracyMatrix::default(), Seconds::default(), 0, 0);
-    let mut parent: Option<Finished> = None;
-    let initial = initial(setup, &pipeline)?;
+    let (mut parent, mut initial): (Option<Finished>, _) = (None, None);
     for update in 0..tasks.train.len() {
         let task = &tasks.train[update].task;
         setup.watch.begin(&format!("seed {seed}, update {}/{}: {task}", update + 1, tasks.train.len()));
@@ -111,11 +110,14 @@ pub fn run(setup: &Setup, pipeline: Pipeline) -> anyhow::Result<Run> {
                 update + 1
             );
         }
+        if update == 0 {
+            initial = base(setup, &job)?;
+        }
         let time = clock();
-        let scores = evaluate(setup, &job.manifest, Some(&job.out))?;
+        let scores = evaluate(&job, Subject::Version)?;
         seconds.evaluate += time();
         seconds.train += trained.cost.train_seconds;
-        seconds.rehearsal += cost::rehearsal(&job, clock())?;
+        seconds.rehearsal += trained.cost.rehearsal_seconds;
         steps += trained.cost.steps;
         peak = peak.max(trained.cost.peak_memory_bytes);
         matrix.push(row(&scores, tasks.test.len()));
@@ -130,12 +132,13 @@ pub fn run(setup: &Setup, pipeline: Pipeline) -> anyhow::Result<Run> {
 }
 
 /// The accuracy of the base with its initial head, where forward transfer is defined.
-fn initial(setup: &Setup, pipeline: &Pipeline) -> anyhow::Result<Option<Vec<Option<f64>>>> {
+///
+/// `first` is the first update, done: its version says how pixels become numbers.
+fn base(setup: &Setup, first: &TrainJob) -> anyhow::Result<Option<Vec<Option<f64>>>> {
     if setup.tasks.class_incremental || !setup.future {
         return Ok(None);
     }
-    let manifest = manifest(setup, pipeline, 0, None)?;
-    let scores = evaluate(setup, &manifest, None)?;
+    let scores = evaluate(first, Subject::Base)?;
     Ok(Some(row(&scores, setup.tasks.test.len())))
 }
 
@@ -195,18 +198,36 @@ fn train(setup: &Setup, job: &TrainJob) -> anyhow::Result<Trained> {
     }
 }
 
-/// Scores a version, or the base with its initial head, on the manifest's EvalSets.
-pub fn evaluate(setup: &Setup, manifest: &Manifest, subject: Option<&Path>) -> anyhow::Result<Vec<Score>> {
+enum Subject {
+    /// What the update left.
+    Version,
+    /// The base with its initial head.
+    Base,
+}
+
+/// Scores on the EvalSets of an update that is done.
+fn evaluate(update: &TrainJob, subject: Subject) -> anyhow::Result<Vec<Score>> {
+    let (version, preprocessor) = match subject {
+        Subject::Version => (Some(update.out.clone()), None),
+        Subject::Base => (None, Some(update.out.join(folder::PREPROCESSOR))),
+    };
     let job = EvalJob {
-        manifest: manifest.clone(),
-        base_model: setup.base_model.map(Path::to_owned),
-        subject: subject.map(Path::to_owned),
-        sets: manifest.eval_sets.clone(),
-        shards: setup.tasks.shelf.files.clone(),
-        device: setup.device.to_owned(),
-        threads: manifest.pipeline.resources.threads_per_rank.get(),
+        manifest: update.manifest.clone(),
+        base_model: update.base_model.clone(),
+        subject: version,
+        preprocessor,
+        sets: update.manifest.eval_sets.clone(),
+        shards: update.shards.clone(),
+        device: update.device.clone(),
+        threads: update.manifest.pipeline.resources.threads_per_rank.get(),
     };
     Ok(score::evaluate(&job, &mut |_| ())?)
+}
+
+/// Lets the kernel measure the largest resident set from here on. Where it refuses, peaks of earlier
+/// seeds still count.
+fn forget_peak() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
 fn row(scores: &[Score], tasks: usize) -> Vec<Option<f64>> {

@@ -2,6 +2,7 @@
 
 use std::num::{NonZeroU32, NonZeroU64};
 
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use domain::pipeline::{
     Adapter, BufferUpdate, GateMode, GateSpec, Input, InvalidSpec, LabelsMode, Method, Model, NonNegative, Normalize,
     OptimizerKind, Pipeline, Policy, Positive, Precision, Rehearsal, Replay, Resources, Schedule, Share, Spec,
@@ -18,17 +19,17 @@ pub struct Settings {
     /// What trains: `full`, or `lora:8[,alpha=16][,targets=query,value][,rslora]`
     #[arg(long, default_value = "full", value_parser = adapter)]
     adapter: Adapter,
-    /// ft: fine-tuning; er: experience replay; joint: everything seen so far
-    #[arg(long, value_parser = one_of::<Method>(&["ft", "er", "joint"]))]
+    /// How an update learns
+    #[arg(long, value_parser = one_of::<Method>(methods()))]
     pub method: Method,
     /// Which rows the rehearsal buffer keeps
-    #[arg(long, default_value = "reservoir", value_parser = one_of::<Policy>(&["reservoir", "infinite"]))]
+    #[arg(long, default_value = "reservoir", value_parser = one_of::<Policy>(["reservoir", "infinite"]))]
     buffer: Policy,
     /// Rows the buffer holds at most
     #[arg(long, value_name = "ROWS", default_value = "500")]
     buffer_size: NonZeroU32,
     /// When rows are offered to the buffer: after the step that saw them, or after the task
-    #[arg(long, default_value = "step", value_parser = one_of::<BufferUpdate>(&["step", "chunk"]))]
+    #[arg(long, default_value = "step", value_parser = one_of::<BufferUpdate>(["step", "chunk"]))]
     buffer_update: BufferUpdate,
     /// This share of each batch is remembered rows. Default: 0.5
     #[arg(long, value_name = "SHARE", conflicts_with = "replay_batch", allow_negative_numbers = true, value_parser = number::<Share>)]
@@ -40,16 +41,16 @@ pub struct Settings {
     epochs: NonZeroU32,
     #[arg(long, default_value = "32")]
     batch: NonZeroU32,
-    #[arg(long, default_value = "sgd", value_parser = one_of::<OptimizerKind>(&["sgd", "adamw"]))]
+    #[arg(long, default_value = "sgd", value_parser = one_of::<OptimizerKind>(["sgd", "adamw"]))]
     optimizer: OptimizerKind,
     #[arg(long, default_value = "0.1", allow_negative_numbers = true, value_parser = number::<Positive>)]
     lr: Positive,
     #[arg(long, default_value = "0", allow_negative_numbers = true, value_parser = number::<NonNegative>)]
     weight_decay: NonNegative,
-    #[arg(long, default_value = "constant", value_parser = one_of::<Schedule>(&["constant", "cosine"]))]
+    #[arg(long, default_value = "constant", value_parser = one_of::<Schedule>(["constant", "cosine"]))]
     schedule: Schedule,
     /// unit: pixels over 255; dataset: standardised by the first task. Default: what the model's folder says, else unit
-    #[arg(long, value_parser = one_of::<Normalize>(&["unit", "dataset"]))]
+    #[arg(long, value_parser = one_of::<Normalize>(["unit", "dataset"]))]
     normalize: Option<Normalize>,
     /// World size. Beyond 1, each rank is a process
     #[arg(long, default_value = "1")]
@@ -59,8 +60,12 @@ pub struct Settings {
     /// Parts that a step is cut into, whatever the ranks. Default: 4 for batches of 32 or more, else 1
     #[arg(long, value_name = "L")]
     micro_batches: Option<NonZeroU32>,
-    #[arg(long, default_value = "f32", value_parser = one_of::<Precision>(&["f32", "bf16"]))]
+    #[arg(long, default_value = "f32", value_parser = one_of::<Precision>(["f32", "bf16"]))]
     precision: Precision,
+}
+
+fn methods() -> PossibleValuesParser {
+    Method::ALL.map(|method| PossibleValue::new(method.name()).help(method.title())).into()
 }
 
 impl Settings {

@@ -4,14 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use domain::chunk::{ObjectRef, Row, Shard, Split};
+use domain::chunk::{ObjectRef, PUSHED, Row, Shard, Split};
 use domain::evalset::{EvalSet, Part};
 use domain::id::{ChunkId, TaskName};
 use domain::manifest::ChunkData;
 use sha2::{Digest, Sha256};
-
-/// What a client writes into the shard's `split` column, which nobody reads.
-const PUSHED: &str = "pushed";
 
 pub struct Shelf {
     folder: PathBuf,
@@ -53,6 +50,5 @@ impl Shelf {
 /// As ingest names a push of the shard with `image` as its input: remembered rows are ordered by their
 /// chunk's name, so joint training sees the same order here and there.
 fn chunk_id(shard: &Shard, task: &TaskName, split: Split) -> ChunkId {
-    let key = serde_json::json!([shard.object.sha256, task, split, "image", "label"]);
-    ChunkId(hex::encode(&Sha256::digest(key.to_string())[..16]))
+    ChunkId::of(&shard.object.sha256, task, split, Some("image"), "label")
 }

@@ -6,8 +6,10 @@ use anyhow::{Context, bail};
 use domain::evalset::EvalSet;
 use domain::id::TaskName;
 use domain::manifest::ChunkData;
+use domain::pipeline::Spec;
 use store::streams::{Split, Stream, Task};
 
+use super::flags;
 use super::shelf::Shelf;
 use super::watch::Watch;
 
@@ -35,6 +37,14 @@ pub fn open(file: &Path, root: Option<&Path>) -> anyhow::Result<Stream> {
         bail!("`{}` has no tasks", file.display());
     }
     Ok(stream)
+}
+
+/// Whether the pipeline's model and adapter fit the stream's images.
+pub fn check(stream: &Stream, spec: &Spec, base: Option<&Path>) -> anyhow::Result<()> {
+    match stream.task_rows(0, Split::Train, Some(1))?.first() {
+        Some(row) => flags::check_model(spec, base, row),
+        None => Ok(()),
+    }
 }
 
 /// Writes the first `limit` training rows and all test rows of each task below `folder`.

@@ -1,5 +1,6 @@
 //! One pipeline of the demo, from its spec to what it learned.
 
+use anyhow::{Context, ensure};
 use domain::chunk::{Row, Split};
 use domain::id::{PipelineName, TaskName};
 use domain::matrix::AccuracyMatrix;
@@ -33,7 +34,8 @@ pub struct Published {
     pub run: u64,
     pub verdict: String,
     pub aliases: Vec<String>,
-    pub average_accuracy: Option<f64>,
+    /// Those that are only measured yet, too: another mean than an arm's, which is over the tasks learned.
+    pub average_over_all_tasks: Option<f64>,
     pub weights_sha256: String,
     pub folder: String,
 }
@@ -92,6 +94,12 @@ impl<'a> Arm<'a> {
         Ok(run)
     }
 
+    /// One run over what was pushed, which has to end in a version.
+    pub async fn publish(&mut self, what: &str) -> anyhow::Result<()> {
+        let run = self.update(what).await?;
+        must_be_published(&run).with_context(|| format!("`{}` did not learn {what}", self.pipeline))
+    }
+
     pub async fn learned(self) -> anyhow::Result<Learned> {
         let (tasks, matrix) = self.client.matrix(&self.pipeline).await?;
         let versions = self.client.versions(&self.pipeline).await?;
@@ -105,6 +113,11 @@ impl<'a> Arm<'a> {
             matrix,
         })
     }
+}
+
+fn must_be_published(run: &v1::Run) -> anyhow::Result<()> {
+    ensure!(run.state == "published", "run {} was {}: {}", run.number, run.state, run.reasons.join("; "));
+    Ok(())
 }
 
 fn outcome(run: &v1::Run) -> String {
@@ -125,7 +138,7 @@ fn published(pipeline: &str, version: v1::Version) -> Published {
         run: version.run,
         verdict: version.verdict,
         aliases: version.aliases,
-        average_accuracy: version.average_accuracy,
+        average_over_all_tasks: version.average_accuracy,
         weights_sha256: version.weights_sha256,
         folder: version.folder,
     }
@@ -134,6 +147,19 @@ fn published(pipeline: &str, version: v1::Version) -> Published {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_update_that_the_gate_refused_is_not_taken_for_learned() {
+        let run = |state: &str| v1::Run {
+            number: 4,
+            state: state.to_owned(),
+            reasons: vec!["task `a` fell".to_owned()],
+            ..Default::default()
+        };
+        assert!(must_be_published(&run("published")).is_ok());
+        let error = must_be_published(&run("rejected")).unwrap_err().to_string();
+        assert_eq!(error, "run 4 was rejected: task `a` fell");
+    }
 
     #[test]
     fn an_outcome_says_what_the_gate_found() {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use domain::chunk::{Row, Split};
+use domain::chunk::{PUSHED, Row, Split};
 use domain::id::{PipelineName, TaskName};
 use domain::matrix::AccuracyMatrix;
 use domain::pipeline::{ModelFolder, Pipeline};
@@ -103,7 +103,7 @@ impl Client {
                 input_column: if is_text { "text" } else { "image" }.to_owned(),
                 ..v1::ChunkHeader::default()
             };
-            let payload = store::examples::write_shard(push.rows, push.task, "pushed")?;
+            let payload = store::examples::write_shard(push.rows, push.task, PUSHED)?;
             let request = within(UPLOAD_WITHIN, stream::iter(parts(header, &payload)));
             let chunk = self.ingest().push_chunk(request).await.map_err(said)?.into_inner().chunk;
             let chunk = present(chunk)?;

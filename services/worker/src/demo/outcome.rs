@@ -119,7 +119,7 @@ impl Outcome {
                 version.pipeline.clone(),
                 format!("v{:04}", version.version),
                 version.parent.map_or_else(|| "base model".to_owned(), |parent| format!("v{parent:04}")),
-                percent(version.average_accuracy),
+                percent(version.average_over_all_tasks),
                 version.verdict.clone(),
                 version.aliases.join(", "),
                 version.weights_sha256.chars().take(12).collect(),
@@ -127,7 +127,7 @@ impl Outcome {
         };
         Table {
             heading: "Published versions".to_owned(),
-            columns: vec!["pipeline", "version", "continues", "average accuracy", "gate", "alias", "weights"],
+            columns: vec!["pipeline", "version", "continues", "average over all tasks", "gate", "alias", "weights"],
             rows: self.versions().map(row).collect(),
         }
     }
@@ -191,7 +191,7 @@ mod tests {
             run: number,
             verdict: if number == 1 { "PASS" } else { "FAIL" }.to_owned(),
             aliases: if number == 2 { vec!["champion".to_owned()] } else { vec![] },
-            average_accuracy: Some(0.5),
+            average_over_all_tasks: Some(0.5),
             weights_sha256: "ab".repeat(32),
             folder: format!("adapters/default/{pipeline}-v{number:04}"),
         };

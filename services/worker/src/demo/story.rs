@@ -77,7 +77,7 @@ pub async fn tell(client: &Client, progress: &Progress, model: &ModelFolder) -> 
         let (name, task) = (DOMAINS[domain], task(domain));
         let rows = glyphs(domain, ROWS, SEED);
         tokio::try_join!(perennial.push(&task, Split::Auto, &rows), fine_tune.push(&task, Split::Auto, &rows))?;
-        tokio::try_join!(perennial.update(name), fine_tune.update(name))?;
+        tokio::try_join!(perennial.publish(name), fine_tune.publish(name))?;
     }
     contradict(&mut perennial, client, progress).await?;
     let moved = change_of_mind(client, progress, &perennial).await?;

@@ -6,7 +6,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use clap::{ArgMatches, Command, FromArgMatches};
 use domain::chunk::{Row, Split};
 use domain::id::TaskName;
@@ -23,7 +23,7 @@ use crate::bench::stream as source;
 #[derive(clap::Args)]
 pub struct Flags {
     /// Learn a real stream instead of drawn glyphs, as `bench` does but through the daemon
-    #[arg(long, value_name = "STREAM.json", requires_all = ["model", "method"])]
+    #[arg(long, value_name = "STREAM.json")]
     data: Option<PathBuf>,
     /// The folder that the stream's paths start from. Default: the parent of the stream's folder
     #[arg(long, value_name = "ROOT", requires = "data")]
@@ -41,13 +41,17 @@ pub struct Flags {
     settings: WithData,
 }
 
-/// The flags of `bench`, which `--data` alone asks for.
-struct WithData(Option<Settings>);
+/// The flags of `bench`, which mean something with `--data` only. None is required.
+struct WithData(Settings);
 
 impl clap::Args for WithData {
-    /// As for an update: nothing is required, since `--data` says what is.
     fn augment_args(command: Command) -> Command {
-        <Settings as clap::Args>::augment_args_for_update(command.next_help_heading("With --data"))
+        let bench = <Settings as clap::Args>::augment_args(Command::new("bench"));
+        let ours = bench.get_arguments().map(|arg| arg.clone().requires("data").help_heading("With --data"));
+        let command = command.args(ours.collect::<Vec<_>>());
+        [("model", "mlp:100,100"), ("method", Method::Er.name())].into_iter().fold(command, |command, (flag, value)| {
+            command.mut_arg(flag, |arg| arg.required(false).default_value(value))
+        })
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -57,7 +61,7 @@ impl clap::Args for WithData {
 
 impl FromArgMatches for WithData {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        Ok(Self(matches.contains_id("model").then(|| Settings::from_arg_matches(matches)).transpose()?))
+        Settings::from_arg_matches(matches).map(Self)
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -80,10 +84,11 @@ pub struct Plan {
 impl Flags {
     /// None without `--data`.
     pub fn plan(&self) -> anyhow::Result<Option<Plan>> {
-        let (Some(file), Some(settings)) = (&self.data, &self.settings.0) else { return Ok(None) };
+        let (Some(file), settings) = (&self.data, &self.settings.0) else { return Ok(None) };
         let stream = source::open(file, self.data_root.as_deref())?;
         let (model, folder) = flags::model(&settings.model)?;
         let spec = settings.spec(model, stream.labels(), self.seed).map_err(Usage::from)?;
+        source::check(&stream, &spec, folder.as_deref())?;
         Ok(Some(Plan {
             tasks: stream.tasks().iter().map(source::task_name).collect::<anyhow::Result<_>>()?,
             stream: Arc::new(stream),
@@ -156,16 +161,7 @@ impl Plan {
         let rows = self.rows(k, streams::Split::Train, self.limit).await?;
         let updates = arms.iter_mut().map(|arm| async {
             arm.push(task, Split::Train, &rows).await?;
-            let run = arm.update(&format!("{}/{} {task}", k + 1, self.tasks.len())).await?;
-            ensure!(
-                run.state == "published",
-                "run {} of `{}` was {}: {}",
-                run.number,
-                arm.pipeline,
-                run.state,
-                run.reasons.join("; ")
-            );
-            Ok(())
+            arm.publish(&format!("{}/{} {task}", k + 1, self.tasks.len())).await
         });
         futures::future::try_join_all(updates).await?;
         Ok(())
@@ -178,13 +174,10 @@ impl Plan {
     }
 }
 
+/// As a heading begins.
 fn title(method: Method) -> String {
-    match method {
-        Method::Ft => "Fine-tuning",
-        Method::Er => "Experience replay",
-        Method::Joint => "Joint training on everything seen",
-    }
-    .to_owned()
+    let mut letters = method.title().chars();
+    letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect()
 }
 
 #[cfg(test)]
@@ -209,11 +202,13 @@ mod tests {
     }
 
     #[test]
-    fn data_asks_for_a_model_and_a_method() {
-        let error = parse("--data s.json").err().unwrap();
-        assert!(error.contains("--model") && error.contains("--method"), "{error}");
-        assert!(parse("--no-baseline").is_err());
-        assert!(parse("--data s.json --model mlp:10 --method er --buffer-size 9").is_ok());
+    fn data_alone_is_enough_and_the_flags_of_the_bench_ask_for_it() {
+        let WithData(settings) = parse("--data s.json").unwrap().settings;
+        assert_eq!((settings.model.as_str(), settings.method), ("mlp:100,100", Method::Er));
+        assert!(parse("--data s.json --model mlp:10 --method joint --buffer-size 9").is_ok());
+        for flag in ["--no-baseline", "--seed 1", "--batch 10", "--model mlp:10"] {
+            assert!(parse(flag).err().unwrap().contains("--data <STREAM.json>"), "{flag}");
+        }
     }
 
     #[test]
@@ -229,8 +224,7 @@ mod tests {
             parse(&format!("--data {} --model mlp:10 --method er --batch 10 --seed 3 --ranks 1", file.display()))
                 .unwrap();
         let plan = args.plan().unwrap().unwrap();
-        let bench =
-            args.settings.0.as_ref().unwrap().spec(plan.spec.model.clone(), vec!["a".into(), "b".into()], 3).unwrap();
+        let bench = args.settings.0.spec(plan.spec.model.clone(), vec!["a".into(), "b".into()], 3).unwrap();
         let ours = plan.pipeline(PERENNIAL, Method::Er, &plan.spec.model).unwrap();
         assert_eq!(
             (&ours.rehearsal, &ours.labels, ours.seed, ours.gate.mode),
