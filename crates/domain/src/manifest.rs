@@ -60,13 +60,14 @@ pub struct Candidate {
     pub cost: Cost,
 }
 
-/// How an image becomes numbers: brought to `size × size` pixels, then `(x / 255 − mean) / std`, channel by channel.
+/// How a row becomes what the model reads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Preprocessing {
-    pub channels: i64,
-    pub size: i64,
-    pub mean: Vec<f64>,
-    pub std: Vec<f64>,
+#[serde(untagged)]
+pub enum Preprocessing {
+    /// Brought to `size × size` pixels, then `(x / 255 − mean) / std`, channel by channel.
+    Image { channels: i64, size: i64, mean: Vec<f64>, std: Vec<f64> },
+    /// By the base model's own tokenizer, cut to so many tokens.
+    Text { max_length: i64 },
 }
 
 /// A snapshot's place and size.

@@ -2,13 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
+use domain::chunk::Row;
 use domain::pipeline::{Adapter, Model as Origin, Spec};
 use tch::{Device, Tensor};
 
-use crate::data::Preprocess;
+use crate::data::Reader;
+use crate::data::images::{PREPROCESSOR, Preprocess, geometry_of};
+use crate::data::texts::{TOKENIZER, TextReader};
 use crate::files::{self, Precise};
 use crate::model::head::Head;
-use crate::model::{Geometry, Model, Net, folder, layers, scratch};
+use crate::model::{Geometry, Model, Net, Takes, folder, layers, scratch};
 use crate::publish::{ADAPTER, HEAD, LABELS, PREFIX};
 use crate::{Error, peft};
 
@@ -30,7 +33,7 @@ pub struct Sources<'a> {
 impl Sources<'_> {
     /// The file that says how images become numbers: the version's, if there is one, else `other`'s.
     fn described(&self, other: Option<&Path>) -> Option<PathBuf> {
-        let beside = self.version.or(other).map(|place| place.join(folder::PREPROCESSOR));
+        let beside = self.version.or(other).map(|place| place.join(PREPROCESSOR));
         self.preprocessor.map(Path::to_owned).or(beside)
     }
 }
@@ -39,22 +42,17 @@ pub struct Assembled {
     pub net: Net,
     /// What trains, by name.
     pub trained: Vec<(String, Tensor)>,
-    pub preprocess: Preprocess,
+    pub reader: Reader,
 }
 
-/// `images` is the data's own geometry, for a model from scratch that nobody gave one.
-pub fn assemble(sources: Sources, images: Geometry) -> Result<Assembled, Error> {
+/// `sample` is one of the rows: its geometry is that of a model from scratch that nobody gave one.
+pub fn assemble(sources: Sources, sample: &Row) -> Result<Assembled, Error> {
     let Sources { pipeline, labels, version, device, .. } = sources;
     if let Some(version) = version {
         check_labels(&version.join(LABELS), labels)?;
     }
-    let body = body(sources, images)?;
-    let geometry = body.geometry();
-    check_channels(pipeline, geometry)?;
-    let given = match sources.described(sources.base) {
-        Some(file) => Preprocess::load(&file, Some(geometry))?,
-        None => None,
-    };
+    let body = body(sources, sample)?;
+    let reader = reader(sources, body.takes())?;
     let head = match version {
         Some(version) => Head::load(&version.join(HEAD), pipeline.seed, labels.len(), body.width())?,
         None => Head::new(pipeline.seed, labels.len(), body.width()),
@@ -65,22 +63,41 @@ pub fn assemble(sources: Sources, images: Geometry) -> Result<Assembled, Error> 
     if let (Adapter::Lora(_), Some(version)) = (&pipeline.adapter, version) {
         load_adapter(&version.join(ADAPTER), &trained)?;
     }
-    let preprocess = Preprocess::choose(&pipeline.input, given, geometry);
-    Ok(Assembled { net, trained, preprocess })
+    Ok(Assembled { net, trained, reader })
 }
 
-fn body(sources: Sources, images: Geometry) -> Result<Box<dyn Model>, Error> {
+fn reader(sources: Sources, takes: Takes) -> Result<Reader, Error> {
+    let Sources { pipeline, base, version, .. } = sources;
+    match takes {
+        Takes::Images(geometry) => {
+            check_channels(pipeline, geometry)?;
+            let given = match sources.described(base) {
+                Some(file) => Preprocess::load(&file, Some(geometry))?,
+                None => None,
+            };
+            Ok(Reader::Images(Preprocess::choose(&pipeline.input, given, geometry)))
+        }
+        Takes::Texts(limits) => {
+            // A version of a whole model carries its tokenizer; an adapter's lies with the base.
+            let places = [version, base].into_iter().flatten();
+            let folder = places.clone().find(|place| place.join(TOKENIZER).exists()).or(places.last());
+            let folder = folder.ok_or_else(|| spec_error(pipeline, "its folder was not fetched".to_owned()))?;
+            Ok(Reader::Texts(TextReader::load(folder, &pipeline.input, limits)?))
+        }
+    }
+}
+
+fn body(sources: Sources, sample: &Row) -> Result<Box<dyn Model>, Error> {
     let Sources { pipeline, base, version, device, .. } = sources;
+    let pooling = pipeline.input.pooling;
     if let (Adapter::Full, Some(version)) = (&pipeline.adapter, version) {
-        return folder::load(version, device);
+        return folder::load(version, pooling, device);
     }
     match (&pipeline.model, base) {
-        (Origin::Folder(_), Some(base)) => folder::load(base, device),
-        (Origin::Folder(model), None) => {
-            Err(Error::ModelSpec { given: model.uri.clone(), reason: "its folder was not fetched".to_owned() })
-        }
+        (Origin::Folder(_), Some(base)) => folder::load(base, pooling, device),
+        (Origin::Folder(_), None) => Err(spec_error(pipeline, "its folder was not fetched".to_owned())),
         (Origin::Scratch(spec), _) => {
-            let geometry = scratch_geometry(sources, images)?;
+            let geometry = scratch_geometry(sources, geometry_of(sample)?)?;
             scratch::build(spec, geometry, &mut layers::drawn(pipeline.seed, device))
         }
     }
@@ -105,12 +122,16 @@ fn check_channels(pipeline: &Spec, geometry: Geometry) -> Result<(), Error> {
     if matches!(geometry.channels, 1 | 3) {
         return Ok(());
     }
+    let reason = format!("it takes images of {} channels; 1 and 3 are supported", geometry.channels);
+    Err(spec_error(pipeline, reason))
+}
+
+fn spec_error(pipeline: &Spec, reason: String) -> Error {
     let given = match &pipeline.model {
         Origin::Folder(model) => model.uri.clone(),
         Origin::Scratch(spec) => spec.clone(),
     };
-    let reason = format!("it takes images of {} channels; 1 and 3 are supported", geometry.channels);
-    Err(Error::ModelSpec { given, reason })
+    Error::ModelSpec { given, reason }
 }
 
 /// A version's labels must be the first of the run's.

@@ -1,35 +1,30 @@
-//! Rows as tensors: decoded once to bytes, made into numbers batch by batch.
+//! Rows as tensors: decoded once, made into what a model reads batch by batch.
 
+pub mod images;
 mod processor;
+pub mod texts;
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use domain::chunk::{Payload, Row};
+use domain::chunk::Row;
 use domain::manifest::Preprocessing;
-use domain::pipeline::{Input, Normalize};
-use image::DynamicImage;
-use image::imageops::FilterType;
-use rayon::prelude::*;
-use serde_json::json;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use crate::Error;
-use crate::files;
-use crate::model::Geometry;
-use processor::{Refused, Stated};
+use crate::input::Input;
+use images::Preprocess;
+use texts::{TextReader, Texts};
 
-/// Decoded rows.
-pub struct Dataset {
-    /// (rows, channels, side, side), bytes
-    pixels: Tensor,
-    /// (rows), positions in the run's labels
-    labels: Tensor,
+/// How rows become what the model reads.
+pub enum Reader {
+    Images(Preprocess),
+    Texts(TextReader),
 }
 
-impl Dataset {
+impl Reader {
     /// `place` names where the rows come from, for errors.
-    pub fn decode(rows: &[Row], place: &str, labels: &[String], geometry: Geometry) -> Result<Self, Error> {
+    pub fn decode(&self, rows: &[Row], place: &str, labels: &[String]) -> Result<Dataset, Error> {
         let refused = |row: &Row, reason| Error::Row { row: row.id.clone(), place: place.to_owned(), reason };
         let positions: HashMap<&str, i64> = labels.iter().map(String::as_str).zip(0..).collect();
         let label = |row: &Row| {
@@ -37,17 +32,55 @@ impl Dataset {
             known.ok_or_else(|| refused(row, format!("label `{}` is not among the run's labels", row.label)))
         };
         let labels: Vec<i64> = rows.iter().map(label).collect::<Result<_, _>>()?;
-        let Geometry { channels, side } = geometry;
-        let mut pixels = vec![0u8; rows.len() * (channels * side * side) as usize];
-        pixels.par_chunks_mut((channels * side * side) as usize).zip(rows).try_for_each(|(pixels, row)| {
-            decode(&row.payload, geometry, pixels).map_err(|reason| refused(row, reason))
-        })?;
-        Ok(Self {
-            pixels: Tensor::from_slice(&pixels).view([rows.len() as i64, channels, side, side]),
-            labels: Tensor::from_slice(&labels),
-        })
+        let stored = match self {
+            Self::Images(preprocess) => images::decode(rows, preprocess.geometry).map(Stored::Pixels),
+            Self::Texts(reader) => reader.encode(rows).map(Stored::Texts),
+        };
+        let stored = stored.map_err(|(position, reason)| refused(&rows[position], reason))?;
+        Ok(Dataset { stored, labels: Tensor::from_slice(&labels) })
     }
 
+    /// Rows as [`Dataset::take`] gives them -> as the model reads them.
+    pub fn apply(&self, input: Input) -> Input {
+        match (self, input) {
+            (Self::Images(preprocess), Input::Pixels(pixels)) => Input::Pixels(preprocess.apply(&pixels)),
+            (_, input) => input,
+        }
+    }
+
+    /// What a version's manifest says of it.
+    pub fn described(&self) -> Preprocessing {
+        match self {
+            Self::Images(preprocess) => preprocess.described(),
+            Self::Texts(reader) => Preprocessing::Text { max_length: reader.max_length },
+        }
+    }
+
+    /// What transformers reads beside the weights: names of the files in `folder`.
+    pub fn save(&self, folder: &Path) -> Result<&'static str, Error> {
+        match self {
+            Self::Images(preprocess) => {
+                preprocess.save(&folder.join(images::PREPROCESSOR)).map(|()| images::PREPROCESSOR)
+            }
+            Self::Texts(reader) => reader.save(&folder.join(texts::TOKENIZER)).map(|()| texts::TOKENIZER),
+        }
+    }
+}
+
+/// Decoded rows.
+pub struct Dataset {
+    stored: Stored,
+    /// (rows), positions in the run's labels
+    labels: Tensor,
+}
+
+enum Stored {
+    /// (rows, channels, side, side), bytes
+    Pixels(Tensor),
+    Texts(Texts),
+}
+
+impl Dataset {
     pub fn len(&self) -> usize {
         self.labels.numel()
     }
@@ -56,177 +89,39 @@ impl Dataset {
         self.len() == 0
     }
 
-    /// This one's rows, then `other`'s.
+    /// This one's rows, then `other`'s, which the same reader decoded.
     pub fn then(self, other: &Self) -> Self {
-        Self {
-            pixels: Tensor::cat(&[&self.pixels, &other.pixels], 0),
-            labels: Tensor::cat(&[&self.labels, &other.labels], 0),
-        }
+        let stored = match (self.stored, &other.stored) {
+            (Stored::Pixels(mine), Stored::Pixels(theirs)) => Stored::Pixels(Tensor::cat(&[&mine, theirs], 0)),
+            (Stored::Texts(mine), Stored::Texts(theirs)) => Stored::Texts(mine.then(theirs)),
+            _ => panic!("one reader decodes images or texts"),
+        };
+        Self { stored, labels: Tensor::cat(&[&self.labels, &other.labels], 0) }
     }
 
     pub fn to_device(self, device: Device) -> Self {
-        Self { pixels: self.pixels.to_device(device), labels: self.labels.to_device(device) }
-    }
-
-    /// Bytes (n, channels, side, side) and labels (n) of the rows at `positions`.
-    pub fn take(&self, positions: &[i64]) -> (Tensor, Tensor) {
-        let positions = Tensor::from_slice(positions).to_device(self.labels.device());
-        (self.pixels.index_select(0, &positions), self.labels.index_select(0, &positions))
-    }
-
-    /// Bytes and labels of `length` consecutive rows.
-    pub fn slice(&self, start: i64, length: i64) -> (Tensor, Tensor) {
-        (self.pixels.narrow(0, start, length), self.labels.narrow(0, start, length))
-    }
-}
-
-/// An image file as planar bytes, brought to the model's channels and size.
-fn decode(payload: &Payload, geometry: Geometry, pixels: &mut [u8]) -> Result<(), String> {
-    let Payload::Image(bytes) = payload else {
-        return Err("it is text, and the model takes images".to_owned());
-    };
-    let image = image::load_from_memory(bytes).map_err(|e| format!("not a readable image: {e}"))?;
-    let side = geometry.side as u32;
-    let image = if image.width() == side && image.height() == side {
-        image
-    } else {
-        image.resize_exact(side, side, FilterType::Triangle)
-    };
-    match geometry.channels {
-        1 => pixels.copy_from_slice(image.to_luma8().as_raw()),
-        _ => planar(&image, pixels),
-    }
-    Ok(())
-}
-
-fn planar(image: &DynamicImage, pixels: &mut [u8]) {
-    let rgb = image.to_rgb8();
-    let plane = pixels.len() / 3;
-    for (position, pixel) in rgb.pixels().enumerate() {
-        for (channel, &value) in pixel.0.iter().enumerate() {
-            pixels[channel * plane + position] = value;
-        }
-    }
-}
-
-/// Channels and height of one row's image: the geometry of a model that nobody gave one.
-pub fn geometry_of(row: &Row) -> Result<Geometry, Error> {
-    let refused = |reason| Error::Row { row: row.id.clone(), place: "the first rows".to_owned(), reason };
-    let Payload::Image(bytes) = &row.payload else {
-        return Err(refused("it is text, and the model takes images".to_owned()));
-    };
-    let image = image::load_from_memory(bytes).map_err(|e| refused(format!("not a readable image: {e}")))?;
-    Ok(Geometry { channels: if image.color().has_color() { 3 } else { 1 }, side: i64::from(image.height()) })
-}
-
-/// How bytes become numbers: `(x / 255 − mean) / std`, channel by channel.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Preprocess {
-    pub geometry: Geometry,
-    pub mean: Vec<f64>,
-    pub std: Vec<f64>,
-}
-
-impl Preprocess {
-    /// Divided by 255 and nothing else.
-    pub fn unit(geometry: Geometry) -> Self {
-        let channels = geometry.channels as usize;
-        Self { geometry, mean: vec![0.0; channels], std: vec![1.0; channels] }
-    }
-
-    /// Mean 0 and deviation 1 over `rows` of the dataset. A constant channel is only centred.
-    pub fn standard(geometry: Geometry, dataset: &Dataset, rows: usize) -> Self {
-        let (pixels, _) = dataset.slice(0, rows as i64);
-        let (mut mean, mut std) = (Vec::new(), Vec::new());
-        for channel in 0..geometry.channels {
-            let counts = pixels.select(1, channel).flatten(0, -1).to_kind(Kind::Int64).bincount(None::<&Tensor>, 256);
-            let counts: Vec<i64> = counts.try_into().expect("a row of counts");
-            let (m, s) = moments(&counts);
-            mean.push(m);
-            std.push(if s > 0.0 { s } else { 1.0 });
-        }
-        Self { geometry, mean, std }
-    }
-
-    /// What the pipeline asks for, given what the model's folder or parent version says.
-    pub fn choose(input: &Input, given: Option<Self>, geometry: Geometry) -> Self {
-        match (input.normalize, given) {
-            (Some(Normalize::Unit), _) | (_, None) => Self::unit(geometry),
-            (_, Some(given)) => given,
-        }
-    }
-
-    /// Bytes (n, channels, side, side) -> f32 of the same shape.
-    pub fn apply(&self, pixels: &Tensor) -> Tensor {
-        let pixels = pixels.to_kind(Kind::Float);
-        if self.mean.iter().all(|&m| m == 0.0) && self.std.iter().all(|&s| s == 1.0) {
-            return pixels * (1.0 / 255.0);
-        }
-        let device = pixels.device();
-        let column = |values: Vec<f64>| {
-            let values: Vec<f32> = values.into_iter().map(|value| value as f32).collect();
-            Tensor::from_slice(&values).view([1, -1, 1, 1]).to_device(device)
+        let stored = match self.stored {
+            Stored::Pixels(pixels) => Stored::Pixels(pixels.to_device(device)),
+            Stored::Texts(texts) => Stored::Texts(texts.to_device(device)),
         };
-        let scale = self.std.iter().map(|s| 1.0 / (255.0 * s)).collect();
-        let shift = self.mean.iter().zip(&self.std).map(|(m, s)| -m / s).collect();
-        pixels * column(scale) + column(shift)
+        Self { stored, labels: self.labels.to_device(device) }
     }
 
-    /// None if there is no such file.
-    pub fn load(file: &Path, geometry: Option<Geometry>) -> Result<Option<Self>, Error> {
-        if !file.exists() {
-            return Ok(None);
-        }
-        let refused = |(field, given, reason)| Error::Config { file: file.to_owned(), field, given, reason };
-        let stated = processor::read(&files::read_json(file)?).map_err(refused)?;
-        let (side, channels) = (stated.side, stated.moments.as_ref().map(|(mean, _)| mean.len() as i64));
-        let Some(geometry) = geometry.or(channels.zip(side).map(|(channels, side)| Geometry { channels, side })) else {
-            return Ok(None);
+    /// The rows at `positions`, and their labels (n). Pixels are bytes yet.
+    pub fn take(&self, positions: &[i64]) -> (Input, Tensor) {
+        let rows = Tensor::from_slice(positions).to_device(self.labels.device());
+        let input = match &self.stored {
+            Stored::Pixels(pixels) => Input::Pixels(pixels.index_select(0, &rows)),
+            Stored::Texts(texts) => Input::Tokens(texts.take(positions)),
         };
-        if let Some(side) = side.filter(|&side| side != geometry.side) {
-            let reason = format!("the model takes images of {0} × {0} pixels", geometry.side);
-            return Err(refused(("size", side.to_string(), reason)));
+        (input, self.labels.index_select(0, &rows))
+    }
+
+    /// Every row once, in the order in which they are cheapest to read.
+    pub fn reading_order(&self) -> Vec<i64> {
+        match &self.stored {
+            Stored::Pixels(_) => (0..self.len() as i64).collect(),
+            Stored::Texts(texts) => texts.by_length(),
         }
-        Self::stated(geometry, stated).map(Some).map_err(refused)
     }
-
-    fn stated(geometry: Geometry, stated: Stated) -> Result<Self, Refused> {
-        let unit = Self::unit(geometry);
-        let (mean, std) = stated.moments.unwrap_or((unit.mean, unit.std));
-        if mean.len() as i64 != geometry.channels || std.len() != mean.len() || std.iter().any(|&s| s <= 0.0) {
-            let given = format!("{mean:?} / {std:?}");
-            let reason = format!("expected {} positive deviations and as many means", geometry.channels);
-            return Err(("image_mean / image_std", given, reason));
-        }
-        let scaled = |values: Vec<f64>| values.into_iter().map(|value| value / stated.scale).collect();
-        Ok(Self { geometry, mean: scaled(mean), std: scaled(std) })
-    }
-
-    pub fn described(&self) -> Preprocessing {
-        let Geometry { channels, side: size } = self.geometry;
-        Preprocessing { channels, size, mean: self.mean.clone(), std: self.std.clone() }
-    }
-
-    /// As transformers' image processors read it.
-    pub fn save(&self, file: &Path) -> Result<(), Error> {
-        let side = self.geometry.side;
-        let config = json!({
-            "image_processor_type": "ViTImageProcessor",
-            "do_resize": true, "size": {"height": side, "width": side}, "resample": 2,
-            "do_rescale": true, "rescale_factor": 1.0 / 255.0,
-            "do_normalize": true, "image_mean": self.mean, "image_std": self.std,
-        });
-        files::write_json(file, &config)
-    }
-}
-
-/// Mean and standard deviation of `value / 255` from a histogram, exactly the same in any order of rows.
-fn moments(counts: &[i64]) -> (f64, f64) {
-    let total: i64 = counts.iter().sum();
-    let sum = |power: i32| -> f64 {
-        let terms = counts.iter().enumerate().map(|(value, &n)| (value as f64 / 255.0).powi(power) * n as f64);
-        terms.sum::<f64>() / total.max(1) as f64
-    };
-    let mean = sum(1);
-    (mean, (sum(2) - mean * mean).max(0.0).sqrt())
 }

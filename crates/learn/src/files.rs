@@ -57,12 +57,20 @@ pub(crate) fn file_digest(file: &Path) -> Result<String, Error> {
 }
 
 pub(crate) fn read_bytes(file: &Path) -> Result<Vec<u8>, Error> {
-    fs::read(file).map_err(|source| match (source.kind(), file.parent(), file.file_name()) {
+    fs::read(file).map_err(|source| unread(file, source))
+}
+
+pub(crate) fn open(file: &Path) -> Result<File, Error> {
+    File::open(file).map_err(|source| unread(file, source))
+}
+
+fn unread(file: &Path, source: std::io::Error) -> Error {
+    match (source.kind(), file.parent(), file.file_name()) {
         (std::io::ErrorKind::NotFound, Some(folder), Some(name)) => {
             Error::NoFile { folder: folder.to_owned(), file: name.to_string_lossy().into_owned() }
         }
         _ => Error::Read { file: file.to_owned(), source },
-    })
+    }
 }
 
 pub(crate) fn read_json<T: DeserializeOwned>(file: &Path) -> Result<T, Error> {
@@ -100,13 +108,14 @@ pub(crate) fn read_tensors(file: &Path) -> Result<BTreeMap<String, Tensor>, Erro
         if matches!(view.dtype(), Dtype::I64 | Dtype::I32 | Dtype::BOOL) {
             continue;
         }
-        tensors.insert(name.clone(), tensor(file, &name, &view)?);
+        tensors.insert(name.clone(), tensor(file, &name, view.dtype(), view.shape(), view.data())?);
     }
     Ok(tensors)
 }
 
-fn tensor(file: &Path, name: &str, view: &TensorView) -> Result<Tensor, Error> {
-    let kind = match view.dtype() {
+/// Floating values as f32.
+pub(crate) fn tensor(file: &Path, name: &str, dtype: Dtype, shape: &[usize], data: &[u8]) -> Result<Tensor, Error> {
+    let kind = match dtype {
         Dtype::F32 => Kind::Float,
         Dtype::F16 => Kind::Half,
         Dtype::BF16 => Kind::BFloat16,
@@ -115,8 +124,8 @@ fn tensor(file: &Path, name: &str, view: &TensorView) -> Result<Tensor, Error> {
             return Err(Error::Type { file: file.to_owned(), tensor: name.to_owned(), given });
         }
     };
-    let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
-    let tensor = Tensor::f_from_data_size(view.data(), &shape, kind).map_err(|e| damaged(file, e))?;
+    let shape: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
+    let tensor = Tensor::f_from_data_size(data, &shape, kind).map_err(|e| damaged(file, e))?;
     Ok(tensor.to_kind(Kind::Float))
 }
 

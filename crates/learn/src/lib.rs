@@ -14,6 +14,7 @@ mod error;
 pub mod evaluate;
 mod files;
 mod flat;
+pub mod input;
 pub mod method;
 pub mod model;
 pub mod optim;
@@ -21,6 +22,7 @@ pub mod peft;
 mod pool;
 pub mod publish;
 pub mod update;
+mod weights;
 
 pub use error::Error;
 pub use files::{Precise, folder_digest};

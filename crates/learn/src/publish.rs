@@ -10,9 +10,9 @@ use domain::pipeline::{Adapter, Lora, Model as Origin, Spec};
 use serde_json::{Value, json};
 use tch::Tensor;
 
-use crate::data::Preprocess;
+use crate::data::Reader;
 use crate::model::{Net, folder};
-use crate::{Error, files, peft};
+use crate::{Error, files};
 
 pub const ADAPTER: &str = "adapter_model.safetensors";
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
@@ -29,31 +29,31 @@ pub struct Publication<'a> {
     pub labels: &'a [String],
     pub net: &'a Net,
     pub trained: &'a [(String, Tensor)],
-    pub preprocess: &'a Preprocess,
+    pub reader: &'a Reader,
     pub snapshot: &'a Snapshot,
 }
 
 /// Writes the files into `out` and names them, sorted.
 pub fn publish(out: &Path, publication: &Publication) -> Result<Vec<String>, Error> {
-    let Publication { pipeline, labels, net, trained, preprocess, snapshot } = publication;
+    let Publication { pipeline, labels, net, trained, reader, snapshot } = publication;
     std::fs::create_dir_all(out).map_err(|source| Error::Write { file: out.to_owned(), source })?;
-    let mut names = vec![HEAD, LABELS, SNAPSHOT, CARD, folder::PREPROCESSOR];
+    let mut names = vec![HEAD, LABELS, SNAPSHOT, CARD, reader.save(out)?];
     match &pipeline.adapter {
         Adapter::Full => {
-            folder::save(out, net.body.as_ref(), preprocess)?;
+            folder::save(out, net.body.as_ref(), reader)?;
             names.extend([folder::CONFIG, folder::WEIGHTS]);
         }
         Adapter::Lora(lora) => {
-            files::write_tensors(&out.join(ADAPTER), &peft_tensors(trained))?;
-            files::write_json(&out.join(ADAPTER_CONFIG), &peft_config(pipeline, lora))?;
-            preprocess.save(&out.join(folder::PREPROCESSOR))?;
+            let tensors = peft_tensors(net, trained);
+            files::write_json(&out.join(ADAPTER_CONFIG), &peft_config(pipeline, lora, &tensors))?;
+            files::write_tensors(&out.join(ADAPTER), &tensors)?;
             names.extend([ADAPTER, ADAPTER_CONFIG]);
         }
     }
     files::write_tensors(&out.join(HEAD), &net.head.named(""))?;
     files::write_json(&out.join(LABELS), labels)?;
     files::write_json(&out.join(SNAPSHOT), snapshot)?;
-    files::write_bytes(&out.join(CARD), card::card(pipeline, labels, net).as_bytes())?;
+    files::write_bytes(&out.join(CARD), card::card(pipeline, labels, net, reader).as_bytes())?;
     names.sort_unstable();
     Ok(names.into_iter().map(str::to_owned).collect())
 }
@@ -64,18 +64,18 @@ pub fn weights_sha256(trained: &[(String, Tensor)]) -> String {
 }
 
 /// Under every name that some version of transformers gives the module.
-fn peft_tensors(trained: &[(String, Tensor)]) -> Vec<(String, Tensor)> {
+fn peft_tensors(net: &Net, trained: &[(String, Tensor)]) -> Vec<(String, Tensor)> {
     let adapters = trained.iter().filter(|(name, _)| name.contains(".lora_"));
     adapters
         .flat_map(|(name, tensor)| {
-            let paths = peft::hub_paths(name).into_iter();
+            let paths = net.body.hub_paths(name).into_iter();
             paths.map(|path| (format!("{PREFIX}{path}"), tensor.shallow_clone()))
         })
         .collect()
 }
 
 /// Only keys that PEFT has known since 0.9, so that old and new readers accept it.
-fn peft_config(pipeline: &Spec, lora: &Lora) -> Value {
+fn peft_config(pipeline: &Spec, lora: &Lora, tensors: &[(String, Tensor)]) -> Value {
     let alpha = lora.alpha.get();
     let alpha = if alpha.fract() == 0.0 { json!(alpha as i64) } else { json!(alpha) };
     json!({
@@ -83,21 +83,16 @@ fn peft_config(pipeline: &Spec, lora: &Lora) -> Value {
         "base_model_name_or_path": base_name(pipeline), "revision": null,
         "inference_mode": true,
         "r": lora.r, "lora_alpha": alpha, "use_rslora": lora.use_rslora, "lora_dropout": 0.0,
-        "target_modules": targets(lora), "modules_to_save": null,
+        "target_modules": targets(tensors), "modules_to_save": null,
         "bias": "none", "use_dora": false, "fan_in_fan_out": false, "init_lora_weights": true,
         "layers_to_transform": null, "layers_pattern": null, "rank_pattern": {}, "alpha_pattern": {},
     })
 }
 
 /// The last segments of every name the adapted modules go by.
-fn targets(lora: &Lora) -> BTreeSet<String> {
-    let full = |target: &String| match target.as_str() {
-        "dense" => [".attention.output.dense", ".intermediate.dense", ".output.dense"].map(str::to_owned).to_vec(),
-        "query" | "key" | "value" => vec![format!(".attention.attention.{target}")],
-        _ => vec![target.clone()],
-    };
-    let paths = lora.target_modules.iter().flat_map(full).flat_map(|path| peft::hub_paths(&path));
-    paths.map(|path| path.rsplit('.').next().unwrap_or_default().to_owned()).collect()
+fn targets(tensors: &[(String, Tensor)]) -> BTreeSet<&str> {
+    let modules = tensors.iter().filter_map(|(name, _)| name.split(".lora_").next());
+    modules.filter_map(|module| module.rsplit('.').next()).collect()
 }
 
 /// Where a reader finds the base model.

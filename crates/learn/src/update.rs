@@ -15,7 +15,7 @@ use tch::{Device, Tensor};
 
 use crate::batch::{Order, part};
 use crate::checkpoint::Saved;
-use crate::data::Preprocess;
+use crate::data::Reader;
 use crate::method::{self, Batch, Reads, UpdateMethod};
 use crate::model::Net;
 use crate::optim::{self, Optimizer};
@@ -25,7 +25,7 @@ use crate::{Error, Flat, Pool, files};
 pub struct Inputs<'a> {
     pub manifest: &'a Manifest,
     pub pool: &'a Pool,
-    pub preprocess: &'a Preprocess,
+    pub reader: &'a Reader,
     /// The parent's rehearsal buffer, or an empty one.
     pub snapshot: Snapshot,
     pub resume: Option<Saved>,
@@ -65,7 +65,7 @@ pub fn run(
     collective: &dyn Collective,
     after_step: &mut dyn FnMut(&Moment) -> Result<(), Error>,
 ) -> Result<Outcome, Error> {
-    let Inputs { manifest, pool, preprocess, snapshot, resume, clock } = inputs;
+    let Inputs { manifest, pool, reader, snapshot, resume, clock } = inputs;
     let (pipeline, training) = (&manifest.pipeline, &manifest.pipeline.training);
     let method = method::build(pipeline.method);
     let (rows, batch, replayed) = extent(method.reads(), pool, training);
@@ -82,7 +82,7 @@ pub fn run(
         (done, loss, rehearsal.snapshot) = (saved.step, saved.loss, saved.snapshot);
     }
     let reduction = training.reduction.unwrap_or_else(|| default_reduction(weights.values.device()));
-    let descent = Descent { net, method, pool, preprocess, collective, reduction, parts: training.micro_batches() };
+    let descent = Descent { net, method, pool, reader, collective, reduction, parts: training.micro_batches() };
     let online = pipeline.rehearsal.update == BufferUpdate::Step;
     let total = order.steps();
 
@@ -165,7 +165,7 @@ struct Descent<'a> {
     net: &'a Net,
     method: Box<dyn UpdateMethod>,
     pool: &'a Pool,
-    preprocess: &'a Preprocess,
+    reader: &'a Reader,
     collective: &'a dyn Collective,
     reduction: Reduction,
     /// L
@@ -192,11 +192,11 @@ impl Descent<'_> {
     /// The micro-batch's new and remembered rows, fetched together.
     fn gather(&self, (fresh, new): (&[i64], Range<usize>), (memory, old): (&[i64], Range<usize>)) -> [Batch; 2] {
         let (new_rows, old_rows) = (new.len() as i64, old.len() as i64);
-        let (pixels, labels) = self.pool.data.take(&[&fresh[new], &memory[old]].concat());
-        let inputs = self.preprocess.apply(&pixels);
+        let (rows, labels) = self.pool.data.take(&[&fresh[new], &memory[old]].concat());
+        let inputs = self.reader.apply(rows);
         let spans = [(0, new_rows, fresh.len()), (new_rows, old_rows, memory.len())];
         spans.map(|(start, rows, of)| Batch {
-            inputs: inputs.narrow(0, start, rows),
+            inputs: inputs.narrow(start, rows),
             labels: labels.narrow(0, start, rows),
             of,
         })

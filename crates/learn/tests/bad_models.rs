@@ -6,8 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use domain::chunk::{Payload, Row};
+use domain::pipeline::Pooling;
 use perennial_learn::assemble::{Sources, assemble};
-use perennial_learn::data::{Dataset, Preprocess};
+use perennial_learn::data::Reader;
+use perennial_learn::data::images::Preprocess;
 use perennial_learn::model::{folder, layers, scratch};
 use serde_json::{Value, json};
 use support::{IMAGES, MLP, VIT, manifest, rows};
@@ -17,12 +19,12 @@ use tch::{Device, Tensor};
 fn good(at: &Path) -> PathBuf {
     let model = scratch::build(VIT, IMAGES, &mut layers::drawn(1, Device::Cpu)).unwrap();
     let folder = at.join("model");
-    folder::save(&folder, model.as_ref(), &Preprocess::unit(IMAGES)).unwrap();
+    folder::save(&folder, model.as_ref(), &Reader::Images(Preprocess::unit(IMAGES))).unwrap();
     folder
 }
 
 fn refused(folder: &Path) -> String {
-    folder::load(folder, Device::Cpu).err().unwrap().to_string()
+    folder::load(folder, Pooling::Mean, Device::Cpu).err().unwrap().to_string()
 }
 
 /// The folder's weights with one of them changed.
@@ -38,7 +40,7 @@ fn rewrite(folder: &Path, name: &str, value: Option<Tensor>) {
 fn a_folder_comes_back_as_it_was_saved_with_or_without_prefix() {
     let home = tempfile::tempdir().unwrap();
     let folder = good(home.path());
-    let original = folder::load(&folder, Device::Cpu).unwrap();
+    let original = folder::load(&folder, Pooling::Mean, Device::Cpu).unwrap();
     let file = folder.join("model.safetensors");
     let renamed: Vec<_> = Tensor::read_safetensors(&file)
         .unwrap()
@@ -47,7 +49,7 @@ fn a_folder_comes_back_as_it_was_saved_with_or_without_prefix() {
         .chain([("classifier.weight".to_owned(), Tensor::from_slice(&[1f32]))])
         .collect();
     Tensor::write_safetensors(&renamed, &file).unwrap();
-    let again = folder::load(&folder, Device::Cpu).unwrap();
+    let again = folder::load(&folder, Pooling::Mean, Device::Cpu).unwrap();
     for ((name, a), (_, b)) in original.tensors().iter().zip(again.tensors()) {
         assert!(a.equal(&b), "{name}");
     }
@@ -78,8 +80,8 @@ fn a_missing_file_is_named() {
 fn an_unknown_type_lists_the_known_ones() {
     let home = tempfile::tempdir().unwrap();
     let folder = good(home.path());
-    fs::write(folder.join("config.json"), r#"{"model_type": "bert"}"#).unwrap();
-    assert!(refused(&folder).ends_with("has model_type `bert`; supported: vit, perennial_mlp"));
+    fs::write(folder.join("config.json"), r#"{"model_type": "llama"}"#).unwrap();
+    assert!(refused(&folder).ends_with("has model_type `llama`; supported: bert, vit, perennial_mlp"));
 }
 
 #[test]
@@ -174,7 +176,7 @@ fn a_truncated_file_is_damaged() {
 
 fn adapter(r: u32, targets: &[&str]) -> String {
     let lora = json!({"adapter": {"lora": {"r": r, "target_modules": targets}}, "model": VIT});
-    assemble(support::sources(&manifest(lora), None), IMAGES).err().unwrap().to_string()
+    assemble(support::sources(&manifest(lora), None), &support::sample()).err().unwrap().to_string()
 }
 
 #[test]
@@ -203,13 +205,13 @@ fn a_folder_that_was_not_fetched_is_said() {
     let model = json!({"model": {"uri": "file:///models/m", "sha256": "0".repeat(64)}});
     let manifest = manifest(model);
     let sources = Sources { base: None, ..support::sources(&manifest, None) };
-    let error = assemble(sources, IMAGES).err().unwrap().to_string();
+    let error = assemble(sources, &support::sample()).err().unwrap().to_string();
     assert_eq!(error, "`model` is `file:///models/m`: its folder was not fetched");
 }
 
 fn decoded(row: Row) -> String {
     let labels = ["a", "b", "c"].map(str::to_owned);
-    Dataset::decode(&[row], "chunk 1", &labels, IMAGES).err().unwrap().to_string()
+    Reader::Images(Preprocess::unit(IMAGES)).decode(&[row], "chunk 1", &labels).err().unwrap().to_string()
 }
 
 #[test]
@@ -231,6 +233,6 @@ fn labels_may_only_be_appended() {
     trial.publish(home.path(), &outcome);
     let mut other = manifest(json!({"model": MLP}));
     other.labels.swap(0, 1);
-    let error = assemble(support::sources(&other, Some(home.path())), IMAGES).err().unwrap().to_string();
+    let error = assemble(support::sources(&other, Some(home.path())), &support::sample()).err().unwrap().to_string();
     assert!(error.ends_with("lists label 0 as `a`, the run has `b`: labels may only be appended"), "{error}");
 }

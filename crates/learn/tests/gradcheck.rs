@@ -4,16 +4,17 @@ mod support;
 
 use perennial_learn::Flat;
 use perennial_learn::assemble::assemble;
+use perennial_learn::input::Input;
 use perennial_learn::method::{self, Batch};
 use perennial_learn::model::layers::Init;
 use serde_json::json;
-use support::{IMAGES, MLP, Trial, VIT, lora, manifest, sources};
+use support::{MLP, Trial, VIT, lora, manifest, sample, sources, span};
 use tch::{Kind, Tensor};
 
 fn batch(trial: &Trial, start: i64, rows: i64) -> Batch {
-    let (pixels, labels) = trial.pool.data.slice(start, rows);
-    let inputs = trial.preprocess.apply(&pixels).to_kind(trial.weights.values.kind());
-    Batch { inputs, labels, of: rows as usize }
+    let (bytes, labels) = trial.pool.data.take(&span(start, rows));
+    let pixels = trial.reader.apply(bytes).pixels().to_kind(trial.weights.values.kind());
+    Batch { inputs: Input::Pixels(pixels), labels, of: rows as usize }
 }
 
 fn direction(trial: &Trial, seed: u64) -> Tensor {
@@ -49,7 +50,7 @@ fn check(mut trial: Trial, step: f64, tolerance: f64) {
 /// With every parameter in f64, where a step can be too small to cross a kink of ReLU.
 fn double(model: &str) -> Trial {
     let mut trial = Trial::new(manifest(json!({"model": model})));
-    let assembled = assemble(sources(&trial.manifest, None), IMAGES).unwrap();
+    let assembled = assemble(sources(&trial.manifest, None), &sample()).unwrap();
     let widened = assembled.trained.into_iter().map(|(name, mut leaf)| {
         leaf.set_data(&leaf.to_kind(Kind::Double));
         (name, leaf)

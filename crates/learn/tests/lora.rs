@@ -6,7 +6,7 @@ use domain::pipeline::Spec;
 use perennial_learn::assemble::{Assembled, assemble};
 use perennial_learn::model::head::Head;
 use serde_json::json;
-use support::{IMAGES, MLP, Trial, VIT, lora, manifest, sources};
+use support::{MLP, Trial, VIT, lora, manifest, sample, sources};
 use tch::{Kind, Tensor};
 
 fn largest(difference: Tensor) -> f64 {
@@ -110,7 +110,7 @@ fn a_head_that_grows_keeps_its_rows_and_equals_one_made_at_once() {
     trial.publish(folder.path(), &outcome);
     let mut grown = manifest(lora(VIT));
     grown.labels.extend(["d", "e"].map(str::to_owned));
-    let Assembled { net, .. } = assemble(sources(&grown, Some(folder.path())), IMAGES).unwrap();
+    let Assembled { net, .. } = assemble(sources(&grown, Some(folder.path())), &sample()).unwrap();
     assert_eq!(net.head.weight.size(), [5, 16]);
     assert!(net.head.weight.narrow(0, 0, 3).equal(&trial.net.head.weight));
     let fresh = Head::new(grown.pipeline.seed, 5, 16);

@@ -38,8 +38,8 @@ fn a_step_is_the_sum_of_its_micro_batches() {
     let trial = Trial::with_memory(manifest(json!({})), 12);
     let er = method::build(Method::Er);
     let batch = |start: i64, rows: i64, of: usize| {
-        let (pixels, labels) = trial.pool.data.slice(start, rows);
-        Batch { inputs: trial.preprocess.apply(&pixels), labels, of }
+        let (bytes, labels) = trial.pool.data.take(&support::span(start, rows));
+        Batch { inputs: trial.reader.apply(bytes), labels, of }
     };
     let whole = trial.weights.partial(&er.loss(&trial.net, &batch(0, 8, 8), &batch(20, 6, 6)));
     let first = trial.weights.partial(&er.loss(&trial.net, &batch(0, 3, 8), &batch(20, 4, 6)));
@@ -89,9 +89,9 @@ fn training_on_stripes_learns_them() {
     let outcome = trial.run();
     assert!(outcome.finite && outcome.loss.unwrap() < 0.1, "{:?}", outcome.loss);
     let unseen = support::dataset(&support::rows(100, 12345));
-    let scored = perennial_learn::evaluate::evaluate(&trial.net, &unseen, &trial.preprocess, 32, &mut |_| ());
+    let scored = perennial_learn::evaluate::evaluate(&trial.net, &unseen, &trial.reader, 32, &mut |_| ());
     assert!(scored.correct > 90, "{scored:?}");
-    let other = perennial_learn::evaluate::evaluate(&trial.net, &unseen, &trial.preprocess, 7, &mut |_| ());
+    let other = perennial_learn::evaluate::evaluate(&trial.net, &unseen, &trial.reader, 7, &mut |_| ());
     assert_eq!((scored.items, scored.correct), (other.items, other.correct));
     assert!((scored.loss - other.loss).abs() < 1e-5);
 }

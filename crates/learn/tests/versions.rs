@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use perennial_learn::assemble::{Assembled, Sources, assemble};
-use perennial_learn::data::{Dataset, Preprocess};
+use perennial_learn::data::Reader;
+use perennial_learn::data::images::Preprocess;
 use serde_json::{Value, json};
-use support::{IMAGES, MLP, Trial, VIT, lora, manifest, sources};
+use support::{IMAGES, MLP, Trial, VIT, lora, manifest, preprocess, sample, sources, span};
 use tch::Tensor;
 
 #[test]
@@ -23,10 +24,10 @@ fn a_version_gives_the_logits_that_were_trained() {
         assert_eq!(files.into_iter().collect::<BTreeSet<_>>(), on_disk);
 
         let next = manifest(change.clone());
-        let Assembled { net, preprocess, .. } = assemble(sources(&next, Some(folder.path())), IMAGES).unwrap();
+        let Assembled { net, reader, .. } = assemble(sources(&next, Some(folder.path())), &sample()).unwrap();
         let _guard = tch::no_grad_guard();
         assert!(net.forward(&trial.inputs()).equal(&trial.logits()), "{change}");
-        assert_eq!(preprocess, trial.preprocess);
+        assert_eq!(preprocess(&reader), trial.preprocess());
     }
 }
 
@@ -59,7 +60,7 @@ fn a_smaller_part_trains_when_the_weights_are_those_of_another_rank() {
     let mut change = lora(VIT);
     change["adapter"]["lora"]["r"] = json!(2);
     let other = manifest(change);
-    let error = assemble(sources(&other, Some(folder.path())), IMAGES).err().unwrap().to_string();
+    let error = assemble(sources(&other, Some(folder.path())), &sample()).err().unwrap().to_string();
     assert!(error.contains("has shape [3, 16], expected [2, 16]"), "{error}");
 }
 
@@ -67,7 +68,7 @@ fn a_smaller_part_trains_when_the_weights_are_those_of_another_rank() {
 fn standardised_pixels_have_mean_zero_and_deviation_one_and_the_next_update_reuses_the_numbers() {
     let data = support::dataset(&support::rows(64, 3));
     let standard = Preprocess::standard(IMAGES, &data, 64);
-    let pixels = standard.apply(&data.slice(0, 64).0);
+    let pixels = standard.apply(data.take(&span(0, 64)).0.pixels());
     let (mean, deviation) = (pixels.mean(None).double_value(&[]), pixels.std(false).double_value(&[]));
     assert!(mean.abs() < 1e-5 && (deviation - 1.0).abs() < 1e-5, "{mean} {deviation}");
 
@@ -76,17 +77,17 @@ fn standardised_pixels_have_mean_zero_and_deviation_one_and_the_next_update_reus
         let mut change = change.clone();
         change["input"] = json!({"normalize": "dataset"});
         let mut trial = Trial::new(manifest(change.clone()));
-        trial.preprocess = standard.clone();
+        trial.reader = Reader::Images(standard.clone());
         let outcome = trial.run();
         trial.publish(folder.path(), &outcome);
         let next = manifest(change);
-        let Assembled { preprocess, .. } = assemble(sources(&next, Some(folder.path())), IMAGES).unwrap();
-        assert_eq!(preprocess, standard);
+        let chosen = |sources| preprocess(&assemble(sources, &sample()).unwrap().reader).clone();
+        assert_eq!(chosen(sources(&next, Some(folder.path()))), standard);
         // The base has no numbers of its own; it is given the version's.
         let file = folder.path().join("preprocessor_config.json");
         let base = Sources { preprocessor: Some(&file), ..sources(&next, None) };
-        assert_eq!(assemble(base, IMAGES).unwrap().preprocess, standard);
-        assert_ne!(assemble(sources(&next, None), IMAGES).unwrap().preprocess, standard);
+        assert_eq!(chosen(base), standard);
+        assert_ne!(chosen(sources(&next, None)), standard);
     }
 }
 
@@ -101,8 +102,10 @@ fn colour_is_planar_and_other_sizes_are_resized() {
         label: "a".to_owned(),
     };
     let geometry = perennial_learn::model::Geometry { channels: 3, side: 4 };
-    let data = Dataset::decode(&[row(bytes)], "a test", &["a".to_owned()], geometry).unwrap();
-    let (pixels, _) = data.slice(0, 1);
+    let reader = Reader::Images(Preprocess::unit(geometry));
+    let data = reader.decode(&[row(bytes)], "a test", &["a".to_owned()]).unwrap();
+    let (bytes, _) = data.take(&[0]);
+    let pixels = bytes.pixels();
     assert_eq!(pixels.size(), [1, 3, 4, 4]);
     let of = |channel: i64| pixels.select(1, channel).to_kind(tch::Kind::Float).mean(None).double_value(&[]);
     assert_eq!([of(0), of(1), of(2)], [200.0, 10.0, 0.0]);

@@ -9,7 +9,7 @@ use domain::evalset::EvalSet;
 use domain::manifest::Manifest;
 use domain::pipeline::Model;
 use domain::report::Score;
-use learn::model::folder;
+use learn::data::images::PREPROCESSOR;
 use serde::{Deserialize, Serialize};
 use store::fetch::Fetcher;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
@@ -132,7 +132,7 @@ async fn prepare(node: &Node<'_>, manifest: &Manifest, subject: &Subject, folder
 /// How the base's pixels become numbers: as those of the candidate beside it, which may have measured its data.
 async fn preprocessor(node: &Node<'_>, subjects: &[Subject]) -> Result<Option<PathBuf>, Error> {
     let mut files = subjects.iter().flat_map(|subject| &subject.files);
-    match files.find(|file| file.path.rsplit('/').next() == Some(folder::PREPROCESSOR)) {
+    match files.find(|file| file.path.rsplit('/').next() == Some(PREPROCESSOR)) {
         Some(file) => Ok(Some(node.fetcher.file(file).await?)),
         None => Ok(None),
     }

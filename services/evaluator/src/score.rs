@@ -8,7 +8,6 @@ use domain::evalset::EvalSet;
 use domain::manifest::Manifest;
 use domain::report::Score;
 use learn::assemble::{self, Assembled, Sources};
-use learn::data::{self, Dataset};
 use learn::evaluate;
 use serde::{Deserialize, Serialize};
 
@@ -75,12 +74,12 @@ pub fn evaluate(job: &EvalJob, done: &mut dyn FnMut(u64)) -> Result<Vec<Score>, 
         preprocessor: job.preprocessor.as_deref(),
         device,
     };
-    let Assembled { net, preprocess, .. } = assemble::assemble(sources, data::geometry_of(first)?)?;
+    let Assembled { net, reader, .. } = assemble::assemble(sources, first)?;
     let (mut scores, mut before) = (Vec::new(), 0);
     for (set, rows) in job.sets.iter().zip(rows) {
         let place = format!("EvalSet {} of task `{}`", set.number, set.task);
-        let dataset = Dataset::decode(&rows, &place, &job.manifest.labels, preprocess.geometry)?.to_device(device);
-        let scored = evaluate::evaluate(&net, &dataset, &preprocess, BATCH, &mut |rows| done(before + rows));
+        let dataset = reader.decode(&rows, &place, &job.manifest.labels)?.to_device(device);
+        let scored = evaluate::evaluate(&net, &dataset, &reader, BATCH, &mut |rows| done(before + rows));
         before += scored.items;
         scores.push(score(set, scored));
     }

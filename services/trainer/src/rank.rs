@@ -13,8 +13,8 @@ use domain::id::ChunkId;
 use domain::manifest::{ChunkData, Cost, Manifest};
 use domain::pipeline::Normalize;
 use learn::assemble::{self, Assembled, Sources};
-use learn::data::{self, Dataset, Preprocess};
-use learn::model::Geometry;
+use learn::data::Reader;
+use learn::data::images::Preprocess;
 use learn::publish::{self, Publication};
 use learn::update::{self, Inputs, Moment, Outcome};
 use learn::{Flat, Pool, checkpoint, method};
@@ -73,12 +73,15 @@ pub fn train(
     let snapshot = snapshot(job)?;
     let rows = read(job, &snapshot)?;
     progress(at);
-    let Assembled { net, trained, mut preprocess } = assemble::assemble(sources(job, device), rows.geometry()?)?;
+    let Assembled { net, trained, mut reader } = assemble::assemble(sources(job, device), rows.sample()?)?;
     progress(at);
-    let pool = pool(manifest, rows, preprocess.geometry, device)?;
+    let pool = pool(manifest, rows, &reader, device)?;
     progress(at);
-    if job.parent.is_none() && pipeline.input.normalize == Some(Normalize::Dataset) {
-        preprocess = Preprocess::standard(preprocess.geometry, &pool.data, pool.fresh);
+    if let Reader::Images(preprocess) = &mut reader
+        && job.parent.is_none()
+        && pipeline.input.normalize == Some(Normalize::Dataset)
+    {
+        *preprocess = Preprocess::standard(preprocess.geometry, &pool.data, pool.fresh);
     }
     let mut weights = Flat::over(trained);
     let resume = job.resume.as_ref().map(|folder| checkpoint::load(folder, manifest)).transpose()?;
@@ -87,7 +90,7 @@ pub fn train(
 
     let started = clock();
     let mut keeper = Keeper { job, clock, keeps: collective.rank() == 0, step, second: started };
-    let inputs = Inputs { manifest, pool: &pool, preprocess: &preprocess, snapshot, resume, clock };
+    let inputs = Inputs { manifest, pool: &pool, reader: &reader, snapshot, resume, clock };
     let outcome = update::run(&net, &mut weights, inputs, collective, &mut |moment| {
         let loss = Some(moment.loss).filter(|loss| loss.is_finite());
         at = Progress { phase: Phase::Train, step: moment.step, total: moment.total, epoch: moment.epoch, loss };
@@ -101,7 +104,7 @@ pub fn train(
     let mut files = Vec::new();
     if collective.rank() == 0 {
         let (labels, snapshot, trained) = (&manifest.labels, &outcome.snapshot, weights.named());
-        let publication = Publication { pipeline, labels, net: &net, trained, preprocess: &preprocess, snapshot };
+        let publication = Publication { pipeline, labels, net: &net, trained, reader: &reader, snapshot };
         files = publish::publish(&job.out, &publication)?;
     }
     let cost = Cost {
@@ -113,7 +116,7 @@ pub fn train(
         peak_memory_bytes,
         final_loss: outcome.loss.filter(|loss| loss.is_finite()),
     };
-    Ok(account(files, publish::weights_sha256(weights.named()), &preprocess, outcome, cost))
+    Ok(account(files, publish::weights_sha256(weights.named()), &reader, outcome, cost))
 }
 
 fn sources(job: &TrainJob, device: Device) -> Sources<'_> {
@@ -127,18 +130,12 @@ fn sources(job: &TrainJob, device: Device) -> Sources<'_> {
     }
 }
 
-fn account(
-    files: Vec<String>,
-    weights_sha256: String,
-    preprocess: &Preprocess,
-    outcome: Outcome,
-    cost: Cost,
-) -> Trained {
+fn account(files: Vec<String>, weights_sha256: String, reader: &Reader, outcome: Outcome, cost: Cost) -> Trained {
     Trained {
         files,
         weights_sha256,
         finite: outcome.finite,
-        preprocessing: preprocess.described(),
+        preprocessing: reader.described(),
         items: outcome.snapshot.slots.len() as u64,
         seen: outcome.snapshot.seen,
         chunks: outcome.snapshot.chunks,
@@ -168,9 +165,9 @@ struct Rows {
 }
 
 impl Rows {
-    fn geometry(&self) -> Result<Geometry, Error> {
+    fn sample(&self) -> Result<&Row, Error> {
         let first = self.fresh.iter().chain(&self.memory).next();
-        Ok(data::geometry_of(first.ok_or(learn::Error::NoRows { purpose: "train on" })?)?)
+        Ok(first.ok_or(learn::Error::NoRows { purpose: "train on" })?)
     }
 }
 
@@ -230,12 +227,12 @@ fn fetched<'a>(job: &'a TrainJob, shard: &Shard) -> Result<&'a Path, Error> {
     path.map(PathBuf::as_path).ok_or_else(|| Error::NoShard(shard.object.sha256.clone()))
 }
 
-fn pool(manifest: &Manifest, rows: Rows, geometry: Geometry, device: Device) -> Result<Pool, Error> {
+fn pool(manifest: &Manifest, rows: Rows, reader: &Reader, device: Device) -> Result<Pool, Error> {
     let labels = &manifest.labels;
-    let fresh = Dataset::decode(&rows.fresh, "the run's chunks", labels, geometry)?;
+    let fresh = reader.decode(&rows.fresh, "the run's chunks", labels)?;
     let memory = match rows.memory.is_empty() {
         true => None,
-        false => Some(Dataset::decode(&rows.memory, "the rehearsal buffer", labels, geometry)?),
+        false => Some(reader.decode(&rows.memory, "the rehearsal buffer", labels)?),
     };
     Ok(Pool::new(rows.chunks, fresh, rows.remembered, memory, device))
 }

@@ -302,7 +302,7 @@ fn keep(version: &Path, out: &Path) -> anyhow::Result<PathBuf> {
     let parent = out.parent().context("--out has no parent folder")?;
     std::fs::create_dir_all(parent).with_context(|| format!("cannot create `{}`", parent.display()))?;
     let partial = tempfile::Builder::new().prefix(".pretrain-").tempdir_in(parent)?;
-    for name in [folder::CONFIG, folder::WEIGHTS, folder::PREPROCESSOR] {
+    for name in [folder::CONFIG, folder::WEIGHTS, learn::data::images::PREPROCESSOR] {
         std::fs::copy(version.join(name), partial.path().join(name)).with_context(|| format!("cannot copy {name}"))?;
     }
     // An empty folder is replaced; one that filled up meanwhile is not.
@@ -329,8 +329,8 @@ mod tests {
         assert_eq!((done.train_rows, done.held_out_rows, done.sha256.len()), (300, 500, 64));
         let mut names: Vec<_> = std::fs::read_dir(&out).unwrap().map(|e| e.unwrap().file_name()).collect();
         names.sort();
-        assert_eq!(names, [folder::CONFIG, folder::WEIGHTS, folder::PREPROCESSOR]);
-        assert!(folder::load(&out, tch::Device::Cpu).is_ok());
+        assert_eq!(names, [folder::CONFIG, folder::WEIGHTS, learn::data::images::PREPROCESSOR]);
+        assert!(folder::load(&out, domain::pipeline::Pooling::Mean, tch::Device::Cpu).is_ok());
         assert!(check_out(&out).unwrap_err().to_string().contains("not empty"));
     }
 }

@@ -140,6 +140,20 @@ pub struct Input {
     /// Channels and side of the image that a model made from scratch takes. Folders know theirs.
     pub channels: Option<NonZeroU32>,
     pub image_size: Option<NonZeroU32>,
+    /// Tokens of a text; what is longer is cut. Default: 128, or what the model takes if that is less.
+    pub max_length: Option<NonZeroU32>,
+    /// How a text's tokens become one vector.
+    pub pooling: Pooling,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pooling {
+    /// The mean over tokens, padding left out.
+    #[default]
+    Mean,
+    /// The first token's.
+    Cls,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

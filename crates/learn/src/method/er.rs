@@ -17,7 +17,7 @@ impl UpdateMethod for ExperienceReplay {
             return cross_entropy(&net.forward(&fresh.inputs), fresh);
         }
         // One pass over both: no layer looks at more than one row.
-        let logits = net.forward(&Tensor::cat(&[&fresh.inputs, &memory.inputs], 0));
+        let logits = net.forward(&fresh.inputs.then(&memory.inputs));
         let rows = fresh.labels.numel() as i64;
         let remembered = logits.narrow(0, rows, memory.labels.numel() as i64);
         cross_entropy(&logits.narrow(0, 0, rows), fresh) + cross_entropy(&remembered, memory)

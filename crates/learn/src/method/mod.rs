@@ -7,12 +7,12 @@ mod joint;
 use domain::pipeline::Method;
 use tch::{Reduction, Tensor};
 
+use crate::input::Input;
 use crate::model::Net;
 
 /// Rows of one micro-batch.
 pub struct Batch {
-    /// Normalised pixels (rows, channels, side, side)
-    pub inputs: Tensor,
+    pub inputs: Input,
     /// (rows)
     pub labels: Tensor,
     /// Rows of the whole step that this is a part of: what a mean divides by.

@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
 use crate::Error;
+use crate::input::Input;
 use crate::model::layers::{Init, Linear, Source};
-use crate::model::{Geometry, Model};
+use crate::model::{Embedded, Geometry, Model, Takes};
 
 pub const MODEL_TYPE: &str = "perennial_mlp";
 
@@ -40,20 +41,20 @@ fn name(position: usize) -> String {
 }
 
 impl Model for Mlp {
-    fn embed(&self, pixels: &Tensor) -> Tensor {
-        pixels.flatten(1, -1)
+    fn embed(&self, input: &Input) -> Embedded {
+        Embedded { x: input.pixels().flatten(1, -1), mask: None }
     }
 
-    fn encode(&self, embedded: Tensor) -> Tensor {
-        self.layers.iter().fold(embedded, |x, layer| layer.forward(&x).relu())
+    fn encode(&self, embedded: Embedded) -> Tensor {
+        self.layers.iter().fold(embedded.x, |x, layer| layer.forward(&x).relu())
     }
 
     fn width(&self) -> i64 {
         self.layers.last().map_or(0, |layer| layer.shape().0)
     }
 
-    fn geometry(&self) -> Geometry {
-        Geometry { channels: self.config.num_channels, side: self.config.image_size }
+    fn takes(&self) -> Takes {
+        Takes::Images(Geometry { channels: self.config.num_channels, side: self.config.image_size })
     }
 
     fn tensors(&self) -> Vec<(String, Tensor)> {

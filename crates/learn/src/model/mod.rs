@@ -1,5 +1,7 @@
-//! Models: pixels -> embedded -> features -> logits.
+//! Models: rows -> embedded -> features -> logits.
 
+mod attention;
+pub mod bert;
 pub mod folder;
 pub mod head;
 pub mod layers;
@@ -10,6 +12,7 @@ pub mod vit;
 use serde_json::Value;
 use tch::{Kind, Tensor};
 
+use crate::input::Input;
 use head::Head;
 use layers::Linear;
 
@@ -20,18 +23,39 @@ pub struct Geometry {
     pub side: i64,
 }
 
+/// The texts a model takes: ids below `vocabulary`, at most `positions` of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TextLimits {
+    pub vocabulary: i64,
+    pub positions: i64,
+}
+
+/// What a model reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    Images(Geometry),
+    Texts(TextLimits),
+}
+
+/// What `embed` makes and `encode` takes.
+pub struct Embedded {
+    /// For a transformer (rows, tokens, width).
+    pub x: Tensor,
+    /// (rows, tokens), bool: false where a token is padding. None where none is.
+    pub mask: Option<Tensor>,
+}
+
 /// Everything below the head.
 pub trait Model {
-    /// Normalised pixels (rows, channels, side, side) -> what `encode` takes: for a transformer (rows, tokens, width).
-    fn embed(&self, pixels: &Tensor) -> Tensor;
+    fn embed(&self, input: &Input) -> Embedded;
 
     /// -> features (rows, width)
-    fn encode(&self, embedded: Tensor) -> Tensor;
+    fn encode(&self, embedded: Embedded) -> Tensor;
 
     /// Of the features.
     fn width(&self) -> i64;
 
-    fn geometry(&self) -> Geometry;
+    fn takes(&self) -> Takes;
 
     /// Every base tensor under its name in a checkpoint. Handles, not copies.
     fn tensors(&self) -> Vec<(String, Tensor)>;
@@ -44,6 +68,11 @@ pub trait Model {
 
     /// `config.json`.
     fn config(&self) -> Value;
+
+    /// The names under which Hugging Face code of any version may look for what is called `path` in a checkpoint.
+    fn hub_paths(&self, path: &str) -> Vec<String> {
+        vec![path.to_owned()]
+    }
 }
 
 /// A model with its head.
@@ -53,8 +82,8 @@ pub struct Net {
 }
 
 impl Net {
-    /// Normalised pixels (rows, channels, side, side) -> logits (rows, classes), f32.
-    pub fn forward(&self, pixels: &Tensor) -> Tensor {
-        self.head.forward(&self.body.encode(self.body.embed(pixels)))
+    /// -> logits (rows, classes), f32.
+    pub fn forward(&self, input: &Input) -> Tensor {
+        self.head.forward(&self.body.encode(self.body.embed(input)))
     }
 }

@@ -4,11 +4,13 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::Error;
+use crate::input::Input;
+use crate::model::attention::{Attention, Shape};
 use crate::model::layers::{Init, LayerNorm, Linear, Source};
-use crate::model::{Geometry, Model};
+use crate::model::{Embedded, Geometry, Model, Takes};
 
 pub const MODEL_TYPE: &str = "vit";
 
@@ -48,6 +50,16 @@ impl Default for Config {
 }
 
 impl Config {
+    fn attention(&self) -> Shape {
+        Shape {
+            inner: "attention",
+            width: self.hidden_size,
+            heads: self.num_attention_heads,
+            biased: self.qkv_bias,
+            deviation: self.initializer_range,
+        }
+    }
+
     /// Otherwise the field at fault, what it is, and why that cannot be.
     pub fn check(&self) -> Result<(), (&'static str, String, String)> {
         let refuse = |field, given: &dyn ToString, reason: String| Err((field, given.to_string(), reason));
@@ -115,16 +127,17 @@ impl Vit {
 }
 
 impl Model for Vit {
-    fn embed(&self, pixels: &Tensor) -> Tensor {
+    fn embed(&self, input: &Input) -> Embedded {
+        let pixels = input.pixels();
         let kernel = self.projection.weight.flatten(1, -1);
         let patches = self.patches(pixels).linear(&kernel, self.projection.bias.as_ref());
         let class = self.class_token.expand([pixels.size()[0], 1, self.config.hidden_size], false);
-        Tensor::cat(&[class, patches], 1) + &self.positions
+        Embedded { x: Tensor::cat(&[class, patches], 1) + &self.positions, mask: None }
     }
 
-    fn encode(&self, embedded: Tensor) -> Tensor {
+    fn encode(&self, embedded: Embedded) -> Tensor {
         let last = self.blocks.len().saturating_sub(1);
-        let encoded = self.blocks.iter().enumerate().fold(embedded, |x, (layer, block)| {
+        let encoded = self.blocks.iter().enumerate().fold(embedded.x, |x, (layer, block)| {
             // Only the class token leaves the last block: queries and MLP of the others are not needed.
             let kept = if layer == last { 1 } else { x.size()[1] };
             block.forward(&x, kept)
@@ -136,8 +149,8 @@ impl Model for Vit {
         self.config.hidden_size
     }
 
-    fn geometry(&self) -> Geometry {
-        Geometry { channels: self.config.num_channels, side: self.config.image_size }
+    fn takes(&self) -> Takes {
+        Takes::Images(Geometry { channels: self.config.num_channels, side: self.config.image_size })
     }
 
     fn tensors(&self) -> Vec<(String, Tensor)> {
@@ -170,6 +183,10 @@ impl Model for Vit {
         config["attention_probs_dropout_prob"] = json!(0.0);
         config
     }
+
+    fn hub_paths(&self, path: &str) -> Vec<String> {
+        hub_paths(path)
+    }
 }
 
 /// `x + attention(norm(x))`, then `x + mlp(norm(x))`.
@@ -187,7 +204,7 @@ impl Block {
         let (init, zeros) = (Init::Normal(config.initializer_range), Some(Init::Zeros));
         Ok(Self {
             before: LayerNorm::new(source, &format!("{name}.layernorm_before"), d, eps)?,
-            attention: Attention::new(source, &format!("{name}.attention"), config)?,
+            attention: Attention::new(source, &format!("{name}.attention"), &config.attention())?,
             after: LayerNorm::new(source, &format!("{name}.layernorm_after"), d, eps)?,
             up: Linear::new(source, &format!("{name}.intermediate.dense"), [inner, d], init, zeros)?,
             down: Linear::new(source, &format!("{name}.output.dense"), [d, inner], init, zeros)?,
@@ -196,7 +213,7 @@ impl Block {
 
     /// (rows, tokens, width) -> (rows, kept, width): the first `kept` tokens.
     fn forward(&self, x: &Tensor, kept: i64) -> Tensor {
-        let attended = self.attention.forward(&self.before.forward(x), kept);
+        let attended = self.attention.forward(&self.before.forward(x), kept, None);
         let x = x.narrow(1, 0, kept) + attended;
         let flat = self.after.forward(&x).flatten(0, 1);
         let update = self.down.forward(&self.up.forward(&flat).gelu("none"));
@@ -227,104 +244,37 @@ impl Block {
     }
 }
 
-struct Attention {
-    heads: i64,
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    /// The three as one layer, which costs one pass over the input instead of three. Only while frozen.
-    fused: Option<Linear>,
-    output: Linear,
+/// Module names of a ViT in transformers 4 and what transformers 5 calls them.
+const RENAMED: [(&str, &str); 7] = [
+    ("encoder.layer.", "layers."),
+    (".attention.attention.query", ".attention.q_proj"),
+    (".attention.attention.key", ".attention.k_proj"),
+    (".attention.attention.value", ".attention.v_proj"),
+    (".attention.output.dense", ".attention.o_proj"),
+    (".intermediate.dense", ".mlp.fc1"),
+    (".output.dense", ".mlp.fc2"),
+];
+
+fn hub_paths(path: &str) -> Vec<String> {
+    let renamed = RENAMED.iter().fold(path.to_owned(), |path, (old, new)| path.replace(old, new));
+    let mut keys = vec![path.to_owned()];
+    if renamed != path {
+        keys.push(renamed);
+    }
+    keys
 }
 
-impl Attention {
-    fn new(source: &mut Source, name: &str, config: &Config) -> Result<Self, Error> {
-        let d = config.hidden_size;
-        let init = Init::Normal(config.initializer_range);
-        let bias = config.qkv_bias.then_some(Init::Zeros);
-        let mut linear = |part: &str, bias| Linear::new(source, &format!("{name}.{part}"), [d, d], init, bias);
-        Ok(Self {
-            heads: config.num_attention_heads,
-            query: linear("attention.query", bias)?,
-            key: linear("attention.key", bias)?,
-            value: linear("attention.value", bias)?,
-            fused: None,
-            output: linear("output.dense", Some(Init::Zeros))?,
-        })
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// (rows, tokens, width) -> (rows, kept, width): what the first `kept` tokens gather from all.
-    fn forward(&self, x: &Tensor, kept: i64) -> Tensor {
-        let (rows, tokens, width) = x.size3().expect("rows, tokens, width");
-        let split = |part: &Tensor, tokens| {
-            part.view([rows, tokens, self.heads, width / self.heads]).transpose(1, 2) // (rows, heads, tokens, dim)
-        };
-        let [query, key, value] = self.projected(&x.flatten(0, 1));
-        let query = query.reshape([rows, tokens, width]).narrow(1, 0, kept).contiguous();
-        let (key, value) = (split(&key.contiguous(), tokens), split(&value.contiguous(), tokens));
-        let gathered = attend(&split(&query, kept), &key, &value);
-        let gathered = gathered.transpose(1, 2).reshape([rows * kept, width]);
-        self.output.forward(&gathered).view([rows, kept, width])
+    #[test]
+    fn a_vit_layer_has_a_name_for_each_transformers() {
+        let second = |path: &str| hub_paths(&format!("encoder.layer.3.{path}")).swap_remove(1);
+        assert_eq!(second("attention.attention.query"), "layers.3.attention.q_proj");
+        assert_eq!(second("attention.output.dense"), "layers.3.attention.o_proj");
+        assert_eq!(second("intermediate.dense"), "layers.3.mlp.fc1");
+        assert_eq!(second("output.dense"), "layers.3.mlp.fc2");
+        assert_eq!(hub_paths("fc1"), ["fc1"]);
     }
-
-    /// (rows · tokens, width) -> query, key and value, each of the same shape.
-    fn projected(&self, x: &Tensor) -> [Tensor; 3] {
-        let linears = [&self.query, &self.key, &self.value];
-        let Some(fused) = &self.fused else {
-            return linears.map(|linear| linear.forward(x));
-        };
-        let x = x.to_kind(fused.weight.kind());
-        let mut parts = fused.forward(&x).chunk(3, -1).into_iter();
-        linears.map(|linear| linear.adapted(parts.next().expect("three parts"), &x))
-    }
-
-    fn named(&self, name: &str) -> Vec<(String, Tensor)> {
-        let mut tensors = self.query.named(&format!("{name}.attention.query"));
-        tensors.extend(self.key.named(&format!("{name}.attention.key")));
-        tensors.extend(self.value.named(&format!("{name}.attention.value")));
-        tensors.extend(self.output.named(&format!("{name}.output.dense")));
-        tensors
-    }
-
-    fn linears(&mut self, name: &str) -> Vec<(String, &mut Linear)> {
-        vec![
-            (format!("{name}.attention.query"), &mut self.query),
-            (format!("{name}.attention.key"), &mut self.key),
-            (format!("{name}.attention.value"), &mut self.value),
-            (format!("{name}.output.dense"), &mut self.output),
-        ]
-    }
-
-    fn freeze(&mut self, kind: Kind) {
-        let parts = [&self.query, &self.key, &self.value];
-        let weight = Tensor::cat(&parts.map(|part| part.weight.to_kind(kind)), 0);
-        let biases: Option<Vec<&Tensor>> = parts.iter().map(|part| part.bias.as_ref()).collect();
-        let bias = biases.map(|biases| Tensor::cat(&biases, 0).to_kind(kind));
-        for (position, part) in [&mut self.query, &mut self.key, &mut self.value].into_iter().enumerate() {
-            let width = part.shape().0;
-            let start = position as i64 * width;
-            part.weight = weight.narrow(0, start, width);
-            part.bias = bias.as_ref().map(|bias| bias.narrow(0, start, width));
-        }
-        self.fused = Some(Linear { weight, bias, delta: None });
-        self.output.cast(kind);
-    }
-}
-
-/// Sequences up to this length take plain matrix products on a CPU, where the fused kernel's
-/// backward pass is slower (four times in bf16, at 65 tokens).
-const SHORT: i64 = 256;
-
-/// `softmax(q·kᵀ / √dim)·v`, all (rows, heads, tokens, dim).
-fn attend(query: &Tensor, key: &Tensor, value: &Tensor) -> Tensor {
-    let (rows, heads, tokens, dim) = key.size4().expect("rows, heads, tokens, dim");
-    if key.device() != Device::Cpu || tokens > SHORT {
-        return Tensor::scaled_dot_product_attention(query, key, value, None::<&Tensor>, 0.0, false, None, false);
-    }
-    let kept = query.size()[2];
-    let merged = |x: &Tensor, tokens| x.reshape([rows * heads, tokens, dim]);
-    let (query, key, value) = (merged(query, kept), merged(key, tokens), merged(value, tokens));
-    let nothing = query.new_zeros([1, 1, 1], (query.kind(), query.device()));
-    let scores = nothing.baddbmm(&query, &key.transpose(1, 2), 0.0, 1.0 / (dim as f64).sqrt());
-    scores.softmax(-1, None).bmm(&value).view([rows, heads, kept, dim])
 }

@@ -56,39 +56,3 @@ fn check_targets(available: &BTreeSet<&str>, wanted: &[String]) -> Result<(), Er
         available: available.iter().copied().collect::<Vec<_>>().join(", "),
     })
 }
-
-/// Module names of a ViT in transformers 4 and what transformers 5 calls them.
-const RENAMED: [(&str, &str); 7] = [
-    ("encoder.layer.", "layers."),
-    (".attention.attention.query", ".attention.q_proj"),
-    (".attention.attention.key", ".attention.k_proj"),
-    (".attention.attention.value", ".attention.v_proj"),
-    (".attention.output.dense", ".attention.o_proj"),
-    (".intermediate.dense", ".mlp.fc1"),
-    (".output.dense", ".mlp.fc2"),
-];
-
-/// The module paths under which Hugging Face code of any version may look for `path`.
-pub fn hub_paths(path: &str) -> Vec<String> {
-    let renamed = RENAMED.iter().fold(path.to_owned(), |path, (old, new)| path.replace(old, new));
-    let mut keys = vec![path.to_owned()];
-    if renamed != path {
-        keys.push(renamed);
-    }
-    keys
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_vit_layer_has_a_name_for_each_transformers() {
-        let second = |path: &str| hub_paths(&format!("encoder.layer.3.{path}")).swap_remove(1);
-        assert_eq!(second("attention.attention.query"), "layers.3.attention.q_proj");
-        assert_eq!(second("attention.output.dense"), "layers.3.attention.o_proj");
-        assert_eq!(second("intermediate.dense"), "layers.3.mlp.fc1");
-        assert_eq!(second("output.dense"), "layers.3.mlp.fc2");
-        assert_eq!(hub_paths("fc1"), ["fc1"]);
-    }
-}

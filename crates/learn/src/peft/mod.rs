@@ -3,8 +3,6 @@
 mod full;
 mod lora;
 
-pub use lora::hub_paths;
-
 use domain::pipeline::Adapter;
 use tch::{Kind, Tensor};
 

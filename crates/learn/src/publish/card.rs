@@ -1,19 +1,24 @@
 //! The model card: what a version is and how to load it.
 
-use domain::pipeline::{Adapter, Model as Origin, Spec};
+use domain::pipeline::{Adapter, Model as Origin, Pooling, Spec};
 use serde_json::Value;
 
 use super::base_name;
+use crate::data::Reader;
 use crate::model::{Net, mlp};
 
-pub fn card(pipeline: &Spec, labels: &[String], net: &Net) -> String {
+pub fn card(pipeline: &Spec, labels: &[String], net: &Net, reader: &Reader) -> String {
     let library = match pipeline.adapter {
         Adapter::Lora(_) => "peft",
         Adapter::Full => "transformers",
     };
+    let task = match reader {
+        Reader::Images(_) => "image-classification",
+        Reader::Texts(_) => "text-classification",
+    };
     let labels = labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
     format!(
-        "---\nlibrary_name: {library}\npipeline_tag: image-classification\ntags: [perennial, continual-learning]\n---\n\n\
+        "---\nlibrary_name: {library}\npipeline_tag: {task}\ntags: [perennial, continual-learning]\n---\n\n\
          # {name}\n\n\
          A version of the pipeline `{name}`, trained by {method} with {adapter}.\n\
          Lineage, data, settings and scores: `perennial_manifest.json`.\n\n\
@@ -23,7 +28,7 @@ pub fn card(pipeline: &Spec, labels: &[String], net: &Net) -> String {
         method = pipeline.method.title(),
         adapter = adapter(&pipeline.adapter),
         base = base(pipeline),
-        code = code(pipeline, &net.body.config()),
+        code = code(pipeline, &net.body.config(), reader),
     )
 }
 
@@ -41,7 +46,7 @@ fn base(pipeline: &Spec) -> String {
     }
 }
 
-fn code(pipeline: &Spec, config: &Value) -> String {
+fn code(pipeline: &Spec, config: &Value, reader: &Reader) -> String {
     if let (Origin::Scratch(_), Adapter::Lora(_)) = (&pipeline.model, &pipeline.adapter) {
         return "The base was drawn from a seed and lies in no folder: only Perennial rebuilds it.\n".to_owned();
     }
@@ -57,15 +62,37 @@ fn code(pipeline: &Spec, config: &Value) -> String {
             base_name(pipeline)
         ),
     };
+    let (import, read) = match reader {
+        Reader::Images(_) => ("AutoImageProcessor", IMAGE.to_owned()),
+        Reader::Texts(reader) => ("PreTrainedTokenizerFast", text(pipeline, reader.max_length)),
+    };
     format!(
         "```python\n\
          import json\nfrom safetensors.torch import load_file\n\
-         from transformers import AutoImageProcessor, AutoModel\n{load}\n\
+         from transformers import {import}, AutoModel\n{load}\n\
          head, labels = load_file(\"head.safetensors\"), json.load(open(\"labels.json\"))\n\
-         pixels = AutoImageProcessor.from_pretrained(\".\")(image, return_tensors=\"pt\")\n\
-         features = model(**pixels).last_hidden_state[:, 0]\n\
+         {read}\n\
          logits = features @ head[\"weight\"].T + head[\"bias\"]\n\
-         print(labels[int(logits.argmax())])\n```\n"
+         print([labels[i] for i in logits.argmax(-1)])\n```\n"
+    )
+}
+
+const IMAGE: &str = "\
+pixels = AutoImageProcessor.from_pretrained(\".\")(images, return_tensors=\"pt\")\n\
+features = model(**pixels).last_hidden_state[:, 0]";
+
+fn text(pipeline: &Spec, max_length: i64) -> String {
+    let pooled = match pipeline.input.pooling {
+        Pooling::Mean => {
+            "mask = batch[\"attention_mask\"].unsqueeze(-1)\nfeatures = (hidden * mask).sum(1) / mask.sum(1)"
+        }
+        Pooling::Cls => "features = hidden[:, 0]",
+    };
+    format!(
+        "tokenizer = PreTrainedTokenizerFast(tokenizer_file=\"tokenizer.json\", pad_token=\"[PAD]\")\n\
+         batch = tokenizer(texts, truncation=True, max_length={max_length}, padding=True, return_tensors=\"pt\")\n\
+         hidden = model(input_ids=batch[\"input_ids\"], attention_mask=batch[\"attention_mask\"]).last_hidden_state\n\
+         {pooled}"
     )
 }
 

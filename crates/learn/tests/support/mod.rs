@@ -15,7 +15,9 @@ use domain::manifest::Manifest;
 use image::{DynamicImage, GrayImage, ImageFormat};
 use perennial_learn::assemble::{Assembled, Sources, assemble};
 use perennial_learn::checkpoint::Saved;
-use perennial_learn::data::{Dataset, Preprocess};
+use perennial_learn::data::images::Preprocess;
+use perennial_learn::data::{Dataset, Reader};
+use perennial_learn::input::Input;
 use perennial_learn::model::{Geometry, Net};
 use perennial_learn::update::{self, Inputs, Moment, Outcome};
 use perennial_learn::{Flat, Pool, Remembered, publish};
@@ -83,7 +85,24 @@ fn row(number: usize, seed: u64) -> Row {
 }
 
 pub fn dataset(rows: &[Row]) -> Dataset {
-    Dataset::decode(rows, "a test", &["a", "b", "c"].map(str::to_owned), IMAGES).unwrap()
+    Reader::Images(Preprocess::unit(IMAGES)).decode(rows, "a test", &["a", "b", "c"].map(str::to_owned)).unwrap()
+}
+
+/// The rows `start..start + rows`.
+pub fn span(start: i64, rows: i64) -> Vec<i64> {
+    (start..start + rows).collect()
+}
+
+/// A row to assemble with.
+pub fn sample() -> Row {
+    row(0, 0)
+}
+
+pub fn preprocess(reader: &Reader) -> &Preprocess {
+    match reader {
+        Reader::Images(preprocess) => preprocess,
+        Reader::Texts(_) => panic!("these models take images"),
+    }
 }
 
 pub fn chunk(name: &str) -> ChunkId {
@@ -95,7 +114,7 @@ pub struct Trial {
     pub manifest: Manifest,
     pub net: Net,
     pub weights: Flat,
-    pub preprocess: Preprocess,
+    pub reader: Reader,
     pub pool: Pool,
     pub snapshot: Snapshot,
 }
@@ -113,7 +132,7 @@ impl Trial {
 
     fn over(manifest: Manifest, fresh: usize, remembered: Option<u32>) -> Self {
         let sources = sources(&manifest, None);
-        let Assembled { net, trained, preprocess } = assemble(sources, IMAGES).unwrap();
+        let Assembled { net, trained, reader } = assemble(sources, &sample()).unwrap();
         let policy = manifest.pipeline.policy();
         let capacity = u64::from(manifest.pipeline.rehearsal.memory_size.get());
         let mut snapshot = Snapshot::empty(policy, capacity, manifest.pipeline.seed);
@@ -123,7 +142,7 @@ impl Trial {
         let memory = remembered.map(|count| dataset(&rows(count as usize, 99)));
         let chunks = vec![(chunk("x"), fresh / 3), (chunk("y"), fresh - fresh / 3)];
         let pool = Pool::new(chunks, dataset(&rows(fresh, 5)), vec![known], memory, Device::Cpu);
-        Self { weights: Flat::over(trained), manifest, net, preprocess, pool, snapshot }
+        Self { weights: Flat::over(trained), manifest, net, reader, pool, snapshot }
     }
 
     pub fn run(&mut self) -> Outcome {
@@ -142,7 +161,7 @@ impl Trial {
         let inputs = Inputs {
             manifest: &self.manifest,
             pool: &self.pool,
-            preprocess: &self.preprocess,
+            reader: &self.reader,
             snapshot: self.snapshot.clone(),
             resume,
             clock: &clock,
@@ -154,8 +173,13 @@ impl Trial {
         publish::weights_sha256(self.weights.named())
     }
 
-    pub fn inputs(&self) -> Tensor {
-        self.preprocess.apply(&self.pool.data.slice(0, 12).0)
+    pub fn inputs(&self) -> Input {
+        self.reader.apply(self.pool.data.take(&span(0, 12)).0)
+    }
+
+    /// How images become numbers here.
+    pub fn preprocess(&self) -> &Preprocess {
+        preprocess(&self.reader)
     }
 
     pub fn logits(&self) -> Tensor {
@@ -241,7 +265,7 @@ impl Trial {
             labels: &self.manifest.labels,
             net: &self.net,
             trained: self.weights.named(),
-            preprocess: &self.preprocess,
+            reader: &self.reader,
             snapshot: &outcome.snapshot,
         };
         publish::publish(folder, &publication).unwrap()

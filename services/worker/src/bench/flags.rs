@@ -10,7 +10,6 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use domain::chunk::Row;
 use domain::pipeline::{Adapter, InvalidNumber, InvalidSpec, Lora, Model, ModelFolder, Spec};
 use learn::assemble::{Sources, assemble};
-use learn::data::geometry_of;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -118,7 +117,7 @@ pub fn model(given: &str) -> anyhow::Result<(Model, Option<PathBuf>)> {
     Ok((Model::Folder(ModelFolder { uri, sha256 }), Some(folder)))
 }
 
-/// Whether model and adapter fit each other and images like this row's. Asked before anything starts.
+/// Whether model and adapter fit each other and rows like this one. Asked before anything starts.
 pub fn check_model(spec: &Spec, base: Option<&Path>, first: &Row) -> anyhow::Result<()> {
     let sources = Sources {
         pipeline: spec,
@@ -128,7 +127,7 @@ pub fn check_model(spec: &Spec, base: Option<&Path>, first: &Row) -> anyhow::Res
         preprocessor: None,
         device: tch::Device::Cpu,
     };
-    match assemble(sources, geometry_of(first)?) {
+    match assemble(sources, first) {
         Ok(_) => Ok(()),
         Err(error @ learn::Error::ModelSpec { .. }) => Err(Usage::Made(error).into()),
         Err(error @ (learn::Error::Rank { .. } | learn::Error::UnknownTarget { .. })) => {

@@ -5,7 +5,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use domain::pipeline::{
     Adapter, BufferUpdate, GateMode, GateSpec, Input, InvalidSpec, LabelsMode, Method, Model, NonNegative, Normalize,
-    OptimizerKind, Pipeline, Policy, Positive, Precision, Rehearsal, Replay, Resources, Schedule, Share, Spec,
+    OptimizerKind, Pipeline, Policy, Pooling, Positive, Precision, Rehearsal, Replay, Resources, Schedule, Share, Spec,
     Training,
 };
 
@@ -52,6 +52,12 @@ pub struct Settings {
     /// unit: pixels over 255; dataset: standardised by the first task. Default: what the model's folder says, else unit
     #[arg(long, value_parser = one_of::<Normalize>(["unit", "dataset"]))]
     normalize: Option<Normalize>,
+    /// Tokens of a text; what is longer is cut. Default: 128, or what the model takes if that is less
+    #[arg(long, value_name = "TOKENS")]
+    max_length: Option<NonZeroU32>,
+    /// How a text's tokens become one vector
+    #[arg(long, default_value = "mean", value_parser = one_of::<Pooling>(["mean", "cls"]))]
+    pooling: Pooling,
     /// World size. Beyond 1, each rank is a process
     #[arg(long, default_value = "1")]
     ranks: NonZeroU32,
@@ -79,7 +85,12 @@ impl Settings {
             adapter: self.adapter.clone(),
             labels,
             labels_mode: LabelsMode::Closed,
-            input: Input { normalize: self.normalize, ..Input::default() },
+            input: Input {
+                normalize: self.normalize,
+                max_length: self.max_length,
+                pooling: self.pooling,
+                ..Input::default()
+            },
             method: self.method,
             rehearsal: Rehearsal { policy: self.buffer, memory_size: self.buffer_size, update: self.buffer_update },
             training: self.training(),
