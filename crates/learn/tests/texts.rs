@@ -12,7 +12,7 @@ use perennial_learn::data::Reader;
 use perennial_learn::data::texts::TextReader;
 use perennial_learn::input::Input;
 use perennial_learn::model::bert::{Bert, Config};
-use perennial_learn::model::{Model, TextLimits, folder, layers};
+use perennial_learn::model::{TextLimits, folder, layers};
 use perennial_learn::{Flat, publish};
 use serde_json::{Value, json};
 use support::manifest;

@@ -97,11 +97,6 @@ impl Stream {
         self.spec.scenario == "class-incremental"
     }
 
-    /// Whether rows are texts (and not images).
-    pub fn is_text(&self) -> bool {
-        self.spec.input_column == "text"
-    }
-
     /// In the order in which they arrive.
     pub fn tasks(&self) -> &[Task] {
         &self.spec.tasks

@@ -147,7 +147,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     };
     let recipe = Recipe {
         model,
-        input: Input { normalize: Some(args.normalize), channels: None, image_size: args.image_size },
+        input: Input { normalize: Some(args.normalize), image_size: args.image_size, ..Input::default() },
         training: training(args),
         threads: args.threads,
         seed: args.seed,

@@ -1,7 +1,7 @@
 use super::*;
 use collective::Solo;
 use domain::chunk::{ObjectRef, Payload};
-use domain::manifest::{Parent, SnapshotData};
+use domain::manifest::{Parent, Preprocessing, SnapshotData};
 use serde_json::{Value, json};
 
 /// Two chunks of 30 tiny images, and the folder everything lies in.
@@ -100,10 +100,7 @@ fn the_first_update_measures_the_data_and_later_ones_keep_its_numbers() {
     other.manifest.chunks = vec![place.chunks[1].clone()];
     let second = place.job("v2", Some(&first.out));
     let [first, second, other] = [first, second, other].map(|job| run(&job).unwrap().preprocessing);
-    assert_eq!(
-        (first.channels, first.size, first.mean.as_slice(), first.std.as_slice()),
-        (1, 2, &[0.5][..], &[0.5][..])
-    );
+    assert_eq!(first, Preprocessing::Image { channels: 1, size: 2, mean: vec![0.5], std: vec![0.5] });
     assert_eq!(second, first);
     assert_ne!(other, first);
 }

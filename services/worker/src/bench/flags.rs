@@ -128,7 +128,7 @@ pub fn check_model(spec: &Spec, base: Option<&Path>, first: &Row) -> anyhow::Res
         device: tch::Device::Cpu,
     };
     match assemble(sources, first) {
-        Ok(_) => Ok(()),
+        Ok(made) => Ok(made.reader.decode(std::slice::from_ref(first), "the stream", &spec.labels).map(drop)?),
         Err(error @ learn::Error::ModelSpec { .. }) => Err(Usage::Made(error).into()),
         Err(error @ (learn::Error::Rank { .. } | learn::Error::UnknownTarget { .. })) => {
             Err(Usage::Adapter(error).into())

@@ -13,7 +13,6 @@ use domain::matrix::AccuracyMatrix;
 use domain::pipeline::Pipeline;
 use domain::report::Score;
 use evaluator::score::{self, EvalJob};
-use learn::model::folder;
 use sha2::{Digest, Sha256};
 use trainer::gang::{self, Meeting, Ranks};
 use trainer::job::{Progress, TrainJob, Trained};
@@ -209,7 +208,7 @@ enum Subject {
 fn evaluate(update: &TrainJob, subject: Subject) -> anyhow::Result<Vec<Score>> {
     let (version, preprocessor) = match subject {
         Subject::Version => (Some(update.out.clone()), None),
-        Subject::Base => (None, Some(update.out.join(folder::PREPROCESSOR))),
+        Subject::Base => (None, Some(update.out.join(learn::data::images::PREPROCESSOR))),
     };
     let job = EvalJob {
         manifest: update.manifest.clone(),

@@ -27,19 +27,16 @@ impl Tasks {
     }
 }
 
-/// A stream of images.
+/// A stream with tasks.
 pub fn open(file: &Path, root: Option<&Path>) -> anyhow::Result<Stream> {
     let stream = Stream::open(file, root)?;
-    if stream.is_text() {
-        bail!("`{}` is a stream of texts; the models there are take images", file.display());
-    }
     if stream.tasks().is_empty() {
         bail!("`{}` has no tasks", file.display());
     }
     Ok(stream)
 }
 
-/// Whether the pipeline's model and adapter fit the stream's images.
+/// Whether the pipeline's model and adapter fit the stream's rows.
 pub fn check(stream: &Stream, spec: &Spec, base: Option<&Path>) -> anyhow::Result<()> {
     match stream.task_rows(0, Split::Train, Some(1))?.first() {
         Some(row) => flags::check_model(spec, base, row),
