@@ -75,9 +75,9 @@ fn matrix(current: &PipelineState, version: Option<Version>) -> v1::GetMatrixRes
     }
 }
 
-/// The chunks that a version's run trained on.
+/// The chunks that a version's run trained on, not those it only measured on.
 fn chunks<'a>(current: &'a PipelineState, version: &'a AdapterVersion) -> impl Iterator<Item = &'a Chunk> {
-    version.chunks.iter().map(|id| &current.chunks[id])
+    version.chunks.iter().map(|id| &current.chunks[id]).filter(|chunk| chunk.train_rows() > 0)
 }
 
 /// The first update of the line that trained on the task's rows.
