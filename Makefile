@@ -1,6 +1,6 @@
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help setup build test lint chaos demo
+.PHONY: help setup reference build test lint chaos demo
 .NOTPARALLEL:
 
 help:  ## List the targets
@@ -8,6 +8,9 @@ help:  ## List the targets
 
 setup:  ## Stage libtorch (once per user: a 545 MB download; LIBTORCH is respected)
 	@python3 scripts/setup.py
+
+reference:  ## Stage what tests compare with: Python's PEFT and MiniLM (once per user: an 800 MB download, 3.4 GB on disk)
+	@python3 -B scripts/reference.py
 
 build: setup  ## Release binaries: perennial, perenniald, perennial-worker
 	cargo build --release -p perennial -p perennial-worker

@@ -214,21 +214,13 @@ fn an_adapter_of_a_bert_carries_peft_s_names() {
     assert!(card.contains("text-classification") && card.contains("max_length=12"), "{card}");
 }
 
-/// A folder that `scripts/reference.py` stages; None where it was not run.
-fn minilm() -> Option<PathBuf> {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
-    let text = fs::read(cache.join("perennial/reference.json")).ok()?;
-    let staged: Value = serde_json::from_slice(&text).ok()?;
-    Some(PathBuf::from(staged["minilm"].as_str()?)).filter(|folder| folder.is_dir())
-}
-
 #[test]
 fn minilm_gives_its_published_embeddings() {
-    let Some(folder) = minilm() else {
-        println!("SKIPPED: MiniLM is not staged; `python3 scripts/reference.py` stages it");
+    let Some(staged) = support::staged() else {
+        println!("SKIPPED: MiniLM is not here; `make reference` stages it");
         return;
     };
+    let folder = PathBuf::from(staged["minilm"].as_str().unwrap());
     let model = folder::load(&folder, Pooling::Mean, Device::Cpu).unwrap();
     let limits = TextLimits { vocabulary: 30522, positions: 512 };
     let reader = Reader::Texts(TextReader::load(&folder, &Settings::default(), limits).unwrap());
