@@ -95,6 +95,11 @@ impl TryFrom<Spec> for Pipeline {
         check_model(&spec)?;
         check_labels(&spec)?;
         check_steps(&spec)?;
+        if spec.adapter == Adapter::Full && spec.training.precision == Precision::Bf16 {
+            let reason =
+                "only frozen layers take it, and without an adapter none is frozen; use `f32`, or `adapter.lora`";
+            return Err(invalid("training.precision", "bf16", reason));
+        }
         if let Adapter::Lora(lora) = &spec.adapter
             && lora.target_modules.is_empty()
         {
@@ -114,6 +119,11 @@ fn check_model(spec: &Spec) -> Result<(), InvalidSpec> {
         Model::Folder(folder) if folder.sha256.len() != 64 || !folder.sha256.bytes().all(|b| b.is_ascii_hexdigit()) => {
             let reason = "expected 64 hex digits, as `perennial model push DIR` prints them";
             Err(invalid("model.sha256", format!("`{}`", folder.sha256), reason))
+        }
+        Model::Scratch(line) if !line.starts_with("mlp:") && !line.starts_with("vit:") => {
+            let reason = "expected a line such as `mlp:100,100` or `vit:d=64`, or the `uri` and `sha256` of a folder, as \
+                          `perennial model push DIR` prints them";
+            Err(invalid("model", format!("`{line}`"), reason))
         }
         _ => Ok(()),
     }
@@ -195,6 +205,10 @@ mod tests {
         assert!(e.contains("`resources.ranks` is 8") && e.contains("micro_batches"), "{e}");
         let e = parse(|s| s["training"] = json!({"learning_rate": -1.0})).unwrap_err();
         assert!(e.contains("-1 is out of range"), "{e}");
+        let e = parse(|s| s["model"] = json!("./vit")).unwrap_err();
+        assert!(e.contains("`model` is `./vit`") && e.contains("model push DIR"), "{e}");
+        let e = parse(|s| s["training"] = json!({"precision": "bf16"})).unwrap_err();
+        assert!(e.contains("`training.precision` is bf16") && e.contains("adapter.lora"), "{e}");
         let e = parse(|s| s["labels"] = json!([])).unwrap_err();
         assert!(e.contains("labels_mode: open"), "{e}");
     }
