@@ -68,7 +68,9 @@ pub fn run(
     let Inputs { manifest, pool, reader, snapshot, resume, clock } = inputs;
     let (pipeline, training) = (&manifest.pipeline, &manifest.pipeline.training);
     let method = method::build(pipeline.method);
-    let (rows, batch, replayed) = extent(method.reads(), pool, training);
+    let online = pipeline.rehearsal.update == BufferUpdate::Step;
+    let remembers = online || !snapshot.slots.is_empty();
+    let (rows, batch, replayed) = extent(method.reads(), pool, remembers, training);
     if rows == 0 {
         return Err(Error::NoRows { purpose: "train on" });
     }
@@ -83,7 +85,6 @@ pub fn run(
     }
     let reduction = training.reduction.unwrap_or_else(|| default_reduction(weights.values.device()));
     let descent = Descent { net, method, pool, reader, collective, reduction, parts: training.micro_batches() };
-    let online = pipeline.rehearsal.update == BufferUpdate::Step;
     let total = order.steps();
 
     while done < total {
@@ -114,13 +115,15 @@ pub fn run(
     Ok(Outcome { steps: done, loss, finite, snapshot, rehearsal_seconds })
 }
 
-/// Rows an epoch goes through, and of each step: rows of it, rows replayed beside them.
-fn extent(reads: Reads, pool: &Pool, training: &Training) -> (usize, usize, usize) {
+/// Rows an epoch goes through, and of each step: rows of it, rows replayed beside them. Where nothing is remembered in
+/// the whole update, new rows take the others' place.
+fn extent(reads: Reads, pool: &Pool, remembers: bool, training: &Training) -> (usize, usize, usize) {
     let (new, memory) = training.split();
     let batch = training.batch_size.get() as usize;
     match reads {
         Reads::Chunk => (pool.fresh, batch, 0),
-        Reads::Replay => (pool.fresh, new, memory),
+        Reads::Replay if remembers => (pool.fresh, new, memory),
+        Reads::Replay => (pool.fresh, batch, 0),
         Reads::Everything => (pool.data.len(), batch, 0),
     }
 }

@@ -53,6 +53,9 @@ pub struct Args {
     /// Evaluate only tasks trained so far. Forward transfer is then unknown
     #[arg(long)]
     no_future: bool,
+    /// One update on the rows of all tasks together: what training offline reaches
+    #[arg(long)]
+    at_once: bool,
     /// Train on the first N rows of each task; all test rows are used
     #[arg(long, value_name = "N")]
     limit_per_task: Option<usize>,
@@ -88,6 +91,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         base_model: base_model.as_deref(),
         tasks: &tasks,
         future: !args.no_future,
+        at_once: args.at_once,
         device: flags::device(),
         folder: scratch.path(),
         gang: Gang::for_ranks(spec.resources.ranks.get())?,

@@ -91,6 +91,29 @@ fn forward_transfer_is_unknown_where_later_tasks_bring_new_classes() {
 }
 
 #[test]
+fn a_step_is_all_new_rows_while_there_is_nothing_to_replay() {
+    let folder = tempfile::tempdir().unwrap();
+    let stream = stream(folder.path(), &[0, 1], 40);
+    let flags = ["bench", path(&stream), "--model", "mlp:8", "--method", "er", "--batch", "32", "--seed", "0"];
+    let steps = |update| json_of(&[&flags[..], &["--buffer-update", update]].concat())["runs"][0]["steps"].clone();
+    // 40 rows by 32, then by 16; a buffer that fills during the first task has half of its batches too.
+    assert_eq!((steps("chunk"), steps("step")), (json!(2 + 3), json!(3 + 3)));
+}
+
+#[test]
+fn all_tasks_at_once_are_one_update_over_their_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let stream = stream(folder.path(), &[0, 1, 2], 40);
+    let flags = ["bench", path(&stream), "--model", "mlp:8", "--method", "ft", "--batch", "32", "--seed", "0"];
+    let run = &json_of(&[&flags[..], &["--at-once"]].concat())["runs"][0];
+    let rows = run["accuracy_matrix"].as_array().unwrap();
+    assert_eq!((rows.len(), rows[0].as_array().unwrap().len(), &run["steps"]), (1, 3, &json!(4)));
+    let mean = rows[0].as_array().unwrap().iter().map(|a| a.as_f64().unwrap()).sum::<f64>() / 3.0;
+    assert!((run["average_accuracy"].as_f64().unwrap() - mean).abs() < 1e-12);
+    assert_eq!(run["forgetting"], json!(0.0));
+}
+
+#[test]
 fn the_number_of_ranks_changes_no_bit() {
     let folder = tempfile::tempdir().unwrap();
     let stream = stream(folder.path(), &[0, 2], 64);

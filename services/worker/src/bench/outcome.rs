@@ -96,7 +96,9 @@ impl Outcome {
         let matrices: Vec<&AccuracyMatrix> = self.runs.iter().map(|run| &run.accuracy_matrix).collect();
         let mean = mean_matrix(&matrices);
         let columns = ["after".to_owned()].into_iter().chain(tasks.iter().cloned());
-        let rows = mean.rows.iter().zip(tasks).map(|(row, task)| {
+        let together = ["all at once".to_owned()];
+        let updates = if self.settings["at_once"] == true { &together } else { tasks };
+        let rows = mean.rows.iter().zip(updates).map(|(row, task)| {
             let cells = row.iter().map(|accuracy| percent(*accuracy));
             [task.clone()].into_iter().chain(cells).collect::<Vec<_>>()
         });
@@ -149,7 +151,7 @@ fn settings(spec: &Spec, args: &Args) -> Value {
     json!({
         "model": spec.model, "adapter": spec.adapter, "method": spec.method, "input": spec.input,
         "rehearsal": spec.rehearsal, "training": training(spec), "resources": spec.resources,
-        "limit_per_task": args.limit_per_task, "no_future": args.no_future,
+        "limit_per_task": args.limit_per_task, "no_future": args.no_future, "at_once": args.at_once,
     })
 }
 

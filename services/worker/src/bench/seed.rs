@@ -6,9 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use collective::{Solo, StoreServer};
 use domain::chunk::ObjectRef;
-use domain::evalset::EvalSet;
 use domain::id::Version;
-use domain::manifest::{Manifest, Parent, SnapshotData};
+use domain::manifest::{ChunkData, Manifest, Parent, SnapshotData};
 use domain::matrix::AccuracyMatrix;
 use domain::pipeline::Pipeline;
 use domain::report::Score;
@@ -29,6 +28,8 @@ pub struct Setup<'a> {
     pub tasks: &'a Tasks,
     /// Evaluate tasks that have not trained yet, too.
     pub future: bool,
+    /// One update on every task's rows.
+    pub at_once: bool,
     pub device: &'static str,
     pub folder: &'a Path,
     /// None: this process is the only rank.
@@ -92,15 +93,28 @@ struct Finished {
     trained: Trained,
 }
 
+impl Setup<'_> {
+    /// The chunks of each update.
+    fn updates(&self) -> Vec<&[ChunkData]> {
+        let chunks = &self.tasks.train;
+        if self.at_once { vec![chunks] } else { chunks.chunks(1).collect() }
+    }
+
+    /// What an update is called.
+    fn title(&self, update: usize) -> String {
+        if self.at_once { "all tasks".to_owned() } else { self.tasks.test[update].task.to_string() }
+    }
+}
+
 pub fn run(setup: &Setup, pipeline: Pipeline) -> anyhow::Result<Run> {
-    let (seed, tasks) = (pipeline.seed, setup.tasks);
+    let (seed, tasks, updates) = (pipeline.seed, setup.tasks, setup.updates());
     forget_peak();
     let (mut matrix, mut seconds, mut steps, mut peak) = (AccuracyMatrix::default(), Seconds::default(), 0, 0);
     let (mut parent, mut initial): (Option<Finished>, _) = (None, None);
-    for update in 0..tasks.train.len() {
-        let task = &tasks.train[update].task;
-        setup.watch.begin(&format!("seed {seed}, update {}/{}: {task}", update + 1, tasks.train.len()));
-        let manifest = manifest(setup, &pipeline, update, parent.as_ref())?;
+    for (update, chunks) in updates.iter().enumerate() {
+        let task = setup.title(update);
+        setup.watch.begin(&format!("seed {seed}, update {}/{}: {task}", update + 1, updates.len()));
+        let manifest = manifest(setup, &pipeline, (update, chunks), parent.as_ref())?;
         let job = job(setup, manifest, parent.as_ref());
         let trained = train(setup, &job).with_context(|| format!("update {} (`{task}`) of seed {seed}", update + 1))?;
         if !trained.finite {
@@ -120,6 +134,9 @@ pub fn run(setup: &Setup, pipeline: Pipeline) -> anyhow::Result<Run> {
         steps += trained.cost.steps;
         peak = peak.max(trained.cost.peak_memory_bytes);
         matrix.push(row(&scores, tasks.test.len()));
+        if setup.at_once {
+            matrix = AccuracyMatrix::new(matrix.rows, vec![Some(0); tasks.test.len()]);
+        }
         say(setup, seed, update, &trained, &matrix);
         if let Some(old) = parent.replace(Finished { out: job.out, trained }) {
             // What cannot be removed now goes with the temporary folder.
@@ -141,9 +158,14 @@ fn base(setup: &Setup, first: &TrainJob) -> anyhow::Result<Option<Vec<Option<f64
     Ok(Some(row(&scores, setup.tasks.test.len())))
 }
 
-fn manifest(setup: &Setup, pipeline: &Pipeline, update: usize, parent: Option<&Finished>) -> anyhow::Result<Manifest> {
+fn manifest(
+    setup: &Setup,
+    pipeline: &Pipeline,
+    (update, chunks): (usize, &[ChunkData]),
+    parent: Option<&Finished>,
+) -> anyhow::Result<Manifest> {
     let tasks = setup.tasks;
-    let seen = if setup.future { tasks.test.len() } else { update + 1 };
+    let seen = if setup.future || setup.at_once { tasks.test.len() } else { update + 1 };
     let snapshot = match parent {
         Some(parent) => Some(SnapshotData {
             object: describe(&parent.out.join("snapshot.json"))?,
@@ -157,7 +179,7 @@ fn manifest(setup: &Setup, pipeline: &Pipeline, update: usize, parent: Option<&F
         pipeline: pipeline.clone(),
         labels: pipeline.labels.clone(),
         parent: parent.map(|_| Parent { version: Version(update as u64), files: Vec::new() }),
-        chunks: vec![tasks.train[update].clone()],
+        chunks: chunks.to_vec(),
         snapshot,
         eval_sets: tasks.test[..seen].to_vec(),
     })
@@ -236,14 +258,15 @@ fn row(scores: &[Score], tasks: usize) -> Vec<Option<f64>> {
 }
 
 fn say(setup: &Setup, seed: u64, update: usize, trained: &Trained, matrix: &AccuracyMatrix) {
-    let (EvalSet { task, .. }, total) = (&setup.tasks.test[update], setup.tasks.test.len());
-    let own = matrix.rows[update][update];
+    let own = if setup.at_once { None } else { matrix.rows[update][update] };
+    let own = own.map(|own| format!("{} % on it, ", percent(Some(own)))).unwrap_or_default();
     setup.watch.say(&format!(
-        "seed {seed}, update {}/{total} ({task}): {} steps in {:.1} s; accuracy {} % on it, {} % on all so far",
+        "seed {seed}, update {}/{} ({}): {} steps in {:.1} s; accuracy {own}{} % on all so far",
         update + 1,
+        setup.updates().len(),
+        setup.title(update),
         trained.cost.steps,
         trained.cost.train_seconds,
-        percent(own),
         percent(matrix.average_after(update)),
     ));
 }
