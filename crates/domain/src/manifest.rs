@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::chunk::{ObjectRef, Shard};
 use crate::evalset::EvalSet;
 use crate::id::{ChunkId, RunNumber, TaskName, Version};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Precision};
 
 /// The inputs of one run. The data order is a pure function of this, its seed and the step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -89,6 +89,9 @@ pub struct Cost {
     pub rehearsal_seconds: f64,
     pub world_size: u64,
     pub device: String,
+    /// Of frozen linear layers: what `auto` came to.
+    #[serde(default)]
+    pub precision: Precision,
     /// Largest resident set of a rank: host memory, on a GPU too.
     pub peak_memory_bytes: u64,
     pub final_loss: Option<f64>,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use domain::chunk::Row;
-use domain::pipeline::{Adapter, Model as Origin, Spec};
+use domain::pipeline::{Adapter, Model as Origin, Precision, Spec};
 use tch::{Device, Tensor};
 
 use crate::data::Reader;
@@ -28,6 +28,8 @@ pub struct Sources<'a> {
     /// What says how images become numbers. None: the version's file or the base's.
     pub preprocessor: Option<&'a Path>,
     pub device: Device,
+    /// Of frozen linear layers.
+    pub precision: Precision,
 }
 
 impl Sources<'_> {
@@ -47,7 +49,7 @@ pub struct Assembled {
 
 /// `sample` is one of the rows: its geometry is that of a model from scratch that nobody gave one.
 pub fn assemble(sources: Sources, sample: &Row) -> Result<Assembled, Error> {
-    let Sources { pipeline, labels, version, device, .. } = sources;
+    let Sources { pipeline, labels, version, device, precision, .. } = sources;
     if let Some(version) = version {
         check_labels(&version.join(LABELS), labels)?;
     }
@@ -57,8 +59,8 @@ pub fn assemble(sources: Sources, sample: &Row) -> Result<Assembled, Error> {
         Some(version) => Head::load(&version.join(HEAD), pipeline.seed, labels.len(), body.width())?,
         None => Head::new(pipeline.seed, labels.len(), body.width()),
     };
-    let mut net = Net { body, head: head.to_device(device) };
-    let kind = pipeline.training.precision.kind();
+    let mut net = Net { body, head: head.to_device(device), frozen: 0 };
+    let kind = precision.kind();
     let trained = peft::attach(&mut net, &pipeline.adapter, pipeline.seed, kind)?;
     if let (Adapter::Lora(_), Some(version)) = (&pipeline.adapter, version) {
         load_adapter(&version.join(ADAPTER), &trained)?;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use domain::buffer::Snapshot;
 use domain::manifest::Manifest;
+use domain::pipeline::Precision;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::Tensor;
@@ -29,6 +30,8 @@ pub struct Saved {
     pub step: u64,
     pub loss: Option<f64>,
     pub snapshot: Snapshot,
+    /// What frozen linear layers were in.
+    pub precision: Precision,
     state: BTreeMap<String, Tensor>,
 }
 
@@ -37,6 +40,7 @@ struct Trainer {
     step: u64,
     loss: Option<f64>,
     snapshot: Snapshot,
+    precision: Precision,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -53,12 +57,13 @@ struct Part {
 }
 
 /// Fills `folder`. The order of writes is what makes it whole: the manifest comes last.
-pub fn save(folder: &Path, run: &Manifest, moment: &Moment) -> Result<(), Error> {
+pub fn save(folder: &Path, run: &Manifest, precision: Precision, moment: &Moment) -> Result<(), Error> {
     fs::create_dir_all(folder).map_err(|source| Error::Write { file: folder.to_owned(), source })?;
     let mut tensors = vec![(VALUES.to_owned(), moment.values.shallow_clone())];
     tensors.extend(moment.optimizer.moments().into_iter().map(|(name, tensor)| (name.to_owned(), tensor)));
     files::write_tensors(&folder.join(STATE), &tensors)?;
-    let trainer = Trainer { step: moment.step, loss: Some(moment.loss), snapshot: moment.snapshot.clone() };
+    let (loss, snapshot) = (Some(moment.loss), moment.snapshot.clone());
+    let trainer = Trainer { step: moment.step, loss, snapshot, precision };
     files::write_json(&folder.join(TRAINER), &trainer)?;
     let mut parts = BTreeMap::new();
     for name in [STATE, TRAINER] {
@@ -89,6 +94,7 @@ pub fn load(folder: &Path, run: &Manifest) -> Result<Saved, Error> {
         step: trainer.step,
         loss: trainer.loss,
         snapshot: trainer.snapshot,
+        precision: trainer.precision,
         state: files::read_tensors(&folder.join(STATE))?,
     })
 }

@@ -117,6 +117,11 @@ impl Dataset {
         (input, self.labels.index_select(0, &rows))
     }
 
+    /// Of the rows at `positions`.
+    pub fn labels(&self, positions: &[i64]) -> Tensor {
+        self.labels.index_select(0, &Tensor::from_slice(positions).to_device(self.labels.device()))
+    }
+
     /// Every row once, in the order in which they are cheapest to read.
     pub fn reading_order(&self) -> Vec<i64> {
         match &self.stored {

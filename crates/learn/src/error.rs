@@ -30,6 +30,8 @@ pub enum Error {
     Rank { r: i64, module: String, outputs: i64, inputs: i64 },
     #[error("no linear layer is called `{given}`{hint}; the model has: {available}")]
     UnknownTarget { given: String, hint: String, available: String },
+    #[error("`adapter.lora.layers` is last:{asked}, and the model has {depth} blocks")]
+    TooFewBlocks { asked: u32, depth: usize },
     #[error("row `{row}` of {place}: {reason}")]
     Row { row: String, place: String, reason: String },
     #[error("`{file}` lists label {position} as `{given}`, the run has `{expected}`: labels may only be appended")]

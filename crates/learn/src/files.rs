@@ -23,7 +23,8 @@ pub trait Precise {
 impl Precise for Precision {
     fn kind(self) -> Kind {
         match self {
-            Precision::F32 => Kind::Float,
+            // Who trains measures first; who scores takes what others will load.
+            Precision::F32 | Precision::Auto => Kind::Float,
             Precision::Bf16 => Kind::BFloat16,
         }
     }

@@ -2,11 +2,15 @@
 
 use tch::Tensor;
 
+use crate::model::Embedded;
+
 /// Rows of a micro-batch.
 pub enum Input {
     /// (rows, channels, side, side): bytes as they are stored, f32 once they are normalised.
     Pixels(Tensor),
     Tokens(Tokens),
+    /// Rows of either kind, some blocks into the model.
+    Hidden(Embedded),
 }
 
 /// Texts, padded to the longest of their micro-batch.
@@ -26,6 +30,12 @@ impl Input {
                 ids: ids.narrow(0, start, rows),
                 mask: mask.as_ref().map(|mask| mask.narrow(0, start, rows)),
             }),
+            Self::Hidden(Embedded { x, mask, done, .. }) => Self::Hidden(Embedded {
+                x: x.narrow(0, start, rows),
+                mask: mask.as_ref().map(|mask| mask.narrow(0, start, rows)),
+                done: *done,
+                noise: None,
+            }),
         }
     }
 
@@ -35,7 +45,13 @@ impl Input {
             (Self::Pixels(first), Self::Pixels(second)) => Self::Pixels(Tensor::cat(&[first, second], 0)),
             (Self::Tokens(first), Self::Tokens(second)) => Self::Tokens(Tokens {
                 ids: Tensor::cat(&[&first.ids, &second.ids], 0),
-                mask: first.mask.as_ref().zip(second.mask.as_ref()).map(|(a, b)| Tensor::cat(&[a, b], 0)),
+                mask: joined(first.mask.as_ref(), second.mask.as_ref()),
+            }),
+            (Self::Hidden(first), Self::Hidden(second)) => Self::Hidden(Embedded {
+                x: Tensor::cat(&[&first.x, &second.x], 0),
+                mask: joined(first.mask.as_ref(), second.mask.as_ref()),
+                done: first.done,
+                noise: None,
             }),
             _ => panic!("images and texts in one micro-batch"),
         }
@@ -45,7 +61,7 @@ impl Input {
     pub fn pixels(&self) -> &Tensor {
         match self {
             Self::Pixels(pixels) => pixels,
-            Self::Tokens(_) => panic!("the reader gives a model what it takes"),
+            _ => panic!("the reader gives a model what it takes"),
         }
     }
 
@@ -53,7 +69,12 @@ impl Input {
     pub fn tokens(&self) -> &Tokens {
         match self {
             Self::Tokens(tokens) => tokens,
-            Self::Pixels(_) => panic!("the reader gives a model what it takes"),
+            _ => panic!("the reader gives a model what it takes"),
         }
     }
+}
+
+/// Masks of rows cut from one micro-batch: both or neither.
+fn joined(first: Option<&Tensor>, second: Option<&Tensor>) -> Option<Tensor> {
+    first.zip(second).map(|(first, second)| Tensor::cat(&[first, second], 0))
 }

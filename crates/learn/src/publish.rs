@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use domain::buffer::Snapshot;
-use domain::pipeline::{Adapter, Lora, Model as Origin, Spec};
+use domain::pipeline::{Adapter, Layers, Lora, Model as Origin, Spec};
 use serde_json::{Value, json};
 use tch::Tensor;
 
@@ -83,16 +83,22 @@ fn peft_config(pipeline: &Spec, lora: &Lora, tensors: &[(String, Tensor)]) -> Va
         "base_model_name_or_path": base_name(pipeline), "revision": null,
         "inference_mode": true,
         "r": lora.r, "lora_alpha": alpha, "use_rslora": lora.use_rslora, "lora_dropout": 0.0,
-        "target_modules": targets(tensors), "modules_to_save": null,
+        "target_modules": targets(lora.layers, tensors), "modules_to_save": null,
         "bias": "none", "use_dora": false, "fan_in_fan_out": false, "init_lora_weights": true,
         "layers_to_transform": null, "layers_pattern": null, "rank_pattern": {}, "alpha_pattern": {},
     })
 }
 
-/// The last segments of every name the adapted modules go by.
-fn targets(tensors: &[(String, Tensor)]) -> BTreeSet<&str> {
-    let modules = tensors.iter().filter_map(|(name, _)| name.split(".lora_").next());
-    modules.filter_map(|module| module.rsplit('.').next()).collect()
+/// Every name the adapted modules go by: last segments, or whole paths where only some blocks have them.
+///
+/// `layers_to_transform` would say it shorter, but PEFT does not find it in paths that begin with `layers.`, as a ViT's.
+fn targets(layers: Layers, tensors: &[(String, Tensor)]) -> BTreeSet<&str> {
+    let modules = tensors.iter().filter_map(|(name, _)| name.strip_prefix(PREFIX)?.split(".lora_").next());
+    let targets = modules.map(|module| match layers {
+        Layers::All => module.rsplit('.').next().unwrap_or(module),
+        Layers::Last(_) => module,
+    });
+    targets.collect()
 }
 
 /// Where a reader finds the base model.

@@ -16,16 +16,18 @@ use tch::{Device, Tensor};
 use crate::batch::{Order, part};
 use crate::checkpoint::Saved;
 use crate::data::Reader;
-use crate::method::{self, Batch, Reads, UpdateMethod};
+use crate::method::{self, Batch, Learner, Reads, UpdateMethod};
 use crate::model::Net;
 use crate::optim::{self, Optimizer};
-use crate::{Error, Flat, Pool, files};
+use crate::{Error, Flat, Pool, Prefix, files};
 
 /// What an update reads.
 pub struct Inputs<'a> {
     pub manifest: &'a Manifest,
     pub pool: &'a Pool,
     pub reader: &'a Reader,
+    /// Where blocks below every adapter have been run.
+    pub prefix: Option<&'a Prefix<'a>>,
     /// The parent's rehearsal buffer, or an empty one.
     pub snapshot: Snapshot,
     pub resume: Option<Saved>,
@@ -65,7 +67,7 @@ pub fn run(
     collective: &dyn Collective,
     after_step: &mut dyn FnMut(&Moment) -> Result<(), Error>,
 ) -> Result<Outcome, Error> {
-    let Inputs { manifest, pool, reader, snapshot, resume, clock } = inputs;
+    let Inputs { manifest, pool, reader, prefix, snapshot, resume, clock } = inputs;
     let (pipeline, training) = (&manifest.pipeline, &manifest.pipeline.training);
     let method = method::build(pipeline.method);
     let online = pipeline.rehearsal.update == BufferUpdate::Step;
@@ -84,14 +86,16 @@ pub fn run(
         (done, loss, rehearsal.snapshot) = (saved.step, saved.loss, saved.snapshot);
     }
     let reduction = training.reduction.unwrap_or_else(|| default_reduction(weights.values.device()));
-    let descent = Descent { net, method, pool, reader, collective, reduction, parts: training.micro_batches() };
+    let parts = training.micro_batches();
+    let noise = training.dropout.then(|| Draw::new(pipeline.seed).named("dropout").at(manifest.update));
+    let descent = Descent { net, method, pool, reader, prefix, collective, reduction, parts, noise };
     let total = order.steps();
 
     while done < total {
         let (step, epoch) = (done, order.epoch_of(done));
         let fresh = order.rows(step);
         let memory = rehearsal.draw(step, replayed);
-        let (gradient, reached) = descent.gradient(weights, &fresh, &memory)?;
+        let (gradient, reached) = descent.gradient(weights, step, &fresh, &memory)?;
         loss = Some(reached);
         if !reached.is_finite() {
             break;
@@ -169,23 +173,27 @@ struct Descent<'a> {
     method: Box<dyn UpdateMethod>,
     pool: &'a Pool,
     reader: &'a Reader,
+    prefix: Option<&'a Prefix<'a>>,
     collective: &'a dyn Collective,
     reduction: Reduction,
     /// L
     parts: usize,
+    /// Of dropout masks.
+    noise: Option<Draw>,
 }
 
 impl Descent<'_> {
     /// The gradient and the loss of a step's rows: the same on every rank.
-    fn gradient(&self, weights: &Flat, fresh: &[i64], memory: &[i64]) -> Result<(Tensor, f64), Error> {
+    fn gradient(&self, weights: &Flat, step: u64, fresh: &[i64], memory: &[i64]) -> Result<(Tensor, f64), Error> {
         let mine = part(self.parts, self.collective.rank(), self.collective.world());
         let partials = mine.map(|l| {
             let (new, old) = (part(fresh.len(), l, self.parts), part(memory.len(), l, self.parts));
             if new.is_empty() && old.is_empty() {
-                return weights.nothing();
+                return Ok(weights.nothing());
             }
-            let [new, old] = self.gather((fresh, new), (memory, old));
-            weights.partial(&self.method.loss(self.net, &new, &old))
+            let [new, old] = self.gather((fresh, new), (memory, old))?;
+            let learner = Learner::new(self.net, self.noise.map(|draw| draw.at(step).at(l as u64)));
+            Ok(weights.partial(&self.method.loss(&learner, &new, &old)))
         });
         let sum = self.reduce(partials)?;
         let values = weights.values.numel() as i64;
@@ -193,28 +201,36 @@ impl Descent<'_> {
     }
 
     /// The micro-batch's new and remembered rows, fetched together.
-    fn gather(&self, (fresh, new): (&[i64], Range<usize>), (memory, old): (&[i64], Range<usize>)) -> [Batch; 2] {
+    fn gather(
+        &self,
+        (fresh, new): (&[i64], Range<usize>),
+        (memory, old): (&[i64], Range<usize>),
+    ) -> Result<[Batch; 2], Error> {
         let (new_rows, old_rows) = (new.len() as i64, old.len() as i64);
-        let (rows, labels) = self.pool.data.take(&[&fresh[new], &memory[old]].concat());
-        let inputs = self.reader.apply(rows);
+        let rows = [&fresh[new], &memory[old]].concat();
+        let labels = self.pool.data.labels(&rows);
+        let inputs = match self.prefix {
+            Some(prefix) => prefix.take(&rows)?,
+            None => self.reader.apply(self.pool.data.take(&rows).0),
+        };
         let spans = [(0, new_rows, fresh.len()), (new_rows, old_rows, memory.len())];
-        spans.map(|(start, rows, of)| Batch {
+        Ok(spans.map(|(start, rows, of)| Batch {
             inputs: inputs.narrow(start, rows),
             labels: labels.narrow(0, start, rows),
             of,
-        })
+        }))
     }
 
     /// The sum of all L partials.
-    fn reduce(&self, mut partials: impl Iterator<Item = Tensor>) -> Result<Tensor, Error> {
+    fn reduce(&self, mut partials: impl Iterator<Item = Result<Tensor, Error>>) -> Result<Tensor, Error> {
         let world = self.collective.world();
         if world == 1 || self.reduction == Reduction::Fast {
-            let first = partials.next().expect("no more ranks than micro-batches");
-            let mut sum = partials.fold(first, |sum, partial| sum + partial);
+            let first = partials.next().expect("no more ranks than micro-batches")?;
+            let mut sum = partials.try_fold(first, |sum, partial| partial.map(|partial| sum + partial))?;
             self.collective.all_reduce(&mut sum)?;
             return Ok(sum);
         }
-        let mut block: Vec<Tensor> = partials.collect();
+        let mut block = partials.collect::<Result<Vec<_>, _>>()?;
         // Ranks may own one more or less; a gather wants equal shapes.
         while block.len() < self.parts.div_ceil(world) {
             block.push(block[0].zeros_like());

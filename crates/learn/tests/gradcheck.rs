@@ -5,7 +5,7 @@ mod support;
 use perennial_learn::Flat;
 use perennial_learn::assemble::assemble;
 use perennial_learn::input::Input;
-use perennial_learn::method::{self, Batch};
+use perennial_learn::method::{self, Batch, Learner};
 use perennial_learn::model::layers::Init;
 use serde_json::json;
 use support::{MLP, Trial, VIT, lora, manifest, sample, sources, span};
@@ -30,7 +30,7 @@ fn check(mut trial: Trial, step: f64, tolerance: f64) {
         let _guard = tch::no_grad_guard();
         trial.weights.values += direction(&trial, 1) * 0.1;
     }
-    let loss = |trial: &Trial| er.loss(&trial.net, &fresh, &memory);
+    let loss = |trial: &Trial| er.loss(&Learner::new(&trial.net, None), &fresh, &memory);
     let values = trial.weights.values.numel() as i64;
     let gradient = trial.weights.partial(&loss(&trial)).narrow(0, 0, values);
     for seed in 2..8 {

@@ -59,8 +59,8 @@ fn merging_the_adapters_gives_the_same_logits() {
         let adapted = trial.logits();
         let mut merged = Trial::new(manifest(json!({"model": model})));
         for (a, b, path) in deltas(&trial) {
-            let linears = merged.net.body.linears();
-            let (_, linear) = linears.into_iter().find(|(known, _)| *known == path).unwrap();
+            let sites = merged.net.body.sites();
+            let linear = sites.into_iter().find(|site| site.path == path).unwrap().linear;
             linear.weight = (&linear.weight + b.matmul(&a) * 2.0).detach(); // alpha / r = 6 / 3
         }
         merged.net.head = Head { weight: trial.net.head.weight.copy(), bias: trial.net.head.bias.copy() };
@@ -85,7 +85,7 @@ fn bf16_layers_stay_close_to_f32_and_what_trains_is_f32() {
     let mut half = Trial::new(manifest(change));
     let mut full = Trial::new(manifest(lora(VIT)));
     let kinds = |trial: &mut Trial| -> Vec<Kind> {
-        trial.net.body.linears().into_iter().map(|(_, linear)| linear.weight.kind()).collect()
+        trial.net.body.sites().into_iter().map(|site| site.linear.weight.kind()).collect()
     };
     assert!(kinds(&mut half).iter().all(|kind| *kind == Kind::BFloat16));
     assert!(kinds(&mut full).iter().all(|kind| *kind == Kind::Float));

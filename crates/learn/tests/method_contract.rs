@@ -3,7 +3,7 @@
 mod support;
 
 use domain::pipeline::Method;
-use perennial_learn::method::{self, Batch};
+use perennial_learn::method::{self, Batch, Learner};
 use serde_json::json;
 use support::{Trial, manifest};
 
@@ -11,7 +11,7 @@ use support::{Trial, manifest};
 fn replay_from_an_empty_buffer_is_fine_tuning_on_the_same_batches() {
     let replay = json!({"method": "er", "training": {"batch_size": 16, "replay": {"fraction": 0.5}}});
     let mut er = Trial::new(manifest(replay));
-    let mut ft = Trial::new(manifest(json!({"method": "ft", "training": {"batch_size": 8}})));
+    let mut ft = Trial::new(manifest(json!({"method": "ft", "training": {"batch_size": 16}})));
     er.run();
     ft.run();
     assert_eq!(er.hash(), ft.hash());
@@ -41,9 +41,9 @@ fn a_step_is_the_sum_of_its_micro_batches() {
         let (bytes, labels) = trial.pool.data.take(&support::span(start, rows));
         Batch { inputs: trial.reader.apply(bytes), labels, of }
     };
-    let whole = trial.weights.partial(&er.loss(&trial.net, &batch(0, 8, 8), &batch(20, 6, 6)));
-    let first = trial.weights.partial(&er.loss(&trial.net, &batch(0, 3, 8), &batch(20, 4, 6)));
-    let rest = trial.weights.partial(&er.loss(&trial.net, &batch(3, 5, 8), &batch(24, 2, 6)));
+    let whole = trial.weights.partial(&er.loss(&Learner::new(&trial.net, None), &batch(0, 8, 8), &batch(20, 6, 6)));
+    let first = trial.weights.partial(&er.loss(&Learner::new(&trial.net, None), &batch(0, 3, 8), &batch(20, 4, 6)));
+    let rest = trial.weights.partial(&er.loss(&Learner::new(&trial.net, None), &batch(3, 5, 8), &batch(24, 2, 6)));
     let difference = (whole - (first + rest)).abs().max().double_value(&[]);
     assert!(difference < 1e-6, "{difference}");
 }
@@ -84,7 +84,7 @@ fn the_seconds_of_rehearsal_are_those_of_draws_and_offers() {
 
 #[test]
 fn training_on_stripes_learns_them() {
-    let change = json!({"training": {"epochs": 20, "optimizer": "sgd", "learning_rate": 0.1, "schedule": "cosine"}});
+    let change = json!({"training": {"epochs": 40, "optimizer": "sgd", "learning_rate": 0.1, "schedule": "cosine"}});
     let mut trial = Trial::new(manifest(change));
     let outcome = trial.run();
     assert!(outcome.finite && outcome.loss.unwrap() < 0.1, "{:?}", outcome.loss);

@@ -57,6 +57,7 @@ fn write(input: &Input, file: &Path) {
             let mask = tokens.mask.as_ref().map_or_else(all, |mask| mask.to_kind(Kind::Float));
             vec![("input_ids", tokens.ids.to_kind(Kind::Float)), ("attention_mask", mask)]
         }
+        Input::Hidden(_) => unreachable!("no reader runs a model"),
     };
     Tensor::write_safetensors(&tensors, file).unwrap();
 }
@@ -99,6 +100,20 @@ fn an_adapter_of_a_vit_gives_our_logits_in_python() {
     folder::save(&base, vit.as_ref(), &Reader::Images(Preprocess::unit(IMAGES))).unwrap();
     let run = lora(&["query", "key", "value", "dense"]);
     let found = published(&run, &base, &support::rows(6, 1), &version);
+    compare(&base, &version, found);
+}
+
+#[test]
+fn an_adapter_of_the_top_block_gives_our_logits_in_python() {
+    if skipped() {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let (base, version) = (home.path().join("base"), home.path().join("version"));
+    support::vit_with_dropout(&base);
+    let mut run = serde_json::to_value(lora(&["query", "value"])).unwrap();
+    run["pipeline"]["adapter"]["lora"]["layers"] = json!("last:1");
+    let found = published(&serde_json::from_value(run).unwrap(), &base, &support::rows(6, 1), &version);
     compare(&base, &version, found);
 }
 

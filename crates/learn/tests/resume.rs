@@ -4,6 +4,7 @@ mod support;
 
 use std::fs;
 
+use domain::pipeline::Precision;
 use perennial_learn::{Error, checkpoint};
 use serde_json::{Value, json};
 use support::{Trial, VIT, lora, manifest, ranks};
@@ -29,7 +30,7 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
         let mut whole = Trial::with_memory(manifest(change.clone()), 15);
         let run = whole.manifest.clone();
         let outcome = whole.run_on(&collective::Solo, None, &mut |moment| match moment.step % 3 {
-            0 => checkpoint::save(&folder.path().join(moment.step.to_string()), &run, moment),
+            0 => checkpoint::save(&folder.path().join(moment.step.to_string()), &run, Precision::F32, moment),
             _ => Ok(()),
         });
         for step in [3, 9] {
@@ -54,7 +55,7 @@ fn another_number_of_ranks_may_resume() {
         let mut trial = Trial::with_memory(manifest(change.clone()), 15);
         let run = trial.manifest.clone();
         trial.run_on(collective, None, &mut |moment| match moment.step {
-            4 => checkpoint::save(&saved_to, &run, moment),
+            4 => checkpoint::save(&saved_to, &run, Precision::F32, moment),
             _ => Ok(()),
         });
         trial.hash()
@@ -75,7 +76,7 @@ fn torn_changed_and_foreign_checkpoints_are_not_loaded() {
     let mut trial = Trial::new(manifest(json!({"method": "ft"})));
     let run = trial.manifest.clone();
     trial.run_on(&collective::Solo, None, &mut |moment| {
-        checkpoint::save(&folder.path().join(moment.step.to_string()), &run, moment)
+        checkpoint::save(&folder.path().join(moment.step.to_string()), &run, Precision::F32, moment)
     });
     let at = |step: u64, name: &str| folder.path().join(step.to_string()).join(name);
     assert!(checkpoint::newest(folder.path(), &run).unwrap().ends_with("6"));

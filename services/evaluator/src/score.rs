@@ -73,6 +73,7 @@ pub fn evaluate(job: &EvalJob, done: &mut dyn FnMut(u64)) -> Result<Vec<Score>, 
         version: job.subject.as_deref(),
         preprocessor: job.preprocessor.as_deref(),
         device,
+        precision: job.manifest.pipeline.training.precision,
     };
     let Assembled { net, reader, .. } = assemble::assemble(sources, first)?;
     let (mut scores, mut before) = (Vec::new(), 0);

@@ -11,13 +11,14 @@ use domain::buffer::Snapshot;
 use domain::chunk::{Row, Shard};
 use domain::id::ChunkId;
 use domain::manifest::{ChunkData, Cost, Manifest};
-use domain::pipeline::Normalize;
+use domain::pipeline::{Adapter, Normalize, Pipeline, Precision};
 use learn::assemble::{self, Assembled, Sources};
 use learn::data::Reader;
 use learn::data::images::Preprocess;
 use learn::publish::{self, Publication};
 use learn::update::{self, Inputs, Moment, Outcome};
-use learn::{Flat, Pool, checkpoint, method};
+use learn::checkpoint::Saved;
+use learn::{Flat, Pool, Prefix, checkpoint, method};
 use tch::{Device, Tensor};
 
 use crate::job::{Phase, Progress, TrainJob, Trained};
@@ -73,7 +74,12 @@ pub fn train(
     let snapshot = snapshot(job)?;
     let rows = read(job, &snapshot)?;
     progress(at);
-    let Assembled { net, trained, mut reader } = assemble::assemble(sources(job, device), rows.sample()?)?;
+    let resume = job.resume.as_ref().map(|folder| checkpoint::load(folder, manifest)).transpose()?;
+    let step = resume.as_ref().map_or(0, |saved| saved.step);
+    together(collective, device, step)?;
+    let precision = precision(pipeline, resume.as_ref(), collective, device, clock)?;
+    let sources = Sources { precision, ..sources(job, device) };
+    let Assembled { net, trained, mut reader } = assemble::assemble(sources, rows.sample()?)?;
     progress(at);
     let pool = pool(manifest, rows, &reader, device)?;
     progress(at);
@@ -84,13 +90,13 @@ pub fn train(
         *preprocess = Preprocess::standard(preprocess.geometry, &pool.data, pool.fresh);
     }
     let mut weights = Flat::over(trained);
-    let resume = job.resume.as_ref().map(|folder| checkpoint::load(folder, manifest)).transpose()?;
-    let step = resume.as_ref().map_or(0, |saved| saved.step);
-    together(collective, device, step)?;
 
     let started = clock();
-    let mut keeper = Keeper { job, clock, keeps: collective.rank() == 0, step, second: started };
-    let inputs = Inputs { manifest, pool: &pool, reader: &reader, snapshot, resume, clock };
+    let (limits, scratch) = (pipeline.resources.prefix_cache, job.out.parent().unwrap_or(&job.out));
+    let prefix = Prefix::fill(&net, &pool, &reader, limits, scratch, &mut |_| progress(at))?;
+    let mut keeper = Keeper { job, precision, clock, keeps: collective.rank() == 0, step, second: started };
+    let prefix = prefix.as_ref();
+    let inputs = Inputs { manifest, pool: &pool, reader: &reader, prefix, snapshot, resume, clock };
     let outcome = update::run(&net, &mut weights, inputs, collective, &mut |moment| {
         let loss = Some(moment.loss).filter(|loss| loss.is_finite());
         at = Progress { phase: Phase::Train, step: moment.step, total: moment.total, epoch: moment.epoch, loss };
@@ -113,6 +119,7 @@ pub fn train(
         rehearsal_seconds: outcome.rehearsal_seconds,
         world_size: collective.world() as u64,
         device: job.device.clone(),
+        precision,
         peak_memory_bytes,
         final_loss: outcome.loss.filter(|loss| loss.is_finite()),
     };
@@ -127,6 +134,27 @@ fn sources(job: &TrainJob, device: Device) -> Sources<'_> {
         version: job.parent.as_deref(),
         preprocessor: None,
         device,
+        precision: job.manifest.pipeline.training.precision,
+    }
+}
+
+/// What `auto` comes to: bf16 if that is faster on every rank's device; after a resume, what it was before.
+fn precision(
+    pipeline: &Pipeline,
+    resume: Option<&Saved>,
+    collective: &dyn Collective,
+    device: Device,
+    clock: Clock,
+) -> Result<Precision, Error> {
+    match (pipeline.training.precision, resume) {
+        (Precision::Auto, Some(saved)) => Ok(saved.precision),
+        (Precision::Auto, None) if pipeline.adapter == Adapter::Full => Ok(Precision::F32),
+        (Precision::Auto, None) => {
+            let mine = learn::precision::fastest(device, clock);
+            let all = gather(collective, device, u64::from(mine == Precision::Bf16))?;
+            Ok(if all.contains(&0) { Precision::F32 } else { Precision::Bf16 })
+        }
+        (asked, _) => Ok(asked),
     }
 }
 
@@ -240,6 +268,7 @@ fn pool(manifest: &Manifest, rows: Rows, reader: &Reader, device: Device) -> Res
 /// Keeps the two newest checkpoints.
 struct Keeper<'a> {
     job: &'a TrainJob,
+    precision: Precision,
     clock: Clock<'a>,
     keeps: bool,
     /// Of the last checkpoint.
@@ -256,7 +285,8 @@ impl Keeper<'_> {
         if !self.keeps || !is_due || moment.step == moment.total {
             return Ok(());
         }
-        checkpoint::save(&self.job.checkpoints.join(moment.step.to_string()), &self.job.manifest, moment)?;
+        let folder = self.job.checkpoints.join(moment.step.to_string());
+        checkpoint::save(&folder, &self.job.manifest, self.precision, moment)?;
         (self.step, self.second) = (moment.step, now);
         forget_older(&self.job.checkpoints, 2);
         Ok(())

@@ -264,7 +264,7 @@ fn manifest(lesson: &Lesson, recipe: &Recipe, chunk: ChunkData, set: EvalSet) ->
         method: Method::Ft,
         rehearsal: domain::pipeline::Rehearsal::default(),
         training: recipe.training.clone(),
-        resources: Resources { ranks: NonZeroU32::MIN, threads_per_rank: recipe.threads },
+        resources: Resources { threads_per_rank: recipe.threads, ..Resources::default() },
         evaluation: domain::pipeline::Evaluation::default(),
         gate: domain::pipeline::GateSpec::default(),
         trigger: domain::pipeline::Trigger::Manual,

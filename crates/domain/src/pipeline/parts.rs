@@ -49,6 +49,9 @@ pub struct Lora {
     /// Names of the linear layers to adapt, as their last path segment.
     #[serde(default = "Lora::default_targets")]
     pub target_modules: Vec<String>,
+    /// `all`, or `last:2`: the blocks to adapt. What lies below them is run once a row instead of once a step.
+    #[serde(default)]
+    pub layers: Layers,
 }
 
 impl Lora {
@@ -119,6 +122,38 @@ impl Method {
 
     pub(super) const fn policy(self) -> Option<Policy> {
         self.about().policy
+    }
+}
+
+/// Which of a model's blocks get adapters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub enum Layers {
+    #[default]
+    All,
+    /// So many, counted from the top.
+    Last(NonZeroU32),
+}
+
+impl TryFrom<String> for Layers {
+    type Error = String;
+    fn try_from(given: String) -> Result<Self, String> {
+        let last = given.strip_prefix("last:").and_then(|count| count.parse().ok());
+        match (given.as_str(), last) {
+            ("all", _) => Ok(Self::All),
+            (_, Some(count)) => Ok(Self::Last(count)),
+            _ => Err(format!("`{given}` is neither `all` nor `last:N` with N from 1")),
+        }
+    }
+}
+
+impl From<Layers> for String {
+    fn from(layers: Layers) -> Self {
+        match layers {
+            Layers::All => "all".to_owned(),
+            Layers::Last(count) => format!("last:{count}"),
+        }
     }
 }
 
@@ -230,6 +265,8 @@ pub enum Precision {
     F32,
     /// Frozen linear layers in bf16; adapters, head, moments and reductions in f32.
     Bf16,
+    /// The faster of the two on the devices of the run, measured at its start. Versions are scored in f32.
+    Auto,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -255,6 +292,8 @@ pub struct Training {
     pub micro_batches: Option<NonZeroU32>,
     /// Default: `ordered` on CPU, `fast` on GPU.
     pub reduction: Option<Reduction>,
+    /// Activations are dropped as the base's `config.json` says; blocks below every adapter drop none.
+    pub dropout: bool,
     pub precision: Precision,
     /// A checkpoint is kept after this many steps…
     pub checkpoint_steps: NonZeroU64,
@@ -274,6 +313,7 @@ impl Default for Training {
             schedule: Schedule::default(),
             micro_batches: None,
             reduction: None,
+            dropout: true,
             precision: Precision::default(),
             checkpoint_steps: NonZeroU64::new(200).expect("not zero"),
             checkpoint_seconds: NonZeroU64::new(30).expect("not zero"),
@@ -307,11 +347,31 @@ pub struct Resources {
     /// World size.
     pub ranks: NonZeroU32,
     pub threads_per_rank: NonZeroU32,
+    pub prefix_cache: PrefixCache,
 }
 
 impl Default for Resources {
     fn default() -> Self {
-        Self { ranks: NonZeroU32::MIN, threads_per_rank: NonZeroU32::MIN }
+        Self {
+            ranks: NonZeroU32::MIN,
+            threads_per_rank: NonZeroU32::MIN,
+            prefix_cache: PrefixCache::default(),
+        }
+    }
+}
+
+/// What a rank may keep of the outputs of blocks below every adapter, in MiB. Rows beyond both are run at each step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PrefixCache {
+    pub memory_mib: u64,
+    /// In the worker's scratch folder.
+    pub disk_mib: u64,
+}
+
+impl Default for PrefixCache {
+    fn default() -> Self {
+        Self { memory_mib: 1024, disk_mib: 8192 }
     }
 }
 

@@ -6,18 +6,17 @@
 
 use tch::Tensor;
 
-use super::{Batch, Reads, UpdateMethod, cross_entropy};
-use crate::model::Net;
+use super::{Batch, Learner, Reads, UpdateMethod, cross_entropy};
 
 pub struct ExperienceReplay;
 
 impl UpdateMethod for ExperienceReplay {
-    fn loss(&self, net: &Net, fresh: &Batch, memory: &Batch) -> Tensor {
+    fn loss(&self, learner: &Learner, fresh: &Batch, memory: &Batch) -> Tensor {
         if memory.is_empty() {
-            return cross_entropy(&net.forward(&fresh.inputs), fresh);
+            return cross_entropy(&learner.forward(&fresh.inputs), fresh);
         }
         // One pass over both: no layer looks at more than one row.
-        let logits = net.forward(&fresh.inputs.then(&memory.inputs));
+        let logits = learner.forward(&fresh.inputs.then(&memory.inputs));
         let rows = fresh.labels.numel() as i64;
         let remembered = logits.narrow(0, rows, memory.labels.numel() as i64);
         cross_entropy(&logits.narrow(0, 0, rows), fresh) + cross_entropy(&remembered, memory)

@@ -2,14 +2,13 @@
 
 use tch::Tensor;
 
-use super::{Batch, Reads, UpdateMethod, cross_entropy};
-use crate::model::Net;
+use super::{Batch, Learner, Reads, UpdateMethod, cross_entropy};
 
 pub struct FineTune;
 
 impl UpdateMethod for FineTune {
-    fn loss(&self, net: &Net, fresh: &Batch, _memory: &Batch) -> Tensor {
-        cross_entropy(&net.forward(&fresh.inputs), fresh)
+    fn loss(&self, learner: &Learner, fresh: &Batch, _memory: &Batch) -> Tensor {
+        cross_entropy(&learner.forward(&fresh.inputs), fresh)
     }
 
     fn reads(&self) -> Reads {

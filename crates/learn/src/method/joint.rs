@@ -5,14 +5,13 @@
 
 use tch::Tensor;
 
-use super::{Batch, Reads, UpdateMethod, cross_entropy};
-use crate::model::Net;
+use super::{Batch, Learner, Reads, UpdateMethod, cross_entropy};
 
 pub struct Joint;
 
 impl UpdateMethod for Joint {
-    fn loss(&self, net: &Net, fresh: &Batch, _memory: &Batch) -> Tensor {
-        cross_entropy(&net.forward(&fresh.inputs), fresh)
+    fn loss(&self, learner: &Learner, fresh: &Batch, _memory: &Batch) -> Tensor {
+        cross_entropy(&learner.forward(&fresh.inputs), fresh)
     }
 
     fn reads(&self) -> Reads {

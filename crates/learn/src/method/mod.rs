@@ -4,11 +4,15 @@ mod er;
 mod fine_tune;
 mod joint;
 
+use std::cell::Cell;
+
+use domain::draw::Draw;
 use domain::pipeline::Method;
 use tch::{Reduction, Tensor};
 
 use crate::input::Input;
 use crate::model::Net;
+use crate::model::dropout::Noise;
 
 /// Rows of one micro-batch.
 pub struct Batch {
@@ -25,6 +29,26 @@ impl Batch {
     }
 }
 
+/// A net at one micro-batch of one step.
+pub struct Learner<'a> {
+    pub net: &'a Net,
+    /// Of dropout masks; None without.
+    noise: Option<Draw>,
+    passes: Cell<u64>,
+}
+
+impl<'a> Learner<'a> {
+    pub fn new(net: &'a Net, noise: Option<Draw>) -> Self {
+        Self { net, noise, passes: Cell::new(0) }
+    }
+
+    /// -> logits (rows, classes), f32, with dropout. Each pass has masks of its own.
+    pub fn forward(&self, input: &Input) -> Tensor {
+        let pass = self.passes.replace(self.passes.get() + 1);
+        self.net.learn(input, self.noise.map(|draw| Noise::new(draw.at(pass))))
+    }
+}
+
 /// What a method trains on besides its chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reads {
@@ -38,7 +62,7 @@ pub enum Reads {
 
 pub trait UpdateMethod {
     /// The micro-batch's part of the scalar that a step descends. The parts of a step add up to it.
-    fn loss(&self, net: &Net, fresh: &Batch, memory: &Batch) -> Tensor;
+    fn loss(&self, learner: &Learner, fresh: &Batch, memory: &Batch) -> Tensor;
 
     fn reads(&self) -> Reads;
 }

@@ -3,6 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use crate::Error;
+use crate::model::dropout::{Noise, dropped};
 use crate::model::layers::{Init, Linear, Source};
 
 /// Of a layer that is to be made.
@@ -15,11 +16,14 @@ pub struct Shape {
     pub biased: bool,
     /// Of weights drawn anew.
     pub deviation: f64,
+    /// Probability with which a token is not looked at, while training.
+    pub dropout: f64,
 }
 
 pub struct Attention {
     inner: &'static str,
     heads: i64,
+    dropout: f64,
     query: Linear,
     key: Linear,
     value: Linear,
@@ -30,12 +34,13 @@ pub struct Attention {
 
 impl Attention {
     pub fn new(source: &mut Source, name: &str, shape: &Shape) -> Result<Self, Error> {
-        let &Shape { inner, width: d, heads, biased, deviation } = shape;
+        let &Shape { inner, width: d, heads, biased, deviation, dropout } = shape;
         let (init, bias) = (Init::Normal(deviation), biased.then_some(Init::Zeros));
         let mut linear = |part: &str, bias| Linear::new(source, &format!("{name}.{part}"), [d, d], init, bias);
         Ok(Self {
             inner,
             heads,
+            dropout,
             query: linear(&format!("{inner}.query"), bias)?,
             key: linear(&format!("{inner}.key"), bias)?,
             value: linear(&format!("{inner}.value"), bias)?,
@@ -46,7 +51,7 @@ impl Attention {
 
     /// (rows, tokens, width) -> (rows, kept, width): what the first `kept` tokens gather from all that `mask`
     /// (rows, tokens) lets through.
-    pub fn forward(&self, x: &Tensor, kept: i64, mask: Option<&Tensor>) -> Tensor {
+    pub fn forward(&self, x: &Tensor, kept: i64, mask: Option<&Tensor>, noise: Option<&Noise>) -> Tensor {
         let (rows, tokens, width) = x.size3().expect("rows, tokens, width");
         let split = |part: &Tensor, tokens| {
             part.view([rows, tokens, self.heads, width / self.heads]).transpose(1, 2) // (rows, heads, tokens, dim)
@@ -54,7 +59,8 @@ impl Attention {
         let [query, key, value] = self.projected(&x.flatten(0, 1));
         let query = query.reshape([rows, tokens, width]).narrow(1, 0, kept).contiguous();
         let (key, value) = (split(&key.contiguous(), tokens), split(&value.contiguous(), tokens));
-        let gathered = attend(&split(&query, kept), &key, &value, mask);
+        let noise = noise.filter(|_| self.dropout > 0.0).map(|noise| (noise, self.dropout));
+        let gathered = attend([&split(&query, kept), &key, &value], mask, noise);
         let gathered = gathered.transpose(1, 2).reshape([rows * kept, width]);
         self.output.forward(&gathered).view([rows, kept, width])
     }
@@ -110,9 +116,11 @@ impl Attention {
 const SHORT: i64 = 256;
 
 /// `softmax(q·kᵀ / √dim)·v` over the tokens of `mask` (rows, tokens), all (rows, heads, tokens, dim).
-fn attend(query: &Tensor, key: &Tensor, value: &Tensor, mask: Option<&Tensor>) -> Tensor {
+///
+/// The fused kernel would draw its own dropout.
+fn attend([query, key, value]: [&Tensor; 3], mask: Option<&Tensor>, noise: Option<(&Noise, f64)>) -> Tensor {
     let (rows, heads, tokens, dim) = key.size4().expect("rows, heads, tokens, dim");
-    if key.device() != Device::Cpu || tokens > SHORT {
+    if noise.is_none() && (key.device() != Device::Cpu || tokens > SHORT) {
         let mask = mask.map(|mask| mask.view([rows, 1, 1, tokens]));
         return Tensor::scaled_dot_product_attention(query, key, value, mask, 0.0, false, None, false);
     }
@@ -125,7 +133,12 @@ fn attend(query: &Tensor, key: &Tensor, value: &Tensor, mask: Option<&Tensor>) -
         Some(mask) => (hidden(mask, heads, options), 1.0),
     };
     let scores = hidden.baddbmm(&query, &key.transpose(1, 2), beta, 1.0 / (dim as f64).sqrt());
-    scores.softmax(-1, None).bmm(&value).view([rows, heads, kept, dim])
+    let weights = scores.softmax(-1, None);
+    let weights = match noise {
+        Some((noise, p)) => dropped(weights, p, Some(noise)),
+        None => weights,
+    };
+    weights.bmm(&value).view([rows, heads, kept, dim])
 }
 
 /// What is added to the scores of each row's heads, (rows · heads, 1, tokens): −∞ where there is padding.

@@ -1,7 +1,7 @@
 //! BERT (Devlin et al., 2019), tensor for tensor Hugging Face's `BertModel`: MiniLM and other sentence encoders.
 //!
 //! Post-norm blocks, GELU by erf, learned absolute positions, every token of the first type. The feature is the mean of
-//! the tokens or the first one (Reimers and Gurevych, 2019, compare them). The pooler is not used; dropout is off.
+//! the tokens or the first one (Reimers and Gurevych, 2019, compare them). The pooler is not used.
 
 use domain::pipeline::Pooling;
 use serde::{Deserialize, Serialize};
@@ -11,8 +11,9 @@ use tch::{Kind, Tensor};
 use crate::Error;
 use crate::input::{Input, Tokens};
 use crate::model::attention::{Attention, Shape};
+use crate::model::dropout::{Noise, dropped};
 use crate::model::layers::{Init, LayerNorm, Linear, Source};
-use crate::model::{Embedded, Model, Takes, TextLimits};
+use crate::model::{Embedded, Model, Site, Takes, TextLimits, placed};
 
 pub const MODEL_TYPE: &str = "bert";
 
@@ -31,6 +32,8 @@ pub struct Config {
     pub hidden_act: String,
     pub position_embedding_type: String,
     pub initializer_range: f64,
+    pub hidden_dropout_prob: f64,
+    pub attention_probs_dropout_prob: f64,
 }
 
 impl Default for Config {
@@ -47,6 +50,8 @@ impl Default for Config {
             hidden_act: "gelu".to_owned(),
             position_embedding_type: "absolute".to_owned(),
             initializer_range: 0.02,
+            hidden_dropout_prob: 0.1,
+            attention_probs_dropout_prob: 0.1,
         }
     }
 }
@@ -85,6 +90,7 @@ impl Config {
             heads: self.num_attention_heads,
             biased: true,
             deviation: self.initializer_range,
+            dropout: self.attention_probs_dropout_prob,
         }
     }
 }
@@ -124,16 +130,26 @@ impl Model for Bert {
         let length = ids.size()[1];
         let words = Tensor::embedding(&self.words, ids, -1, false, false); // (rows, length, width)
         let x = words + self.positions.narrow(0, 0, length) + self.types.narrow(0, 0, 1);
-        Embedded { x: self.norm.forward(&x), mask: mask.as_ref().map(Tensor::shallow_clone) }
+        Embedded::new(self.norm.forward(&x), mask.as_ref().map(Tensor::shallow_clone))
     }
 
-    fn encode(&self, Embedded { x, mask }: Embedded) -> Tensor {
-        let last = self.blocks.len().saturating_sub(1);
-        let first_only = self.pooling == Pooling::Cls;
-        let encoded = self.blocks.iter().enumerate().fold(x, |x, (layer, block)| {
-            let kept = if first_only && layer == last { 1 } else { x.size()[1] };
-            block.forward(&x, kept, mask.as_ref())
-        });
+    fn depth(&self) -> usize {
+        self.blocks.len()
+    }
+
+    fn advance(&self, Embedded { x, mask, done, noise }: Embedded, to: usize) -> Embedded {
+        let x = if done == 0 { dropped(x, self.config.hidden_dropout_prob, noise.as_ref()) } else { x };
+        let blocks = self.blocks[done..to].iter();
+        let x = blocks.fold(x, |x, block| block.forward(&x, x.size()[1], mask.as_ref(), noise.as_ref()));
+        Embedded { x, mask, done: to, noise }
+    }
+
+    fn encode(&self, embedded: Embedded) -> Tensor {
+        let last = self.blocks.len() - 1;
+        let Embedded { x, mask, noise, .. } = self.advance(embedded, last);
+        // Only the first token leaves the last block, if it is the feature.
+        let kept = if self.pooling == Pooling::Cls { 1 } else { x.size()[1] };
+        let encoded = self.blocks[last].forward(&x, kept, mask.as_ref(), noise.as_ref());
         match (self.pooling, mask) {
             (Pooling::Cls, _) => encoded.select(1, 0),
             (Pooling::Mean, None) => encoded.mean_dim(&[1i64][..], false, Kind::Float),
@@ -169,9 +185,10 @@ impl Model for Bert {
         tensors
     }
 
-    fn linears(&mut self) -> Vec<(String, &mut Linear)> {
+    fn sites(&mut self) -> Vec<Site<'_>> {
         let blocks = self.blocks.iter_mut().enumerate();
-        blocks.flat_map(|(layer, block)| block.linears(&format!("encoder.layer.{layer}"))).collect()
+        let sites = blocks.map(|(block, made)| (block, made.linears(&format!("encoder.layer.{block}"))));
+        sites.flat_map(|(block, linears)| placed(block, linears)).collect()
     }
 
     fn freeze(&mut self, kind: Kind) {
@@ -182,8 +199,6 @@ impl Model for Bert {
         let mut config = json!(self.config);
         config["model_type"] = json!(MODEL_TYPE);
         config["architectures"] = json!(["BertModel"]);
-        config["hidden_dropout_prob"] = json!(0.0);
-        config["attention_probs_dropout_prob"] = json!(0.0);
         config
     }
 }
@@ -195,6 +210,7 @@ struct Block {
     up: Linear,
     down: Linear,
     norm: LayerNorm,
+    dropout: f64,
 }
 
 impl Block {
@@ -207,15 +223,17 @@ impl Block {
             up: Linear::new(source, &format!("{name}.intermediate.dense"), [inner, d], init, zeros)?,
             down: Linear::new(source, &format!("{name}.output.dense"), [d, inner], init, zeros)?,
             norm: LayerNorm::new(source, &format!("{name}.output.LayerNorm"), d, eps)?,
+            dropout: config.hidden_dropout_prob,
         })
     }
 
     /// (rows, tokens, width) -> (rows, kept, width): the first `kept` tokens.
-    fn forward(&self, x: &Tensor, kept: i64, mask: Option<&Tensor>) -> Tensor {
+    fn forward(&self, x: &Tensor, kept: i64, mask: Option<&Tensor>, noise: Option<&Noise>) -> Tensor {
+        let attended = dropped(self.attention.forward(x, kept, mask, noise), self.dropout, noise);
         // Sums are f32 whatever the type of the layers.
-        let x = self.attended.forward(&(x.narrow(1, 0, kept) + self.attention.forward(x, kept, mask)));
+        let x = self.attended.forward(&(x.narrow(1, 0, kept) + attended));
         let update = self.down.forward(&self.up.forward(&x.flatten(0, 1)).gelu("none"));
-        self.norm.forward(&(&x + update.view_as(&x)))
+        self.norm.forward(&(&x + dropped(update.view_as(&x), self.dropout, noise)))
     }
 
     fn named(&self, name: &str) -> Vec<(String, Tensor)> {

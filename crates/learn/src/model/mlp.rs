@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 use crate::Error;
 use crate::input::Input;
 use crate::model::layers::{Init, Linear, Source};
-use crate::model::{Embedded, Geometry, Model, Takes};
+use crate::model::{Embedded, Geometry, Model, Site, Takes};
 
 pub const MODEL_TYPE: &str = "perennial_mlp";
 
@@ -42,11 +42,20 @@ fn name(position: usize) -> String {
 
 impl Model for Mlp {
     fn embed(&self, input: &Input) -> Embedded {
-        Embedded { x: input.pixels().flatten(1, -1), mask: None }
+        Embedded::new(input.pixels().flatten(1, -1), None)
+    }
+
+    fn depth(&self) -> usize {
+        self.layers.len()
+    }
+
+    fn advance(&self, embedded: Embedded, to: usize) -> Embedded {
+        let x = self.layers[embedded.done..to].iter().fold(embedded.x, |x, layer| layer.forward(&x).relu());
+        Embedded { x, done: to, mask: embedded.mask, noise: embedded.noise }
     }
 
     fn encode(&self, embedded: Embedded) -> Tensor {
-        self.layers.iter().fold(embedded.x, |x, layer| layer.forward(&x).relu())
+        self.advance(embedded, self.layers.len()).x
     }
 
     fn width(&self) -> i64 {
@@ -61,8 +70,9 @@ impl Model for Mlp {
         self.layers.iter().enumerate().flat_map(|(i, layer)| layer.named(&name(i))).collect()
     }
 
-    fn linears(&mut self) -> Vec<(String, &mut Linear)> {
-        self.layers.iter_mut().enumerate().map(|(i, layer)| (name(i), layer)).collect()
+    fn sites(&mut self) -> Vec<Site<'_>> {
+        let layers = self.layers.iter_mut().enumerate();
+        layers.map(|(block, linear)| Site { block, path: name(block), linear }).collect()
     }
 
     fn freeze(&mut self, kind: Kind) {

@@ -2,6 +2,7 @@
 
 mod attention;
 pub mod bert;
+pub mod dropout;
 pub mod folder;
 pub mod head;
 pub mod layers;
@@ -13,6 +14,7 @@ use serde_json::Value;
 use tch::{Kind, Tensor};
 
 use crate::input::Input;
+use dropout::Noise;
 use head::Head;
 use layers::Linear;
 
@@ -30,6 +32,11 @@ pub struct TextLimits {
     pub positions: i64,
 }
 
+/// Linear layers of a block.
+fn placed(block: usize, linears: Vec<(String, &mut Linear)>) -> impl Iterator<Item = Site<'_>> {
+    linears.into_iter().map(move |(path, linear)| Site { block, path, linear })
+}
+
 /// What a model reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Takes {
@@ -37,19 +44,51 @@ pub enum Takes {
     Texts(TextLimits),
 }
 
-/// What `embed` makes and `encode` takes.
+/// Rows on their way through a model.
 pub struct Embedded {
     /// For a transformer (rows, tokens, width).
     pub x: Tensor,
     /// (rows, tokens), bool: false where a token is padding. None where none is.
     pub mask: Option<Tensor>,
+    /// Blocks they have been through.
+    pub done: usize,
+    /// What drops activations while training.
+    pub noise: Option<Noise>,
+}
+
+impl Embedded {
+    /// Before the first block, without noise.
+    pub fn new(x: Tensor, mask: Option<Tensor>) -> Self {
+        Self { x, mask, done: 0, noise: None }
+    }
+
+    /// The same rows, without noise.
+    pub fn shallow_clone(&self) -> Self {
+        let mask = self.mask.as_ref().map(Tensor::shallow_clone);
+        Self { x: self.x.shallow_clone(), mask, done: self.done, noise: None }
+    }
+}
+
+/// A linear layer that an adapter may change.
+pub struct Site<'a> {
+    /// Of the model's blocks, from below.
+    pub block: usize,
+    /// Module path in a checkpoint.
+    pub path: String,
+    pub linear: &'a mut Linear,
 }
 
 /// Everything below the head.
 pub trait Model {
     fn embed(&self, input: &Input) -> Embedded;
 
-    /// -> features (rows, width)
+    /// Blocks between the embedding and the features.
+    fn depth(&self) -> usize;
+
+    /// Through all blocks below `to`.
+    fn advance(&self, embedded: Embedded, to: usize) -> Embedded;
+
+    /// Through whatever blocks are left -> features (rows, width)
     fn encode(&self, embedded: Embedded) -> Tensor;
 
     /// Of the features.
@@ -60,8 +99,7 @@ pub trait Model {
     /// Every base tensor under its name in a checkpoint. Handles, not copies.
     fn tensors(&self) -> Vec<(String, Tensor)>;
 
-    /// The linear layers an adapter may change, by module path.
-    fn linears(&mut self) -> Vec<(String, &mut Linear)>;
+    fn sites(&mut self) -> Vec<Site<'_>>;
 
     /// Base tensors will not train: linear layers may be fused, and take `kind`.
     fn freeze(&mut self, kind: Kind);
@@ -79,11 +117,25 @@ pub trait Model {
 pub struct Net {
     pub body: Box<dyn Model>,
     pub head: Head,
+    /// Blocks below the lowest that trains.
+    pub frozen: usize,
 }
 
 impl Net {
     /// -> logits (rows, classes), f32.
     pub fn forward(&self, input: &Input) -> Tensor {
-        self.head.forward(&self.body.encode(self.body.embed(input)))
+        self.head.forward(&self.body.encode(self.embedded(input)))
+    }
+
+    /// The same while training: activations are dropped as the model's configuration says.
+    pub fn learn(&self, input: &Input, noise: Option<Noise>) -> Tensor {
+        self.head.forward(&self.body.encode(Embedded { noise, ..self.embedded(input) }))
+    }
+
+    fn embedded(&self, input: &Input) -> Embedded {
+        match input {
+            Input::Hidden(hidden) => hidden.shallow_clone(),
+            rows => self.body.embed(rows),
+        }
     }
 }

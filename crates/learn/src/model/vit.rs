@@ -1,6 +1,6 @@
 //! Vision Transformer (Dosovitskiy et al., 2021), tensor for tensor Hugging Face's `ViTModel`.
 //!
-//! Pre-norm blocks, GELU by erf, the class token as feature. The pooler is not used; dropout is off.
+//! Pre-norm blocks, GELU by erf, the class token as feature. The pooler is not used.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -9,8 +9,9 @@ use tch::{Kind, Tensor};
 use crate::Error;
 use crate::input::Input;
 use crate::model::attention::{Attention, Shape};
+use crate::model::dropout::{Noise, dropped};
 use crate::model::layers::{Init, LayerNorm, Linear, Source};
-use crate::model::{Embedded, Geometry, Model, Takes};
+use crate::model::{Embedded, Geometry, Model, Site, Takes, placed};
 
 pub const MODEL_TYPE: &str = "vit";
 
@@ -29,6 +30,8 @@ pub struct Config {
     pub hidden_act: String,
     pub qkv_bias: bool,
     pub initializer_range: f64,
+    pub hidden_dropout_prob: f64,
+    pub attention_probs_dropout_prob: f64,
 }
 
 impl Default for Config {
@@ -45,6 +48,8 @@ impl Default for Config {
             hidden_act: "gelu".to_owned(),
             qkv_bias: true,
             initializer_range: 0.02,
+            hidden_dropout_prob: 0.0,
+            attention_probs_dropout_prob: 0.0,
         }
     }
 }
@@ -57,6 +62,7 @@ impl Config {
             heads: self.num_attention_heads,
             biased: self.qkv_bias,
             deviation: self.initializer_range,
+            dropout: self.attention_probs_dropout_prob,
         }
     }
 
@@ -132,16 +138,25 @@ impl Model for Vit {
         let kernel = self.projection.weight.flatten(1, -1);
         let patches = self.patches(pixels).linear(&kernel, self.projection.bias.as_ref());
         let class = self.class_token.expand([pixels.size()[0], 1, self.config.hidden_size], false);
-        Embedded { x: Tensor::cat(&[class, patches], 1) + &self.positions, mask: None }
+        Embedded::new(Tensor::cat(&[class, patches], 1) + &self.positions, None)
+    }
+
+    fn depth(&self) -> usize {
+        self.blocks.len()
+    }
+
+    fn advance(&self, Embedded { x, mask, done, noise }: Embedded, to: usize) -> Embedded {
+        let x = if done == 0 { dropped(x, self.config.hidden_dropout_prob, noise.as_ref()) } else { x };
+        let blocks = self.blocks[done..to].iter();
+        let x = blocks.fold(x, |x, block| block.forward(&x, x.size()[1], noise.as_ref()));
+        Embedded { x, mask, done: to, noise }
     }
 
     fn encode(&self, embedded: Embedded) -> Tensor {
-        let last = self.blocks.len().saturating_sub(1);
-        let encoded = self.blocks.iter().enumerate().fold(embedded.x, |x, (layer, block)| {
-            // Only the class token leaves the last block: queries and MLP of the others are not needed.
-            let kept = if layer == last { 1 } else { x.size()[1] };
-            block.forward(&x, kept)
-        });
+        let last = self.blocks.len() - 1;
+        // Only the class token leaves the last block: queries and MLP of the others are not needed.
+        let Embedded { x, noise, .. } = self.advance(embedded, last);
+        let encoded = self.blocks[last].forward(&x, 1, noise.as_ref());
         self.norm.forward(&encoded.select(1, 0))
     }
 
@@ -166,9 +181,10 @@ impl Model for Vit {
         tensors
     }
 
-    fn linears(&mut self) -> Vec<(String, &mut Linear)> {
+    fn sites(&mut self) -> Vec<Site<'_>> {
         let blocks = self.blocks.iter_mut().enumerate();
-        blocks.flat_map(|(layer, block)| block.linears(&format!("encoder.layer.{layer}"))).collect()
+        let sites = blocks.map(|(block, made)| (block, made.linears(&format!("encoder.layer.{block}"))));
+        sites.flat_map(|(block, linears)| placed(block, linears)).collect()
     }
 
     fn freeze(&mut self, kind: Kind) {
@@ -179,8 +195,6 @@ impl Model for Vit {
         let mut config = json!(self.config);
         config["model_type"] = json!(MODEL_TYPE);
         config["architectures"] = json!(["ViTModel"]);
-        config["hidden_dropout_prob"] = json!(0.0);
-        config["attention_probs_dropout_prob"] = json!(0.0);
         config
     }
 
@@ -196,6 +210,7 @@ struct Block {
     after: LayerNorm,
     up: Linear,
     down: Linear,
+    dropout: f64,
 }
 
 impl Block {
@@ -208,17 +223,18 @@ impl Block {
             after: LayerNorm::new(source, &format!("{name}.layernorm_after"), d, eps)?,
             up: Linear::new(source, &format!("{name}.intermediate.dense"), [inner, d], init, zeros)?,
             down: Linear::new(source, &format!("{name}.output.dense"), [d, inner], init, zeros)?,
+            dropout: config.hidden_dropout_prob,
         })
     }
 
     /// (rows, tokens, width) -> (rows, kept, width): the first `kept` tokens.
-    fn forward(&self, x: &Tensor, kept: i64) -> Tensor {
-        let attended = self.attention.forward(&self.before.forward(x), kept, None);
-        let x = x.narrow(1, 0, kept) + attended;
+    fn forward(&self, x: &Tensor, kept: i64, noise: Option<&Noise>) -> Tensor {
+        let attended = self.attention.forward(&self.before.forward(x), kept, None, noise);
+        let x = x.narrow(1, 0, kept) + dropped(attended, self.dropout, noise);
         let flat = self.after.forward(&x).flatten(0, 1);
         let update = self.down.forward(&self.up.forward(&flat).gelu("none"));
         // The sum is f32 whatever the type of the layers.
-        &x + update.view_as(&x)
+        &x + dropped(update.view_as(&x), self.dropout, noise)
     }
 
     fn named(&self, name: &str) -> Vec<(String, Tensor)> {

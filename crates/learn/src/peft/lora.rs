@@ -2,20 +2,27 @@
 
 use std::collections::BTreeSet;
 
-use domain::pipeline::Lora;
+use domain::pipeline::{Layers, Lora};
 use tch::{Kind, Tensor};
 
 use crate::Error;
-use crate::model::Model;
+use crate::model::{Model, Site};
 use crate::model::layers::{Delta, Init};
 
-pub fn attach(model: &mut dyn Model, settings: &Lora, seed: u64, kind: Kind) -> Result<Vec<(String, Tensor)>, Error> {
+/// What trains, and the first block that has some of it.
+pub fn attach(
+    model: &mut dyn Model,
+    settings: &Lora,
+    seed: u64,
+    kind: Kind,
+) -> Result<(Vec<(String, Tensor)>, usize), Error> {
     model.freeze(kind);
     let r = i64::from(settings.r.get());
-    let mut linears = model.linears();
-    check_targets(&linears.iter().map(|(path, _)| last(path)).collect(), &settings.target_modules)?;
+    let frozen = frozen(settings.layers, model.depth())?;
+    let mut sites = model.sites();
+    check_targets(&sites.iter().map(|site| last(&site.path)).collect(), &settings.target_modules)?;
     let mut trained = Vec::new();
-    for (path, linear) in &mut linears {
+    for Site { path, linear, .. } in sites.iter_mut().filter(|site| site.block >= frozen) {
         if !settings.target_modules.iter().any(|target| target == last(path)) {
             continue;
         }
@@ -30,7 +37,17 @@ pub fn attach(model: &mut dyn Model, settings: &Lora, seed: u64, kind: Kind) -> 
         trained.extend([(a_name, a.shallow_clone()), (b_name, b.shallow_clone())]);
         linear.delta = Some(Delta { a, b, scale: settings.scale() });
     }
-    Ok(trained)
+    Ok((trained, frozen))
+}
+
+/// Blocks without adapters.
+fn frozen(layers: Layers, depth: usize) -> Result<usize, Error> {
+    match layers {
+        Layers::All => Ok(0),
+        Layers::Last(count) => {
+            depth.checked_sub(count.get() as usize).ok_or(Error::TooFewBlocks { asked: count.get(), depth })
+        }
+    }
 }
 
 fn names(path: &str) -> [String; 2] {

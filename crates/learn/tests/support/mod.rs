@@ -18,9 +18,9 @@ use perennial_learn::checkpoint::Saved;
 use perennial_learn::data::images::Preprocess;
 use perennial_learn::data::{Dataset, Reader};
 use perennial_learn::input::Input;
-use perennial_learn::model::{Geometry, Net};
+use perennial_learn::model::{Geometry, Net, folder, layers, scratch};
 use perennial_learn::update::{self, Inputs, Moment, Outcome};
-use perennial_learn::{Flat, Pool, Remembered, publish};
+use perennial_learn::{Flat, Pool, Prefix, Remembered, publish};
 use serde_json::{Value, json};
 use tch::{Device, Tensor};
 
@@ -88,6 +88,17 @@ pub fn dataset(rows: &[Row]) -> Dataset {
     Reader::Images(Preprocess::unit(IMAGES)).decode(rows, "a test", &["a", "b", "c"].map(str::to_owned)).unwrap()
 }
 
+/// A folder with a ViT of two blocks that drops activations.
+pub fn vit_with_dropout(folder: &Path) {
+    let vit = scratch::build(VIT, IMAGES, &mut layers::drawn(3, Device::Cpu)).unwrap();
+    folder::save(folder, vit.as_ref(), &Reader::Images(Preprocess::unit(IMAGES))).unwrap();
+    let file = folder.join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    config["hidden_dropout_prob"] = json!(0.2);
+    config["attention_probs_dropout_prob"] = json!(0.2);
+    std::fs::write(file, config.to_string()).unwrap();
+}
+
 /// The rows `start..start + rows`.
 pub fn span(start: i64, rows: i64) -> Vec<i64> {
     (start..start + rows).collect()
@@ -129,16 +140,21 @@ pub struct Trial {
 impl Trial {
     /// A first run over 45 rows.
     pub fn new(manifest: Manifest) -> Self {
-        Self::over(manifest, 45, None)
+        Self::over(manifest, 45, None, None)
+    }
+
+    /// The same from the model in a folder.
+    pub fn based(manifest: Manifest, base: &Path) -> Self {
+        Self::over(manifest, 45, Some(6), Some(base))
     }
 
     /// With a memory of `remembered` rows of another chunk.
     pub fn with_memory(manifest: Manifest, remembered: u32) -> Self {
-        Self::over(manifest, 45, Some(remembered))
+        Self::over(manifest, 45, Some(remembered), None)
     }
 
-    fn over(manifest: Manifest, fresh: usize, remembered: Option<u32>) -> Self {
-        let sources = sources(&manifest, None);
+    fn over(manifest: Manifest, fresh: usize, remembered: Option<u32>, base: Option<&Path>) -> Self {
+        let sources = Sources { base, ..sources(&manifest, None) };
         let Assembled { net, trained, reader } = assemble(sources, &sample()).unwrap();
         let policy = manifest.pipeline.policy();
         let capacity = u64::from(manifest.pipeline.rehearsal.memory_size.get());
@@ -165,10 +181,14 @@ impl Trial {
         let ticks = Cell::new(0.0);
         // Every look at the clock is a second later than the last.
         let clock = || ticks.replace(ticks.get() + 1.0);
+        let scratch = tempfile::tempdir().unwrap();
+        let limits = self.manifest.pipeline.resources.prefix_cache;
+        let prefix = Prefix::fill(&self.net, &self.pool, &self.reader, limits, scratch.path(), &mut |_| ()).unwrap();
         let inputs = Inputs {
             manifest: &self.manifest,
             pool: &self.pool,
             reader: &self.reader,
+            prefix: prefix.as_ref(),
             snapshot: self.snapshot.clone(),
             resume,
             clock: &clock,
@@ -197,7 +217,8 @@ impl Trial {
 
 pub fn sources<'a>(manifest: &'a Manifest, version: Option<&'a Path>) -> Sources<'a> {
     let Manifest { pipeline, labels, .. } = manifest;
-    Sources { pipeline, labels, base: None, version, preprocessor: None, device: Device::Cpu }
+    let precision = pipeline.training.precision;
+    Sources { pipeline, labels, base: None, version, preprocessor: None, device: Device::Cpu, precision }
 }
 
 /// One rank of a group within the process.

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use domain::chunk::Row;
-use domain::pipeline::{Adapter, InvalidNumber, InvalidSpec, Lora, Model, ModelFolder, Spec};
+use domain::pipeline::{Adapter, InvalidNumber, InvalidSpec, Lora, Model, ModelFolder, Precision, Spec};
 use learn::assemble::{Sources, assemble};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -71,13 +71,13 @@ pub fn number<T: TryFrom<f64, Error = InvalidNumber>>(given: &str) -> Result<T, 
     T::try_from(value).map_err(|e| e.to_string())
 }
 
-/// `full`, or `lora:R` with `alpha=`, `targets=A,B` and `rslora` after it.
+/// `full`, or `lora:R` with `alpha=`, `targets=A,B`, `layers=last:N` and `rslora` after it.
 pub fn adapter(given: &str) -> Result<Adapter, String> {
     if given == "full" {
         return Ok(Adapter::Full);
     }
     let Some(settings) = given.strip_prefix("lora:") else {
-        return Err("expected `full` or `lora:<rank>[,alpha=16][,targets=query,value][,rslora]`".to_owned());
+        return Err("expected `full` or `lora:<rank>[,alpha=16][,targets=query,value][,layers=last:2][,rslora]`".to_owned());
     };
     let mut parts = settings.split(',');
     let rank = parts.next().unwrap_or_default();
@@ -90,10 +90,11 @@ pub fn adapter(given: &str) -> Result<Adapter, String> {
                 let alpha: f64 = alpha.parse().map_err(|_| format!("alpha `{alpha}` is not a number"))?;
                 lora["alpha"] = json!(alpha);
             }
+            Some(("layers", layers)) => lora["layers"] = json!(layers),
             Some(("targets", first)) => targets.push(first),
             None if part == "rslora" => lora["use_rslora"] = json!(true),
             None if !targets.is_empty() => targets.push(part),
-            _ => return Err(format!("`{part}` is not a LoRA setting; known: alpha=, targets=, rslora")),
+            _ => return Err(format!("`{part}` is not a LoRA setting; known: alpha=, targets=, layers=, rslora")),
         }
     }
     if !targets.is_empty() {
@@ -126,11 +127,16 @@ pub fn check_model(spec: &Spec, base: Option<&Path>, first: &Row) -> anyhow::Res
         version: None,
         preprocessor: None,
         device: tch::Device::Cpu,
+        precision: Precision::F32,
     };
     match assemble(sources, first) {
         Ok(made) => Ok(made.reader.decode(std::slice::from_ref(first), "the stream", &spec.labels).map(drop)?),
         Err(error @ learn::Error::ModelSpec { .. }) => Err(Usage::Made(error).into()),
-        Err(error @ (learn::Error::Rank { .. } | learn::Error::UnknownTarget { .. })) => {
+        Err(
+            error @ (learn::Error::Rank { .. }
+            | learn::Error::UnknownTarget { .. }
+            | learn::Error::TooFewBlocks { .. }),
+        ) => {
             Err(Usage::Adapter(error).into())
         }
         Err(error) => Err(error.into()),
@@ -173,6 +179,9 @@ mod tests {
         let Ok(Adapter::Lora(lora)) = adapter("lora:8,alpha=32,targets=query,key,rslora") else { panic!("not LoRA") };
         assert_eq!((lora.r.get(), lora.alpha.get(), lora.use_rslora), (8, 32.0, true));
         assert_eq!(lora.target_modules, ["query", "key"]);
+        let Ok(Adapter::Lora(lora)) = adapter("lora:8,layers=last:2") else { panic!("not LoRA") };
+        assert_eq!(String::from(lora.layers), "last:2");
+        assert!(adapter("lora:8,layers=first:2").unwrap_err().contains("last:N"));
         let Ok(Adapter::Lora(lora)) = adapter("lora:4") else { panic!("not LoRA") };
         assert_eq!((lora.alpha.get(), lora.target_modules), (16.0, Lora::default_targets()));
     }

@@ -16,7 +16,7 @@ pub struct Settings {
     /// A Hugging Face folder, or a model to make from the seed: `mlp:100,100`, `vit:d=64,layers=4,heads=4,patch=4,mlp=128`
     #[arg(long, value_name = "DIR|SPEC")]
     pub model: String,
-    /// What trains: `full`, or `lora:8[,alpha=16][,targets=query,value][,rslora]`
+    /// What trains: `full`, or `lora:8[,alpha=16][,targets=query,value][,layers=last:2][,rslora]`
     #[arg(long, default_value = "full", value_parser = adapter)]
     adapter: Adapter,
     /// How an update learns
@@ -66,7 +66,11 @@ pub struct Settings {
     /// Parts that a step is cut into, whatever the ranks. Default: 4 for batches of 32 or more, else 1
     #[arg(long, value_name = "L")]
     micro_batches: Option<NonZeroU32>,
-    #[arg(long, default_value = "f32", value_parser = one_of::<Precision>(["f32", "bf16"]))]
+    /// Drop no activations, whatever the model's config.json says
+    #[arg(long)]
+    no_dropout: bool,
+    /// Of frozen layers; auto: the faster one on this machine
+    #[arg(long, default_value = "f32", value_parser = one_of::<Precision>(["f32", "bf16", "auto"]))]
     precision: Precision,
 }
 
@@ -94,7 +98,11 @@ impl Settings {
             method: self.method,
             rehearsal: Rehearsal { policy: self.buffer, memory_size: self.buffer_size, update: self.buffer_update },
             training: self.training(),
-            resources: Resources { ranks: self.ranks, threads_per_rank: self.threads_per_rank },
+            resources: Resources {
+                ranks: self.ranks,
+                threads_per_rank: self.threads_per_rank,
+                ..Resources::default()
+            },
             evaluation: domain::pipeline::Evaluation::default(),
             gate: GateSpec { mode: GateMode::Report, ..GateSpec::default() },
             trigger: domain::pipeline::Trigger::Manual,
@@ -116,6 +124,7 @@ impl Settings {
             schedule: self.schedule,
             micro_batches: self.micro_batches,
             precision: self.precision,
+            dropout: !self.no_dropout,
             // Nothing resumes here, and a checkpoint changes no number.
             checkpoint_steps: NonZeroU64::MAX,
             checkpoint_seconds: NonZeroU64::MAX,
