@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use domain::chunk::Row;
-use domain::pipeline::{Adapter, Model as Origin, Spec};
+use domain::pipeline::{Adapter, Input, Model as Origin, Spec};
 use tch::{Device, Tensor};
 
 use crate::data::Reader;
@@ -68,6 +68,7 @@ pub fn assemble(sources: Sources, sample: &Row) -> Result<Assembled, Error> {
 
 fn reader(sources: Sources, takes: Takes) -> Result<Reader, Error> {
     let Sources { pipeline, base, version, .. } = sources;
+    check_input(&pipeline.input, takes)?;
     match takes {
         Takes::Images(geometry) => {
             check_channels(pipeline, geometry)?;
@@ -116,6 +117,24 @@ fn scratch_geometry(sources: Sources, images: Geometry) -> Result<Geometry, Erro
         channels: stated(pipeline.input.channels, images.channels),
         side: stated(pipeline.input.image_size, images.side),
     })
+}
+
+/// What `input` says of the other kind of row would be passed over in silence.
+fn check_input(input: &Input, takes: Takes) -> Result<(), Error> {
+    let reads = match takes {
+        Takes::Images(_) => "images",
+        Takes::Texts(_) => "texts",
+    };
+    let settings = [
+        ("input.normalize", "images", input.normalize.is_some()),
+        ("input.channels", "images", input.channels.is_some()),
+        ("input.image_size", "images", input.image_size.is_some()),
+        ("input.max_length", "texts", input.max_length.is_some()),
+    ];
+    match settings.into_iter().find(|(_, of, is_set)| *is_set && *of != reads) {
+        Some((field, ..)) => Err(Error::Input { field, reads }),
+        None => Ok(()),
+    }
 }
 
 fn check_channels(pipeline: &Spec, geometry: Geometry) -> Result<(), Error> {

@@ -120,6 +120,26 @@ fn an_image_for_a_text_model_is_named() {
     assert_eq!(error.to_string(), "row `r0` of chunk 1: it is an image, and the model takes text");
 }
 
+#[test]
+fn settings_of_the_other_kind_of_row_are_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let base = model(home.path());
+    let refused = |base: Option<&Path>, row: &Row, change: Value| {
+        let run = manifest(change);
+        let error = assemble(Sources { base, ..support::sources(&run, None) }, row).err().unwrap();
+        assert!(error.is_permanent());
+        error.to_string()
+    };
+    let folder = json!({"uri": "file:///m", "sha256": "0".repeat(64)});
+    for (key, value) in [("normalize", json!("unit")), ("channels", json!(3)), ("image_size", json!(8))] {
+        let change = json!({"model": folder, "input": {key: value}});
+        let said = refused(Some(&base), &row("red", "a"), change);
+        assert_eq!(said, format!("`input.{key}` is set, and the model reads texts: leave it out"));
+    }
+    let said = refused(None, &support::sample(), json!({"input": {"max_length": 8}}));
+    assert_eq!(said, "`input.max_length` is set, and the model reads images: leave it out");
+}
+
 fn stored(file: &Path) -> Vec<(String, Tensor)> {
     Tensor::read_safetensors(file).unwrap()
 }
