@@ -160,6 +160,7 @@ fn manifest(setup: &Setup, pipeline: &Pipeline, update: usize, parent: Option<&F
         chunks: vec![tasks.train[update].clone()],
         snapshot,
         eval_sets: tasks.test[..seen].to_vec(),
+        import: None,
     })
 }
 
@@ -177,6 +178,7 @@ fn job(setup: &Setup, manifest: Manifest, parent: Option<&Finished>) -> TrainJob
     TrainJob {
         base_model: setup.base_model.map(Path::to_owned),
         parent: parent.map(|parent| parent.out.clone()),
+        import: None,
         snapshot: parent.map(|parent| parent.out.join("snapshot.json")),
         shards: setup.tasks.shelf.files.clone(),
         out: setup.folder.join(&name),
