@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use perennial_proto::v1::import_version_request::Part;
 use perennial_proto::v1::{self, Split};
 use perennial_tests::cluster::{binary, pipeline, resource};
-use perennial_tests::digits::clean;
+use perennial_tests::digits::{clean, mislabelled};
 use perennial_tests::{Cluster, Options};
 use serde_json::{Value, json};
 use tonic::{Code, Status};
@@ -70,6 +70,18 @@ async fn an_imported_adapter_is_the_first_champion_and_updates_continue_from_it(
         again.status.code() == Some(1) && said.contains("`namespaces/default/pipelines/taken` has version v2"),
         "{said}"
     );
+}
+
+#[tokio::test]
+async fn an_adapter_that_does_worse_than_its_base_is_refused_by_the_gate() {
+    let cluster = Cluster::start(Options::default()).await;
+    let (folder, _) = trained(&cluster).await;
+    cluster.apply(&spec("taken")).await.unwrap();
+    cluster.push("taken", "domain-0", Split::HeldOut, &mislabelled(2, 0, 100)).await.unwrap();
+    let refused = perennial(&cluster, &["version", "import", "taken", folder.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(3) && said.contains("average accuracy fell"), "{said}");
+    assert_eq!(cluster.version("taken", "1").await.unwrap_err().code(), Code::NotFound);
 }
 
 /// The version's files say what it was made of.

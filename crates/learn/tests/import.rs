@@ -7,11 +7,13 @@ use std::path::Path;
 
 use domain::manifest::Manifest;
 use perennial_learn::assemble::{Assembled, assemble};
+use perennial_learn::data::Reader;
+use perennial_learn::data::images::Preprocess;
 use perennial_learn::import::import;
 use perennial_learn::model::Net;
 use perennial_learn::{Flat, publish};
 use serde_json::json;
-use support::{VIT, manifest, sample, sources};
+use support::{IMAGES, VIT, manifest, sample, sources};
 use tch::{Kind, Tensor};
 
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -49,8 +51,7 @@ fn slope(like: &Tensor) -> Tensor {
 
 fn logits(net: &Net) -> Tensor {
     let _guard = tch::no_grad_guard();
-    let reader =
-        perennial_learn::data::Reader::Images(perennial_learn::data::images::Preprocess::unit(support::IMAGES));
+    let reader = Reader::Images(Preprocess::unit(IMAGES));
     net.forward(&reader.apply(support::dataset(&support::rows(6, 1)).take(&support::span(0, 6)).0))
 }
 
