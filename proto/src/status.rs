@@ -69,6 +69,8 @@ pub fn refused(refusal: &Refusal) -> Status {
         Refusal::NotReleasable { .. } => (Code::FailedPrecondition, "CHUNK_NOT_RELEASABLE"),
         Refusal::Unsealed(_) => (Code::FailedPrecondition, "CHUNK_UNSEALED"),
         Refusal::NoLabels => (Code::FailedPrecondition, "NO_LABELS"),
+        Refusal::HasVersions { .. } => (Code::FailedPrecondition, "VERSION_EXISTS"),
+        Refusal::NotLora => (Code::FailedPrecondition, "NOT_LORA"),
         Refusal::TooLate { .. } => (Code::FailedPrecondition, "RUN_ENDED"),
         Refusal::LabelsChanged { .. } => (Code::FailedPrecondition, "LABELS_CHANGED"),
         Refusal::Frozen { .. } => (Code::FailedPrecondition, "FIELD_FROZEN"),

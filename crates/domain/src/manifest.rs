@@ -22,6 +22,15 @@ pub struct Manifest {
     /// The parent's rehearsal buffer. None for a first run.
     pub snapshot: Option<SnapshotData>,
     pub eval_sets: Vec<EvalSet>,
+    /// What the run publishes as it is, in place of training. None: it trains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub import: Option<Import>,
+}
+
+/// An adapter that was trained elsewhere.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Import {
+    pub files: Vec<ObjectRef>,
 }
 
 /// The version a run continues from.

@@ -3,8 +3,8 @@
 use crate::chunk::{Chunk, ChunkState};
 use crate::evalset::{ARCHIVE, EvalSet, Part};
 use crate::id::{ChunkId, PipelineId, RunNumber, Version};
-use crate::manifest::{ChunkData, Manifest, Parent, SnapshotData};
-use crate::pipeline::{Pipeline, Trigger};
+use crate::manifest::{ChunkData, Import, Manifest, Parent, SnapshotData};
+use crate::pipeline::{Adapter, Pipeline, Trigger};
 use crate::run::{RunEvent, RunState};
 use crate::state::{Event, EventKind, PipelineState, State, Task};
 use crate::version::{Alias, Disposition};
@@ -33,6 +33,12 @@ pub enum Refusal {
     Unsealed(ChunkId),
     #[error("no label is known yet")]
     NoLabels,
+    #[error(
+        "`{pipeline}` has version {newest}: only a pipeline's first version can be imported; apply the file under a new name"
+    )]
+    HasVersions { pipeline: PipelineId, newest: Version },
+    #[error("`adapter` is full: only adapters are imported; apply a pipeline with `adapter: lora` under a new name")]
+    NotLora,
     #[error("run {run} is {state} and cannot be cancelled any more")]
     TooLate { run: RunNumber, state: &'static str },
     #[error("`labels` must begin with the {known} names already in use ({first}…); names are append-only")]
@@ -101,9 +107,41 @@ pub fn start_run(state: &State, id: &PipelineId, chunks: &[ChunkId]) -> Result<(
         return Err(Refusal::NoLabels);
     }
     let chosen = if chunks.is_empty() { waiting(current)? } else { named(current, chunks)? };
-    let run = current.runs.keys().next_back().map_or(1, |last| last + 1);
+    let run = next_run(current);
     let opened = eval_sets_to_open(current, &chosen);
     let manifest = Box::new(manifest(current, run, &chosen, &opened));
+    Ok((run, vec![event(id, EventKind::RunQueued { manifest, opened })]))
+}
+
+fn next_run(current: &PipelineState) -> RunNumber {
+    current.runs.keys().next_back().map_or(1, |last| last + 1)
+}
+
+/// The pipeline, if an adapter may become its first version.
+pub fn importable<'a>(state: &'a State, id: &PipelineId) -> Result<&'a PipelineState, Refusal> {
+    let current = pipeline(state, id)?;
+    if let Some(&newest) = current.versions.keys().next_back() {
+        return Err(Refusal::HasVersions { pipeline: id.clone(), newest });
+    }
+    if let Some(run) = current.active_run() {
+        return Err(Refusal::Busy(run.number));
+    }
+    if current.pipeline.adapter == Adapter::Full {
+        return Err(Refusal::NotLora);
+    }
+    if current.labels.is_empty() {
+        return Err(Refusal::NoLabels);
+    }
+    Ok(current)
+}
+
+/// Queues the run that publishes an adapter which was trained elsewhere. It takes no chunk along, and is judged by what
+/// is held out so far.
+pub fn start_import(state: &State, id: &PipelineId, import: Import) -> Result<(RunNumber, Vec<Event>), Refusal> {
+    let current = importable(state, id)?;
+    let run = next_run(current);
+    let opened = eval_sets_to_open(current, &[]);
+    let manifest = Box::new(Manifest { import: Some(import), ..manifest(current, run, &[], &opened) });
     Ok((run, vec![event(id, EventKind::RunQueued { manifest, opened })]))
 }
 
@@ -155,6 +193,7 @@ fn manifest(current: &PipelineState, run: RunNumber, chunks: &[&Chunk], opened: 
         chunks: chunks.iter().map(|chunk| data(chunk)).collect(),
         snapshot,
         eval_sets: eval_sets_in_force(current, opened),
+        import: None,
     }
 }
 

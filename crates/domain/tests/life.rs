@@ -3,7 +3,7 @@
 use perennial_domain::chunk::{Chunk, ChunkState, ObjectRef, Shard, Split};
 use perennial_domain::evalset::ARCHIVE;
 use perennial_domain::id::{ChunkId, PipelineId, Version};
-use perennial_domain::manifest::{Candidate, Cost, SnapshotMeta};
+use perennial_domain::manifest::{Candidate, Cost, Import, SnapshotMeta};
 use perennial_domain::pipeline::Pipeline;
 use perennial_domain::planning::{self, Expected, Refusal};
 use perennial_domain::report::{Baseline, EvalReport, Verdict};
@@ -85,6 +85,11 @@ impl Story {
 
     fn judged(&mut self, verdict: Verdict) -> (u64, Candidate, EvalReport) {
         let run = self.start();
+        let (candidate, report) = self.judge(run, verdict);
+        (run, candidate, report)
+    }
+
+    fn judge(&mut self, run: u64, verdict: Verdict) -> (Candidate, EvalReport) {
         let snapshot = SnapshotMeta { object: object("s"), chunks: vec![], items: 0, seen: 0 };
         let cost = Cost::default();
         let candidate =
@@ -96,11 +101,16 @@ impl Story {
         self.change(run, RunEvent::Started);
         self.change(run, RunEvent::Trained { attempt: 1, candidate: candidate.clone() });
         self.change(run, RunEvent::Judged { report: report.clone(), version });
-        (run, candidate, report)
+        (candidate, report)
     }
 
     fn publish(&mut self) -> Version {
-        let (run, candidate, report) = self.judged(Verdict::Pass);
+        let run = self.start();
+        self.publish_run(run)
+    }
+
+    fn publish_run(&mut self, run: u64) -> Version {
+        let (candidate, report) = self.judge(run, Verdict::Pass);
         let manifest = self.now().runs[&run].manifest.clone();
         let number = self.now().next_version();
         let version = AdapterVersion {
@@ -389,6 +399,43 @@ fn what_versions_and_held_out_rows_depend_on_cannot_change() {
     let grown = planning::apply_spec(&story.state, &spec(|s| s["labels"] = json!(["a", "b", "c"]))).unwrap();
     story.apply(grown);
     assert_eq!(story.now().labels, ["a", "b", "c"]);
+}
+
+fn import() -> Import {
+    Import { files: vec![object("adapter_model.safetensors")] }
+}
+
+#[test]
+fn an_import_is_the_first_version_and_the_next_run_continues_from_it() {
+    let mut story = Story::new(|spec| spec["adapter"] = json!({"lora": {"r": 2}}));
+    story.chunk("c1", "t", 10, 5);
+    let (run, events) = planning::start_import(&story.state, &story.id, import()).unwrap();
+    story.apply(events);
+    let manifest = &story.now().runs[&run].manifest;
+    assert_eq!((&manifest.import, manifest.chunks.len(), manifest.eval_sets.len()), (&Some(import()), 0, 1));
+    assert_eq!(story.states(), ["sealed"], "it waits for the run that trains it");
+    assert_eq!(planning::start_import(&story.state, &story.id, import()), Err(Refusal::Busy(run)));
+    assert_eq!(story.publish_run(run), Version(1));
+    assert_eq!(story.now().champion(), Some(Version(1)));
+    let refused = planning::start_import(&story.state, &story.id, import());
+    assert_eq!(refused, Err(Refusal::HasVersions { pipeline: story.id.clone(), newest: Version(1) }));
+    let run = story.start();
+    let manifest = &story.now().runs[&run].manifest;
+    assert_eq!(manifest.parent.as_ref().map(|parent| parent.version), Some(Version(1)));
+    assert_eq!((&manifest.import, manifest.update), (&None, 1));
+    let text = serde_json::to_value(manifest).unwrap();
+    assert!(text.get("import").is_none(), "records from before imports and of other runs look the same");
+}
+
+#[test]
+fn only_adapters_are_imported_and_only_where_labels_are_known() {
+    let story = Story::new(|_| ());
+    assert_eq!(planning::start_import(&story.state, &story.id, import()), Err(Refusal::NotLora));
+    let story = Story::new(|spec| {
+        spec["adapter"] = json!({"lora": {"r": 2}});
+        (spec["labels"], spec["labels_mode"]) = (json!([]), json!("open"));
+    });
+    assert_eq!(planning::start_import(&story.state, &story.id, import()), Err(Refusal::NoLabels));
 }
 
 #[test]

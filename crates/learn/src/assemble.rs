@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use domain::chunk::Row;
-use domain::pipeline::{Adapter, Model as Origin, Precision, Spec};
+use domain::pipeline::{Adapter, Input, Model as Origin, Precision, Spec};
 use tch::{Device, Tensor};
 
 use crate::data::Reader;
@@ -49,6 +49,10 @@ pub struct Assembled {
 
 /// `sample` is one of the rows: its geometry is that of a model from scratch that nobody gave one.
 pub fn assemble(sources: Sources, sample: &Row) -> Result<Assembled, Error> {
+    build(sources, Some(sample))
+}
+
+pub(crate) fn build(sources: Sources, sample: Option<&Row>) -> Result<Assembled, Error> {
     let Sources { pipeline, labels, version, device, precision, .. } = sources;
     if let Some(version) = version {
         check_labels(&version.join(LABELS), labels)?;
@@ -70,6 +74,7 @@ pub fn assemble(sources: Sources, sample: &Row) -> Result<Assembled, Error> {
 
 fn reader(sources: Sources, takes: Takes) -> Result<Reader, Error> {
     let Sources { pipeline, base, version, .. } = sources;
+    check_input(&pipeline.input, takes)?;
     match takes {
         Takes::Images(geometry) => {
             check_channels(pipeline, geometry)?;
@@ -89,7 +94,7 @@ fn reader(sources: Sources, takes: Takes) -> Result<Reader, Error> {
     }
 }
 
-fn body(sources: Sources, sample: &Row) -> Result<Box<dyn Model>, Error> {
+fn body(sources: Sources, sample: Option<&Row>) -> Result<Box<dyn Model>, Error> {
     let Sources { pipeline, base, version, device, .. } = sources;
     let pooling = pipeline.input.pooling;
     if let (Adapter::Full, Some(version)) = (&pipeline.adapter, version) {
@@ -99,25 +104,46 @@ fn body(sources: Sources, sample: &Row) -> Result<Box<dyn Model>, Error> {
         (Origin::Folder(_), Some(base)) => folder::load(base, pooling, device),
         (Origin::Folder(_), None) => Err(spec_error(pipeline, "its folder was not fetched".to_owned())),
         (Origin::Scratch(spec), _) => {
-            let geometry = scratch_geometry(sources, geometry_of(sample)?)?;
+            let geometry = scratch_geometry(sources, sample)?;
             scratch::build(spec, geometry, &mut layers::drawn(pipeline.seed, device))
         }
     }
 }
 
 /// What the parent was made for, else what the pipeline says, else what the data is.
-fn scratch_geometry(sources: Sources, images: Geometry) -> Result<Geometry, Error> {
+fn scratch_geometry(sources: Sources, sample: Option<&Row>) -> Result<Geometry, Error> {
     let Sources { pipeline, .. } = sources;
     if let Some(file) = sources.described(None)
         && let Some(parent) = Preprocess::load(&file, None)?
     {
         return Ok(parent.geometry);
     }
-    let stated = |number: Option<std::num::NonZeroU32>, other| number.map_or(other, |n| i64::from(n.get()));
-    Ok(Geometry {
-        channels: stated(pipeline.input.channels, images.channels),
-        side: stated(pipeline.input.image_size, images.side),
-    })
+    let [channels, side] =
+        [pipeline.input.channels, pipeline.input.image_size].map(|number| number.map(|n| i64::from(n.get())));
+    if let (Some(channels), Some(side)) = (channels, side) {
+        return Ok(Geometry { channels, side });
+    }
+    let reason = || "no row shows what images it takes; set `input.channels` and `input.image_size`".to_owned();
+    let images = geometry_of(sample.ok_or_else(|| spec_error(pipeline, reason()))?)?;
+    Ok(Geometry { channels: channels.unwrap_or(images.channels), side: side.unwrap_or(images.side) })
+}
+
+/// What `input` says of the other kind of row would be passed over in silence.
+fn check_input(input: &Input, takes: Takes) -> Result<(), Error> {
+    let reads = match takes {
+        Takes::Images(_) => "images",
+        Takes::Texts(_) => "texts",
+    };
+    let settings = [
+        ("input.normalize", "images", input.normalize.is_some()),
+        ("input.channels", "images", input.channels.is_some()),
+        ("input.image_size", "images", input.image_size.is_some()),
+        ("input.max_length", "texts", input.max_length.is_some()),
+    ];
+    match settings.into_iter().find(|(_, of, is_set)| *is_set && *of != reads) {
+        Some((field, ..)) => Err(Error::Input { field, reads }),
+        None => Ok(()),
+    }
 }
 
 fn check_channels(pipeline: &Spec, geometry: Geometry) -> Result<(), Error> {
@@ -136,16 +162,17 @@ fn spec_error(pipeline: &Spec, reason: String) -> Error {
     Error::ModelSpec { given, reason }
 }
 
-/// A version's labels must be the first of the run's.
-fn check_labels(file: &Path, labels: &[String]) -> Result<(), Error> {
+/// A version's labels must be the first of the run's. How many there are.
+pub(crate) fn check_labels(file: &Path, labels: &[String]) -> Result<usize, Error> {
     let known: Vec<String> = files::read_json(file)?;
+    let count = known.len();
     for (position, given) in known.into_iter().enumerate() {
         let expected = labels.get(position).cloned().unwrap_or_default();
         if given != expected {
             return Err(Error::Labels { file: file.to_owned(), position, given, expected });
         }
     }
-    Ok(())
+    Ok(count)
 }
 
 fn load_adapter(file: &Path, trained: &[(String, Tensor)]) -> Result<(), Error> {

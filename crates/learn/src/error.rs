@@ -26,6 +26,10 @@ pub enum Error {
     NotFinite { file: PathBuf, tensor: String },
     #[error("`model` is `{given}`: {reason}")]
     ModelSpec { given: String, reason: String },
+    #[error("`{field}` is set, and the model reads {reads}: leave it out")]
+    Input { field: &'static str, reads: &'static str },
+    #[error("`{file}`: nothing here takes {tensors}; the pipeline adapts {modules}")]
+    Unused { file: PathBuf, tensors: String, modules: String },
     #[error("adapter rank {r} is larger than layer `{module}` ({outputs} × {inputs}) allows: at most {}", outputs.min(inputs))]
     Rank { r: i64, module: String, outputs: i64, inputs: i64 },
     #[error("no linear layer is called `{given}`{hint}; the model has: {available}")]

@@ -14,6 +14,7 @@ mod error;
 pub mod evaluate;
 mod files;
 mod flat;
+pub mod import;
 pub mod input;
 pub mod method;
 pub mod model;

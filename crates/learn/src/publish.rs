@@ -31,11 +31,13 @@ pub struct Publication<'a> {
     pub trained: &'a [(String, Tensor)],
     pub reader: &'a Reader,
     pub snapshot: &'a Snapshot,
+    /// It was trained elsewhere.
+    pub imported: bool,
 }
 
 /// Writes the files into `out` and names them, sorted.
 pub fn publish(out: &Path, publication: &Publication) -> Result<Vec<String>, Error> {
-    let Publication { pipeline, labels, net, trained, reader, snapshot } = publication;
+    let Publication { pipeline, labels, net, trained, reader, snapshot, .. } = publication;
     std::fs::create_dir_all(out).map_err(|source| Error::Write { file: out.to_owned(), source })?;
     let mut names = vec![HEAD, LABELS, SNAPSHOT, CARD, reader.save(out)?];
     match &pipeline.adapter {
@@ -53,7 +55,7 @@ pub fn publish(out: &Path, publication: &Publication) -> Result<Vec<String>, Err
     files::write_tensors(&out.join(HEAD), &net.head.named(""))?;
     files::write_json(&out.join(LABELS), labels)?;
     files::write_json(&out.join(SNAPSHOT), snapshot)?;
-    files::write_bytes(&out.join(CARD), card::card(pipeline, labels, net, reader).as_bytes())?;
+    files::write_bytes(&out.join(CARD), card::card(publication).as_bytes())?;
     names.sort_unstable();
     Ok(names.into_iter().map(str::to_owned).collect())
 }

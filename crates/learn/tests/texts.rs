@@ -10,6 +10,7 @@ use domain::pipeline::{Input as Settings, Pooling};
 use perennial_learn::assemble::{Assembled, Sources, assemble};
 use perennial_learn::data::Reader;
 use perennial_learn::data::texts::TextReader;
+use perennial_learn::import::import;
 use perennial_learn::input::Input;
 use perennial_learn::model::bert::{Bert, Config};
 use perennial_learn::model::{TextLimits, folder, layers};
@@ -120,6 +121,52 @@ fn an_image_for_a_text_model_is_named() {
     assert_eq!(error.to_string(), "row `r0` of chunk 1: it is an image, and the model takes text");
 }
 
+#[test]
+fn settings_of_the_other_kind_of_row_are_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let base = model(home.path());
+    let refused = |base: Option<&Path>, row: &Row, change: Value| {
+        let run = manifest(change);
+        let error = assemble(Sources { base, ..support::sources(&run, None) }, row).err().unwrap();
+        assert!(error.is_permanent());
+        error.to_string()
+    };
+    let folder = json!({"uri": "file:///m", "sha256": "0".repeat(64)});
+    for (key, value) in [("normalize", json!("unit")), ("channels", json!(3)), ("image_size", json!(8))] {
+        let change = json!({"model": folder, "input": {key: value}});
+        let said = refused(Some(&base), &row("red", "a"), change);
+        assert_eq!(said, format!("`input.{key}` is set, and the model reads texts: leave it out"));
+    }
+    let said = refused(None, &support::sample(), json!({"input": {"max_length": 8}}));
+    assert_eq!(said, "`input.max_length` is set, and the model reads images: leave it out");
+}
+
+#[test]
+fn a_classifier_that_reads_bert_s_pooler_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let base = model(home.path());
+    let run = manifest(json!({
+        "model": {"uri": "file:///m", "sha256": "0".repeat(64)},
+        "adapter": {"lora": {"r": 2, "target_modules": ["query"]}},
+    }));
+    let sources = Sources { base: Some(&base), ..support::sources(&run, None) };
+    let Assembled { trained, net, .. } = assemble(sources, &row("red", "a")).unwrap();
+    let adapters = trained.iter().filter(|(name, _)| name.contains("lora_"));
+    let mut tensors: Vec<_> =
+        adapters.map(|(name, tensor)| (format!("base_model.model.bert.{name}"), tensor.shallow_clone())).collect();
+    tensors.push(("base_model.model.classifier.weight".to_owned(), net.head.weight.ones_like()));
+    tensors.push(("base_model.model.classifier.bias".to_owned(), net.head.bias.ones_like()));
+    Tensor::write_safetensors(&tensors, home.path().join("adapter_model.safetensors")).unwrap();
+    let with = |config: Value| {
+        fs::write(home.path().join("adapter_config.json"), config.to_string()).unwrap();
+        import(sources, home.path())
+    };
+    let said = with(json!({"task_type": "SEQ_CLS", "modules_to_save": ["classifier"]})).err().unwrap().to_string();
+    assert!(said.contains("modules_to_save is [\"classifier\"]") && said.contains("head.safetensors"), "{said}");
+    let own = with(json!({"task_type": null})).unwrap();
+    assert!(own.net.head.weight.equal(&own.net.head.weight.ones_like()), "a classifier of someone's own class");
+}
+
 fn stored(file: &Path) -> Vec<(String, Tensor)> {
     Tensor::read_safetensors(file).unwrap()
 }
@@ -167,8 +214,8 @@ fn a_version_of_a_text_model_gives_the_logits_that_were_trained() {
         }
         let snapshot = domain::buffer::Snapshot::empty(run.pipeline.policy(), 4, 0);
         let (pipeline, labels, snapshot) = (&run.pipeline, &run.labels, &snapshot);
-        let publication =
-            publish::Publication { pipeline, labels, net: &net, trained: flat.named(), reader: &reader, snapshot };
+        let (net, trained, reader) = (&net, flat.named(), &reader);
+        let publication = publish::Publication { pipeline, labels, net, trained, reader, snapshot, imported: false };
         let files = publish::publish(&out, &publication).unwrap();
         assert!(files.contains(&weights.to_owned()) && files.contains(&"tokenizer.json".to_owned()), "{files:?}");
 
@@ -179,7 +226,7 @@ fn a_version_of_a_text_model_gives_the_logits_that_were_trained() {
             let (input, _) = reader.decode(&texts, "a test", &run.labels).unwrap().take(&[0, 1]);
             net.forward(&reader.apply(input))
         };
-        assert!(logits(&net, &reader).equal(&logits(&again.net, &again.reader)), "{weights}");
+        assert!(logits(net, reader).equal(&logits(&again.net, &again.reader)), "{weights}");
     }
 }
 
@@ -202,6 +249,7 @@ fn an_adapter_of_a_bert_carries_peft_s_names() {
         trained: flat.named(),
         reader: &reader,
         snapshot: &snapshot,
+        imported: false,
     };
     publish::publish(home.path(), &publication).unwrap();
     let names: Vec<String> =

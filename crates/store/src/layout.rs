@@ -5,6 +5,7 @@
 //! log/snapshots/{n:020}.json
 //! namespaces/{ns}/pipelines/{p}/chunks/{id}/           raw, and a folder of shards named by their content
 //! namespaces/{ns}/pipelines/{p}/runs/{n}/              checkpoints/{step:012}/, candidate/{attempt}/
+//! namespaces/{ns}/pipelines/{p}/imports/{sha256}/      an adapter that was trained elsewhere, as it came
 //! adapters/{ns}/{p}-v0001/                             a published version, as serving fleets read it
 //! models/{sha256}/                                     base models
 //! ```
@@ -48,6 +49,11 @@ pub fn checkpoint(pipeline: &PipelineId, number: RunNumber, step: u64) -> String
 /// What a trained attempt leaves. Attempts do not share a folder: two may overlap.
 pub fn candidate(pipeline: &PipelineId, number: RunNumber, attempt: u32) -> String {
     format!("{}/candidate/{attempt}", run(pipeline, number))
+}
+
+/// An adapter's folder as it came, named by its digest.
+pub fn import(pipeline: &PipelineId, sha256: &str) -> String {
+    format!("{pipeline}/imports/{sha256}")
 }
 
 /// The folder a serving fleet scans: each folder in it is one version.

@@ -7,12 +7,16 @@ use store::Kind;
 use store::journal::CommitError;
 use tonic::{Code, Status};
 
+use crate::import::Unfit;
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
     Refused(#[from] Refusal),
     #[error(transparent)]
     Invalid(#[from] Invalid),
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     #[error("`{pipeline}` has no `{alias}`")]
     NoAlias { pipeline: PipelineId, alias: &'static str },
     #[error("run {0} has not been judged")]
@@ -34,15 +38,23 @@ pub enum Error {
 
 impl From<CommitError<Refusal>> for Error {
     fn from(error: CommitError<Refusal>) -> Self {
-        match error {
-            CommitError::Refused(refusal) => Self::Refused(refusal),
-            CommitError::Inapplicable(reason) => Self::Inapplicable(reason),
-            other => Self::Log(Box::new(other)),
-        }
+        Self::uncommitted(error)
     }
 }
 
 impl Error {
+    /// Why a decision was not recorded: its own reason, or the log's.
+    pub(crate) fn uncommitted<X>(error: CommitError<X>) -> Self
+    where
+        X: std::error::Error + Into<Self> + Send + Sync + 'static,
+    {
+        match error {
+            CommitError::Refused(reason) => reason.into(),
+            CommitError::Inapplicable(reason) => Self::Inapplicable(reason),
+            other => Self::Log(Box::new(other)),
+        }
+    }
+
     /// Whether the same attempt would fail again, whenever it is made.
     pub(crate) fn is_permanent(&self) -> bool {
         match self {
@@ -58,6 +70,10 @@ impl From<Error> for Status {
         match error {
             Error::Refused(refusal) => refused(&refusal),
             Error::Invalid(invalid) => invalid.into(),
+            Error::Unfit(Unfit::Unsupported { .. }) => {
+                status(Code::InvalidArgument, "ADAPTER_UNSUPPORTED", error.to_string())
+            }
+            Error::Unfit(_) => status(Code::FailedPrecondition, "ADAPTER_DIFFERS", error.to_string()),
             Error::NoAlias { .. } => status(Code::NotFound, "NO_ALIAS", error.to_string()),
             Error::NotJudged(_) => status(Code::FailedPrecondition, "NOT_JUDGED", error.to_string()),
             Error::Store(ref source) => coded(source.rpc_code().into(), "STORE", chain(&error)),

@@ -5,15 +5,17 @@
 
 mod error;
 mod evaluations;
+mod import;
 mod models;
 mod pipelines;
 pub mod publish;
 mod pull;
+mod upload;
 mod versions;
 
 pub use error::Error;
 pub use evaluations::Evaluations;
-pub use models::ModelLimits;
 pub use pipelines::Pipelines;
 pub use publish::Publisher;
+pub use upload::ModelLimits;
 pub use versions::Registry;

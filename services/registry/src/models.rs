@@ -1,133 +1,41 @@
 //! Base models pushed as folders, stored by digest.
 
-use std::collections::BTreeMap;
-use std::io::Write;
-
 use futures::{Stream, StreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use perennial_proto::convert::Invalid;
 use perennial_proto::v1::{self, push_model_request::Part};
-use sha2::{Digest, Sha256};
 use store::{layout, objects};
 use tonic::Status;
 
 use crate::error::Error;
-
-/// Longest silence of an upload.
-const IDLE: std::time::Duration = std::time::Duration::from_secs(60);
-
-/// A model folder has a dozen files, a large one some dozens of shards. Each is open until the folder is whole.
-const MAX_FILES: usize = 256;
-
-/// What one upload may cost this process. It is spooled on disk until it is whole.
-#[derive(Clone, Copy, Debug)]
-pub struct ModelLimits {
-    /// Of all files together.
-    pub max_model_bytes: u64,
-    pub max_frame_bytes: usize,
-}
-
-/// A file received whole.
-struct Received {
-    content: tempfile::NamedTempFile,
-    sha256: Sha256,
-}
+use crate::upload::{self, Files, ModelLimits};
 
 /// Receives a folder, names it by its digest, and stores it if it is not there yet.
 pub async fn push(
     store: &dyn ObjectStore,
     store_url: &str,
     limits: ModelLimits,
-    mut parts: impl Stream<Item = Result<v1::PushModelRequest, Status>> + Unpin,
+    messages: impl Stream<Item = Result<v1::PushModelRequest, Status>> + Unpin,
 ) -> Result<v1::PushModelResponse, Error> {
-    let mut folder = Folder { limits, files: BTreeMap::new(), current: None, bytes: 0 };
-    while let Some(message) = next(&mut parts).await? {
-        match message.part {
-            Some(Part::File(name)) => folder.begin(name)?,
-            Some(Part::Frame(frame)) => folder.append(&frame)?,
-            None => return Err(Invalid::new("part", "is missing").into()),
-        }
-    }
-    save(store, store_url, folder.files).await
+    let part = |message: v1::PushModelRequest| {
+        message.part.map(|part| match part {
+            Part::File(name) => upload::Part::File(name),
+            Part::Frame(frame) => upload::Part::Frame(frame),
+        })
+    };
+    let mut parts = messages.map(|message| message.map(part));
+    let files = upload::receive(limits, &mut parts).await?;
+    save(store, store_url, files).await
 }
 
-/// What has arrived.
-struct Folder {
-    limits: ModelLimits,
-    files: BTreeMap<String, Received>,
-    current: Option<String>,
-    bytes: u64,
-}
-
-impl Folder {
-    fn begin(&mut self, name: String) -> Result<(), Error> {
-        let name = checked(name)?;
-        if self.files.contains_key(&name) {
-            return Err(Invalid::new("file", format!("`{name}` came twice")).into());
-        }
-        if self.files.len() == MAX_FILES {
-            let (what, limit) = ("the folder".to_owned(), format!("{MAX_FILES} files"));
-            return Err(Error::TooLarge { what, limit, remedy: "push the model's own files alone" });
-        }
-        let content = tempfile::NamedTempFile::new().map_err(Error::Spool)?;
-        self.files.insert(name.clone(), Received { content, sha256: Sha256::new() });
-        self.current = Some(name);
-        Ok(())
-    }
-
-    fn append(&mut self, frame: &[u8]) -> Result<(), Error> {
-        self.bytes += frame.len() as u64;
-        let ModelLimits { max_model_bytes, max_frame_bytes } = self.limits;
-        if frame.len() > max_frame_bytes {
-            let (what, limit) =
-                (format!("a frame of {} bytes", frame.len()), format!("{max_frame_bytes} bytes a frame"));
-            return Err(Error::TooLarge { what, limit, remedy: "send smaller frames" });
-        }
-        if self.bytes > max_model_bytes {
-            let (what, limit) = ("the model".to_owned(), format!("{max_model_bytes} bytes a model"));
-            return Err(Error::TooLarge { what, limit, remedy: "the daemon's `limits.max_model_bytes` may be raised" });
-        }
-        let file = self.current.as_ref().and_then(|name| self.files.get_mut(name));
-        let file = file.ok_or_else(|| Invalid::new("frame", "came before any file name"))?;
-        file.sha256.update(frame);
-        file.content.write_all(frame).map_err(Error::Spool)
-    }
-}
-
-async fn next<S>(parts: &mut S) -> Result<Option<v1::PushModelRequest>, Error>
-where
-    S: Stream<Item = Result<v1::PushModelRequest, Status>> + Unpin,
-{
-    let message = tokio::time::timeout(IDLE, parts.next()).await;
-    let silent = || Status::deadline_exceeded(format!("nothing was sent for {} s", IDLE.as_secs()));
-    let message = message.unwrap_or_else(|_| Some(Err(silent())));
-    message.transpose().map_err(|error| Error::Upload(Box::new(error)))
-}
-
-fn checked(name: String) -> Result<String, Invalid> {
-    let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    if name.is_empty() || name.starts_with('.') || !name.chars().all(legal) {
-        return Err(Invalid::new("file", format!("`{name}` is not a plain file name")));
-    }
-    Ok(name)
-}
-
-async fn save(
-    store: &dyn ObjectStore,
-    store_url: &str,
-    files: BTreeMap<String, Received>,
-) -> Result<v1::PushModelResponse, Error> {
+async fn save(store: &dyn ObjectStore, store_url: &str, files: Files) -> Result<v1::PushModelResponse, Error> {
     for needed in ["config.json", "model.safetensors"] {
         if !files.contains_key(needed) {
             return Err(Invalid::new("file", format!("the folder has no `{needed}`")).into());
         }
     }
-    let line =
-        |(name, file): (&String, &Received)| format!("{}  {name}\n", hex::encode(file.sha256.clone().finalize()));
-    let mut lines: Vec<String> = files.iter().map(line).collect();
-    lines.sort();
-    let sha256 = hex::encode(Sha256::digest(lines.concat()));
+    let sha256 = upload::digest(&files);
     let folder = layout::model(&sha256);
     let marker = Path::from(format!("{folder}/config.json"));
     let already_exists = store.head(&marker).await.is_ok();
@@ -146,6 +54,7 @@ async fn save(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upload::MAX_FILES;
     use object_store::memory::InMemory;
     use tonic::Code;
 

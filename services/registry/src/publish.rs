@@ -191,7 +191,7 @@ fn snapshot(pending: &Pending, files: &[ObjectRef]) -> SnapshotMeta {
 fn manifest(pending: &Pending, files: &[ObjectRef]) -> Value {
     let run = &pending.run.manifest;
     let file = |f: &ObjectRef| json!({"name": name(f), "sha256": f.sha256, "bytes": f.bytes});
-    json!({
+    let mut manifest = json!({
         "pipeline": pending.pipeline.to_string(),
         "version": pending.version,
         "parent": run.parent.as_ref().map(|parent| parent.version),
@@ -209,7 +209,11 @@ fn manifest(pending: &Pending, files: &[ObjectRef]) -> Value {
         "files": files.iter().map(file).collect::<Vec<_>>(),
         "report": pending.report,
         "cost": pending.candidate.cost,
-    })
+    });
+    if let Some(import) = &run.import {
+        manifest["import"] = json!({"files": import.files.iter().map(file).collect::<Vec<_>>()});
+    }
+    manifest
 }
 
 #[cfg(test)]

@@ -17,8 +17,8 @@ use store::journal::Journal;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::error::Error;
-use crate::models::{self, ModelLimits};
-use crate::pull;
+use crate::upload::ModelLimits;
+use crate::{import, models, pull};
 
 pub struct Registry {
     journal: Arc<Journal>,
@@ -149,5 +149,13 @@ impl RegistryService for Registry {
     ) -> Result<Response<v1::PushModelResponse>, Status> {
         let stored = models::push(&*self.store, &self.store_url, self.models, request.into_inner()).await?;
         Ok(Response::new(stored))
+    }
+
+    async fn import_version(
+        &self,
+        request: Request<Streaming<v1::ImportVersionRequest>>,
+    ) -> Result<Response<v1::ImportVersionResponse>, Status> {
+        let run = import::import(&self.journal, self.store.clone(), self.models, request.into_inner()).await?;
+        Ok(Response::new(v1::ImportVersionResponse { run: Some(run) }))
     }
 }

@@ -7,7 +7,7 @@ use domain::gate::judge;
 use domain::id::{TaskName, Version};
 use domain::manifest::Candidate;
 use domain::pipeline::GateMode;
-use domain::report::{Baseline, EvalReport, Score};
+use domain::report::{Baseline, EvalReport, Score, Verdict};
 use domain::run::{Run, RunState};
 use domain::state::PipelineState;
 use domain::version::{absorbed, lineage};
@@ -72,8 +72,16 @@ pub fn conclude(
     let baseline_scores: Vec<Score> = sets.iter().filter_map(of_baseline).collect();
     let gate = &run.manifest.pipeline.gate;
     let trained = trained(current, run);
-    let verdict = judge(gate, candidate.finite, |task| trained.contains(task), &candidate_scores, &baseline_scores);
-    let passed = verdict.name() == "PASS" || (gate.mode == GateMode::Report && candidate.finite);
+    let is_import = run.manifest.import.is_some();
+    // What an imported adapter was trained on is not known: it answers for every task.
+    let counts = |task: &TaskName| is_import || trained.contains(task);
+    let verdict = judge(gate, candidate.finite, counts, &candidate_scores, &baseline_scores);
+    let passed = match verdict {
+        Verdict::Pass => true,
+        // An import may come before any data: the first version is what later ones are measured by.
+        Verdict::Inconclusive { .. } if is_import => true,
+        _ => gate.mode == GateMode::Report && candidate.finite,
+    };
     let version = passed.then(|| current.next_version());
     let report = EvalReport { baseline, candidate_scores, baseline_scores, verdict };
     (report, version)

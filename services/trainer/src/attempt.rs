@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use domain::chunk::Shard;
+use domain::chunk::{ObjectRef, Shard};
 use domain::id::PipelineId;
 use domain::manifest::{Candidate, Manifest, SnapshotMeta};
 use domain::pipeline::Model;
@@ -119,14 +119,8 @@ async fn prepare(node: &Node, part: &Part) -> Result<TrainJob, Error> {
         Model::Folder(folder) => Some(node.fetcher.model(folder).await?),
         Model::Scratch(_) => None,
     };
-    let parent = match &manifest.parent {
-        Some(parent) => {
-            let folder = part.scratch.join("parent");
-            node.fetcher.lay_out(&parent.files, &folder).await?;
-            Some(folder)
-        }
-        None => None,
-    };
+    let parent = manifest.parent.as_ref().map(|parent| &parent.files);
+    let import = manifest.import.as_ref().map(|import| &import.files);
     let snapshot = match &manifest.snapshot {
         Some(snapshot) => Some(node.fetcher.file(&snapshot.object).await?),
         None => None,
@@ -134,7 +128,8 @@ async fn prepare(node: &Node, part: &Part) -> Result<TrainJob, Error> {
     Ok(TrainJob {
         manifest: manifest.clone(),
         base_model,
-        parent,
+        parent: lay_out(node, parent, part.scratch.join("parent")).await?,
+        import: lay_out(node, import, part.scratch.join("import")).await?,
         snapshot,
         shards: node.fetcher.shards(shards(manifest)).await?,
         out: part.scratch.join("out"),
@@ -142,6 +137,12 @@ async fn prepare(node: &Node, part: &Part) -> Result<TrainJob, Error> {
         resume: resume(node, part).await?,
         device: node.device.clone(),
     })
+}
+
+async fn lay_out(node: &Node, files: Option<&Vec<ObjectRef>>, folder: PathBuf) -> Result<Option<PathBuf>, Error> {
+    let Some(files) = files else { return Ok(None) };
+    node.fetcher.lay_out(files, &folder).await?;
+    Ok(Some(folder))
 }
 
 /// Of the run's own chunks and of those its rehearsal buffer refers to.

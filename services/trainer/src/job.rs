@@ -15,6 +15,8 @@ pub struct TrainJob {
     pub base_model: Option<PathBuf>,
     /// A folder with the parent version's files.
     pub parent: Option<PathBuf>,
+    /// A folder with the files of the manifest's import.
+    pub import: Option<PathBuf>,
     /// The parent's snapshot, as JSON.
     pub snapshot: Option<PathBuf>,
     /// By SHA-256: every shard of the manifest's chunks and of the snapshot's.

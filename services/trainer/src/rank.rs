@@ -15,6 +15,7 @@ use domain::pipeline::{Adapter, Normalize, Pipeline, Precision};
 use learn::assemble::{self, Assembled, Sources};
 use learn::data::Reader;
 use learn::data::images::Preprocess;
+use learn::model::Net;
 use learn::publish::{self, Publication};
 use learn::update::{self, Inputs, Moment, Outcome};
 use learn::checkpoint::Saved;
@@ -58,16 +59,48 @@ impl Error {
 /// Seconds from any fixed moment.
 pub type Clock<'a> = &'a dyn Fn() -> f64;
 
-/// Trains the job's candidate. Every rank of the group calls it with the same job.
+/// Makes the job's candidate: by training, or of what it imports. Every rank of the group calls it with the same job.
 pub fn train(
     job: &TrainJob,
     collective: &dyn Collective,
     clock: Clock,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Trained, Error> {
-    let (manifest, pipeline) = (&job.manifest, &job.manifest.pipeline);
     let device = assemble::device(&job.device).ok_or_else(|| Error::Device(job.device.clone()))?;
-    tch::set_num_threads(pipeline.resources.threads_per_rank.get() as i32);
+    tch::set_num_threads(job.manifest.pipeline.resources.threads_per_rank.get() as i32);
+    match &job.import {
+        Some(folder) => take_over(job, folder, device, collective, progress),
+        None => update(job, device, collective, clock, progress),
+    }
+}
+
+/// What was trained elsewhere, with an empty rehearsal buffer. No row is read and no step is made.
+fn take_over(
+    job: &TrainJob,
+    folder: &Path,
+    device: Device,
+    collective: &dyn Collective,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Trained, Error> {
+    let mut at = Progress { phase: Phase::Load, step: 0, total: 0, epoch: 0, loss: None };
+    progress(at);
+    let Assembled { net, trained, reader } = learn::import::import(sources(job, device), folder)?;
+    at.phase = Phase::Write;
+    progress(at);
+    let outcome = Outcome { steps: 0, loss: None, finite: true, snapshot: snapshot(job)?, rehearsal_seconds: 0.0 };
+    let precision = Precision::default();
+    let made = Made { net: &net, trained: &trained, reader: &reader, outcome, precision, train_seconds: 0.0 };
+    finish(job, collective, device, made)
+}
+
+fn update(
+    job: &TrainJob,
+    device: Device,
+    collective: &dyn Collective,
+    clock: Clock,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Trained, Error> {
+    let (manifest, pipeline) = (&job.manifest, &job.manifest.pipeline);
     let mut at = Progress { phase: Phase::Load, step: 0, total: 0, epoch: 0, loss: None };
     progress(at);
 
@@ -104,13 +137,31 @@ pub fn train(
         keeper.after_step(moment)
     })?;
     let train_seconds = clock() - started;
-    let peak_memory_bytes = largest(collective, device)?;
-
     progress(Progress { phase: Phase::Write, ..at });
+    let trained = weights.named();
+    let made = Made { net: &net, trained, reader: &reader, outcome, precision, train_seconds };
+    finish(job, collective, device, made)
+}
+
+/// A candidate before it is written down.
+struct Made<'a> {
+    net: &'a Net,
+    trained: &'a [(String, Tensor)],
+    reader: &'a Reader,
+    outcome: Outcome,
+    precision: Precision,
+    train_seconds: f64,
+}
+
+/// Rank 0 writes the candidate's files; every rank accounts for it.
+fn finish(job: &TrainJob, collective: &dyn Collective, device: Device, made: Made) -> Result<Trained, Error> {
+    let Made { net, trained, reader, outcome, precision, train_seconds } = made;
+    let peak_memory_bytes = largest(collective, device)?;
     let mut files = Vec::new();
     if collective.rank() == 0 {
-        let (labels, snapshot, trained) = (&manifest.labels, &outcome.snapshot, weights.named());
-        let publication = Publication { pipeline, labels, net: &net, trained, reader: &reader, snapshot };
+        let Manifest { pipeline, labels, .. } = &job.manifest;
+        let (snapshot, imported) = (&outcome.snapshot, job.import.is_some());
+        let publication = Publication { pipeline, labels, net, trained, reader, snapshot, imported };
         files = publish::publish(&job.out, &publication)?;
     }
     let cost = Cost {
@@ -123,7 +174,7 @@ pub fn train(
         peak_memory_bytes,
         final_loss: outcome.loss.filter(|loss| loss.is_finite()),
     };
-    Ok(account(files, publish::weights_sha256(weights.named()), &reader, outcome, cost))
+    Ok(account(files, publish::weights_sha256(trained), reader, outcome, cost))
 }
 
 fn sources(job: &TrainJob, device: Device) -> Sources<'_> {

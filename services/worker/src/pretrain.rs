@@ -229,6 +229,7 @@ pub fn pretrain(lesson: &Lesson, recipe: &Recipe, out: &Path, watch: &Watch) -> 
         manifest,
         base_model: None,
         parent: None,
+        import: None,
         snapshot: None,
         shards: shelf.files.clone(),
         out: scratch.path().join("out"),
@@ -279,6 +280,7 @@ fn manifest(lesson: &Lesson, recipe: &Recipe, chunk: ChunkData, set: EvalSet) ->
         chunks: vec![chunk],
         snapshot: None,
         eval_sets: vec![set],
+        import: None,
     })
 }
 

@@ -44,6 +44,7 @@ pub fn prepare(case: &Case, at: &Path) {
         trained: &made.trained,
         reader: &made.reader,
         snapshot: &snapshot(&manifest),
+        imported: false,
     };
     publish::publish(&at.join("version"), &publication).expect("a version");
     let (rows, labels) = dataset.take(&(0..BATCH as i64).collect::<Vec<_>>());
@@ -108,6 +109,7 @@ fn manifest(case: &Case, at: &Path) -> Manifest {
     Manifest {
         run: 1,
         update: 0,
+        import: None,
         pipeline: serde_json::from_value(case.spec(&at.join("base"), &labels)).expect("a pipeline"),
         labels,
         parent: None,

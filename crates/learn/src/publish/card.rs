@@ -3,11 +3,12 @@
 use domain::pipeline::{Adapter, Model as Origin, Pooling, Spec};
 use serde_json::Value;
 
-use super::base_name;
+use super::{Publication, base_name};
 use crate::data::Reader;
-use crate::model::{Net, mlp};
+use crate::model::mlp;
 
-pub fn card(pipeline: &Spec, labels: &[String], net: &Net, reader: &Reader) -> String {
+pub fn card(publication: &Publication) -> String {
+    let Publication { pipeline, labels, net, reader, imported, .. } = publication;
     let library = match pipeline.adapter {
         Adapter::Lora(_) => "peft",
         Adapter::Full => "transformers",
@@ -20,16 +21,23 @@ pub fn card(pipeline: &Spec, labels: &[String], net: &Net, reader: &Reader) -> S
     format!(
         "---\nlibrary_name: {library}\npipeline_tag: {task}\ntags: [perennial, continual-learning]\n---\n\n\
          # {name}\n\n\
-         A version of the pipeline `{name}`, trained by {method} with {adapter}.\n\
+         A version of the pipeline `{name}`, {origin}.\n\
          Lineage, data, settings and scores: `perennial_manifest.json`.\n\n\
          Base model: {base}\n\nLabels, in the order of the head's rows: {labels}\n\n\
          ## Load it\n\n{code}",
         name = pipeline.name,
-        method = pipeline.method.title(),
-        adapter = adapter(&pipeline.adapter),
+        origin = origin(pipeline, *imported),
         base = base(pipeline),
         code = code(pipeline, &net.body.config(), reader),
     )
+}
+
+fn origin(pipeline: &Spec, imported: bool) -> String {
+    let adapter = adapter(&pipeline.adapter);
+    match imported {
+        true => format!("imported: {adapter}, trained elsewhere"),
+        false => format!("trained by {} with {adapter}", pipeline.method.title()),
+    }
 }
 
 fn adapter(adapter: &Adapter) -> String {

@@ -47,6 +47,7 @@ pub fn manifest(change: Value) -> Manifest {
         chunks: Vec::new(),
         snapshot: None,
         eval_sets: Vec::new(),
+        import: None,
     }
 }
 
@@ -295,6 +296,7 @@ impl Trial {
             trained: self.weights.named(),
             reader: &self.reader,
             snapshot: &outcome.snapshot,
+            imported: false,
         };
         publish::publish(folder, &publication).unwrap()
     }

@@ -2,18 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use futures::{Stream, StreamExt, stream};
-use indicatif::ProgressBar;
+use futures::StreamExt;
 use perennial_proto::v1;
-use perennial_proto::v1::push_model_request::Part;
+use perennial_proto::v1::push_model_request;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use super::client::{Context, within};
 use super::failure::Failure;
+use super::folder::{Folder, Part};
 use super::output::Render;
 use super::progress;
-use super::upload::{self, Broken, LocalFile};
+use super::upload::{self, Broken};
 
 #[derive(clap::Subcommand)]
 pub enum Verb {
@@ -33,67 +32,30 @@ impl Verb {
     }
 }
 
-async fn push(ctx: &Context, folder: &Path) -> Result<(), Failure> {
-    let mut files = Vec::new();
-    for path in names(folder)? {
-        files.push(upload::inspect(path).await?);
-    }
-    let bytes = files.iter().map(|file| file.bytes).sum();
-    let (sha256, broken) = (digest(&files), Broken::default());
-    let bar = progress::transfer(bytes, &folder.display().to_string());
-    let request = within(upload::deadline(bytes, ctx.timeout), parts(files, bar.clone(), broken.clone()));
-    let outcome = ctx.registry().await?.push_model(request).await;
+async fn push(ctx: &Context, path: &Path) -> Result<(), Failure> {
+    let folder = Folder::of_model(path).await?;
+    let (bytes, sha256, broken) = (folder.bytes(), folder.digest(), Broken::default());
+    let bar = progress::transfer(bytes, &path.display().to_string());
+    let messages = folder.parts(bar.clone(), broken.clone()).map(message);
+    let outcome = ctx.registry().await?.push_model(within(upload::deadline(bytes, ctx.timeout), messages)).await;
     bar.finish_and_clear();
     let pushed = broken.or(outcome.map_err(Failure::from))?.into_inner();
     if pushed.sha256 != sha256 {
-        let folder = folder.display();
+        let path = path.display();
         return Err(Failure::Failed(format!(
-            "`{folder}` changed while it was pushed: it was {sha256}, {} arrived",
+            "`{path}` changed while it was pushed: it was {sha256}, {} arrived",
             pushed.sha256
         )));
     }
     ctx.show(&ModelView { uri: pushed.uri, sha256, already_exists: pushed.already_exists })
 }
 
-fn names(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let read = Failure::file("read", folder);
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(&read)? {
-        let entry = entry.map_err(&read)?;
-        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        if entry.path().is_file() && !hidden {
-            names.push(entry.path());
-        }
-    }
-    names.sort();
-    if names.iter().all(|name| !name.ends_with("config.json")) {
-        return Err(Failure::Failed(format!("`{}` is not a model folder: it has no config.json", folder.display())));
-    }
-    Ok(names)
-}
-
-fn name(file: &LocalFile) -> String {
-    file.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-/// Of the folder: SHA-256 over the sorted lines `<sha256 of file>  <name>\n`.
-fn digest(files: &[LocalFile]) -> String {
-    let mut lines: Vec<_> = files.iter().map(|file| format!("{}  {}\n", file.sha256, name(file))).collect();
-    lines.sort();
-    hex::encode(Sha256::digest(lines.concat()))
-}
-
-fn parts(
-    files: Vec<LocalFile>,
-    bar: ProgressBar,
-    broken: Broken,
-) -> impl Stream<Item = v1::PushModelRequest> + Send + 'static {
-    let part = |part| v1::PushModelRequest { part: Some(part) };
-    stream::iter(files).flat_map(move |file| {
-        let begin = stream::iter([part(Part::File(name(&file)))]);
-        let frames = upload::frames(file.path, bar.clone(), broken.clone());
-        begin.chain(frames.map(move |frame| part(Part::Frame(frame.into()))))
-    })
+fn message(part: Part) -> v1::PushModelRequest {
+    let part = match part {
+        Part::File(name) => push_model_request::Part::File(name),
+        Part::Frame(frame) => push_model_request::Part::Frame(frame.into()),
+    };
+    v1::PushModelRequest { part: Some(part) }
 }
 
 #[derive(Serialize)]
@@ -113,31 +75,6 @@ impl Render for ModelView {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn a_folder_is_pushed_file_by_file_and_pinned_by_digest() {
-        let folder = tempfile::tempdir().unwrap();
-        for (name, content) in [("model.safetensors", "weights"), ("config.json", "{}"), (".git", "no")] {
-            std::fs::write(folder.path().join(name), content).unwrap();
-        }
-        let mut files = Vec::new();
-        for path in names(folder.path()).unwrap() {
-            files.push(upload::inspect(path).await.unwrap());
-        }
-        let of = |content: &str| hex::encode(Sha256::digest(content));
-        let mut lines = [format!("{}  config.json\n", of("{}")), format!("{}  model.safetensors\n", of("weights"))];
-        lines.sort();
-        assert_eq!(digest(&files), of(&lines.concat()));
-        let parts: Vec<_> = parts(files, ProgressBar::hidden(), Broken::default()).collect().await;
-        assert_eq!(parts[0].part, Some(Part::File("config.json".to_owned())));
-        assert_eq!(parts.len(), 4);
-    }
-
-    #[test]
-    fn a_folder_without_a_config_is_no_model() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(names(folder.path()).unwrap_err().to_string().contains("has no config.json"));
-    }
 
     #[test]
     fn what_is_printed_can_be_pasted() {

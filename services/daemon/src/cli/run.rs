@@ -69,6 +69,13 @@ async fn follow(ctx: &Context, name: String, reached: bool) -> Result<(), Failur
     run.outcome()
 }
 
+/// The number of the version that a run just started ends in.
+pub async fn published(ctx: &Context, name: String) -> Result<u64, Failure> {
+    let run = watch::to_the_end(ctx, name, true).await?;
+    let version = run.version;
+    RunView::from(run).outcome().map(|()| version)
+}
+
 async fn list(ctx: &Context, pipeline: &PipelineName) -> Result<(), Failure> {
     let mut client = ctx.runs().await?;
     let runs = all_pages(async |page_token| {

@@ -11,8 +11,8 @@ use super::client::{Context, all_pages, present};
 use super::failure::Failure;
 use super::output::{Render, fields, or_dash, percent, some, table, time};
 use super::pipeline::pipeline_of;
-use super::pull;
 use super::reference::{Reference, Which};
+use super::{import, pull};
 
 #[derive(clap::Subcommand)]
 pub enum Verb {
@@ -57,6 +57,19 @@ pub enum Verb {
         #[arg(long, value_name = "N")]
         expect: Option<u64>,
     },
+    /// Make an adapter that PEFT trained a pipeline's first version
+    #[command(after_help = "Example:\n  perennial version import tickets ./my-adapter\n\n\
+                            Exits with 3 when the gate refuses it")]
+    Import {
+        pipeline: PipelineName,
+        /// adapter_config.json, adapter_model.safetensors, and what published versions have besides: head.safetensors,
+        /// labels.json, preprocessor_config.json, perennial_manifest.json
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// Show the run that makes it a version, and do not wait for its end
+        #[arg(long)]
+        no_wait: bool,
+    },
     /// Download a version's files into a new folder, verified
     #[command(after_help = "Example:\n  perennial version pull tickets@champion ./tickets-champion")]
     Pull {
@@ -95,6 +108,7 @@ impl Verb {
             Self::Show { reference } => ctx.show(&VersionView::from(get(ctx, &reference).await?)),
             Self::Promote { reference, chunks, expect } => promote(ctx, &reference, chunks, expect).await,
             Self::Rollback { pipeline, to, chunks, expect } => rollback(ctx, &pipeline, to, chunks, expect).await,
+            Self::Import { pipeline, folder, no_wait } => import::import(ctx, &pipeline, &folder, !no_wait).await,
             Self::Pull { reference, folder } => pull::pull(ctx, &reference, &folder).await,
         }
     }
@@ -109,6 +123,11 @@ async fn list(ctx: &Context, pipeline: &PipelineName) -> Result<(), Failure> {
     });
     let versions = versions.await?.into_iter().map(VersionView::from).collect();
     ctx.show(&VersionList { versions })
+}
+
+pub async fn show(ctx: &Context, pipeline: &PipelineName, number: u64) -> Result<(), Failure> {
+    let reference = Reference { pipeline: pipeline.clone(), which: Which::Number(number) };
+    ctx.show(&VersionView::from(get(ctx, &reference).await?))
 }
 
 async fn get(ctx: &Context, reference: &Reference) -> Result<v1::Version, Failure> {

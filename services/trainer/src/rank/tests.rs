@@ -48,11 +48,13 @@ impl Place {
             chunks: vec![self.chunks[update as usize].clone()],
             snapshot: parent.map(|_| SnapshotData { object, chunks: vec![self.chunks[0].clone()] }),
             eval_sets: Vec::new(),
+            import: None,
         };
         TrainJob {
             manifest,
             base_model: None,
             parent: parent.map(Path::to_owned),
+            import: None,
             snapshot: parent.map(|parent| parent.join("snapshot.json")),
             shards: self.shards.clone(),
             out: self.folder.path().join(name),
@@ -83,7 +85,7 @@ fn a_second_update_continues_from_the_first_and_replays_its_rows() {
     let place = Place::new();
     let first = place.job("v1", None);
     let trained = run(&first).unwrap();
-    assert_eq!((trained.items, trained.seen, trained.cost.steps), (12, 30, 8));
+    assert_eq!((trained.items, trained.seen, trained.cost.steps), (12, 30, 4));
     assert!(trained.finite && trained.cost.peak_memory_bytes > 0 && trained.files.contains(&"labels.json".to_owned()));
 
     let second = place.job("v2", Some(&first.out));
@@ -106,14 +108,37 @@ fn the_first_update_measures_the_data_and_later_ones_keep_its_numbers() {
 }
 
 #[test]
+fn an_import_is_published_as_it_is_and_the_next_update_continues_from_it() {
+    let place = Place::new();
+    let adapted = |mut job: TrainJob| {
+        let mut spec = domain::pipeline::Spec::from(job.manifest.pipeline);
+        spec.adapter = serde_json::from_value(json!({"lora": {"r": 2, "target_modules": ["fc1"]}})).unwrap();
+        job.manifest.pipeline = spec.try_into().unwrap();
+        job
+    };
+    let first = adapted(place.job("elsewhere", None));
+    let trained = run(&first).unwrap();
+    let mut job = adapted(place.job("v1", None));
+    job.manifest.chunks.clear();
+    job.manifest.import = Some(domain::manifest::Import { files: Vec::new() });
+    job.import = Some(first.out);
+    let imported = run(&job).unwrap();
+    assert_eq!(imported.weights_sha256, trained.weights_sha256);
+    assert_eq!(imported.preprocessing, trained.preprocessing, "nothing is left to measure");
+    assert_eq!((imported.items, imported.seen, imported.cost.steps), (0, 0, 0));
+    let trained = run(&adapted(place.job("v2", Some(&job.out)))).unwrap();
+    assert_eq!((trained.items, trained.seen), (12, 30));
+}
+
+#[test]
 fn a_run_resumed_from_its_newest_checkpoint_leaves_the_same_weights() {
     let place = Place::new();
     let mut job = place.job("v1", None);
     let whole = run(&job).unwrap();
     let kept = fs::read_dir(&job.checkpoints).unwrap().count();
     let newest = checkpoint::newest(&job.checkpoints, &job.manifest).unwrap();
-    assert!(kept == 2 && newest.ends_with("7"), "{kept} {newest:?}");
-    job.resume = Some(job.checkpoints.join("6"));
+    assert!(kept == 2 && newest.ends_with("3"), "{kept} {newest:?}");
+    job.resume = Some(job.checkpoints.join("2"));
     assert_eq!(run(&job).unwrap().weights_sha256, whole.weights_sha256);
 }
 

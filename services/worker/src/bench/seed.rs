@@ -182,6 +182,7 @@ fn manifest(
         chunks: chunks.to_vec(),
         snapshot,
         eval_sets: tasks.test[..seen].to_vec(),
+        import: None,
     })
 }
 
@@ -199,6 +200,7 @@ fn job(setup: &Setup, manifest: Manifest, parent: Option<&Finished>) -> TrainJob
     TrainJob {
         base_model: setup.base_model.map(Path::to_owned),
         parent: parent.map(|parent| parent.out.clone()),
+        import: None,
         snapshot: parent.map(|parent| parent.out.join("snapshot.json")),
         shards: setup.tasks.shelf.files.clone(),
         out: setup.folder.join(&name),
