@@ -45,7 +45,7 @@ pub struct Assembled {
     pub reader: Reader,
 }
 
-/// `sample` is one of the rows: its geometry is that of a model from scratch that nobody gave one.
+/// `sample` is one of the rows: its geometry is that of a model from scratch that nobody gave one. A version has one.
 pub fn assemble(sources: Sources, sample: &Row) -> Result<Assembled, Error> {
     let Sources { pipeline, labels, version, device, .. } = sources;
     if let Some(version) = version {
@@ -97,20 +97,21 @@ fn body(sources: Sources, sample: &Row) -> Result<Box<dyn Model>, Error> {
         (Origin::Folder(_), Some(base)) => folder::load(base, pooling, device),
         (Origin::Folder(_), None) => Err(spec_error(pipeline, "its folder was not fetched".to_owned())),
         (Origin::Scratch(spec), _) => {
-            let geometry = scratch_geometry(sources, geometry_of(sample)?)?;
+            let geometry = scratch_geometry(sources, sample)?;
             scratch::build(spec, geometry, &mut layers::drawn(pipeline.seed, device))
         }
     }
 }
 
 /// What the parent was made for, else what the pipeline says, else what the data is.
-fn scratch_geometry(sources: Sources, images: Geometry) -> Result<Geometry, Error> {
+fn scratch_geometry(sources: Sources, sample: &Row) -> Result<Geometry, Error> {
     let Sources { pipeline, .. } = sources;
     if let Some(file) = sources.described(None)
         && let Some(parent) = Preprocess::load(&file, None)?
     {
         return Ok(parent.geometry);
     }
+    let images = geometry_of(sample)?;
     let stated = |number: Option<std::num::NonZeroU32>, other| number.map_or(other, |n| i64::from(n.get()));
     Ok(Geometry {
         channels: stated(pipeline.input.channels, images.channels),

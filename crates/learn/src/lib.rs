@@ -20,6 +20,7 @@ pub mod model;
 pub mod optim;
 pub mod peft;
 mod pool;
+pub mod predict;
 pub mod publish;
 pub mod update;
 mod weights;

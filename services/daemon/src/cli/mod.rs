@@ -1,6 +1,7 @@
 //! The command line: parse, one call, print. Results go to stdout, everything else to stderr.
 
 mod buffer;
+mod cache;
 mod chunk;
 mod client;
 mod completion;
@@ -11,6 +12,7 @@ mod hand_over;
 mod model;
 mod output;
 mod pipeline;
+mod predict;
 mod progress;
 mod pull;
 mod reference;
@@ -69,6 +71,8 @@ enum Noun {
     /// Base models
     #[command(subcommand)]
     Model(model::Verb),
+    /// Label rows by a published version, on this machine
+    Predict(predict::Args),
     /// Print the JSON schema of pipeline files
     #[command(after_help = "Example:\n  perennial schema > pipeline.schema.json")]
     Schema,
@@ -132,6 +136,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Noun::Buffer(verb) => verb.run(&ctx).await,
         Noun::Eval(verb) => verb.run(&ctx).await,
         Noun::Model(verb) => verb.run(&ctx).await,
+        Noun::Predict(args) => args.run(&ctx, output).await,
         Noun::Schema => pipeline::schema(),
         Noun::Config(verb) => verb.run(&ctx),
         Noun::Completion { shell } => completion::print(shell),

@@ -76,8 +76,21 @@ fn name(file: &LocalFile) -> String {
     file.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
+/// Of all files in a folder, hidden ones too, as a pipeline's `model.sha256` pins it.
+pub async fn folder_digest(folder: &Path) -> Result<String, Failure> {
+    let read = Failure::file("read", folder);
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(&read)? {
+        let path = entry.map_err(&read)?.path();
+        if path.is_file() {
+            files.push(upload::inspect(path).await?);
+        }
+    }
+    Ok(digest(&files))
+}
+
 /// Of the folder: SHA-256 over the sorted lines `<sha256 of file>  <name>\n`.
-fn digest(files: &[LocalFile]) -> String {
+pub fn digest(files: &[LocalFile]) -> String {
     let mut lines: Vec<_> = files.iter().map(|file| format!("{}  {}\n", file.sha256, name(file))).collect();
     lines.sort();
     hex::encode(Sha256::digest(lines.concat()))

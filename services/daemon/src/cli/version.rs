@@ -111,7 +111,7 @@ async fn list(ctx: &Context, pipeline: &PipelineName) -> Result<(), Failure> {
     ctx.show(&VersionList { versions })
 }
 
-async fn get(ctx: &Context, reference: &Reference) -> Result<v1::Version, Failure> {
+pub async fn get(ctx: &Context, reference: &Reference) -> Result<v1::Version, Failure> {
     let request = ctx.request(v1::GetVersionRequest { name: reference.resource(&ctx.pipeline(&reference.pipeline)) });
     present(ctx.registry().await?.get_version(request).await?.into_inner().version)
 }
