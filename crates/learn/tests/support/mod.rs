@@ -328,3 +328,35 @@ impl Trial {
         publish::publish(folder, &publication).unwrap()
     }
 }
+
+/// A version that is not the base it started from, and its logits for these rows as they are read.
+pub fn published(run: &Manifest, base: &Path, rows: &[Row], out: &Path) -> (Input, Tensor) {
+    let sources = Sources { base: Some(base), ..sources(run, None) };
+    let Assembled { net, trained, reader } = assemble(sources, &rows[0]).unwrap();
+    let mut flat = Flat::over(trained);
+    let _guard = tch::no_grad_guard();
+    flat.values += layers::Init::Normal(0.2).draw(1, "elsewhere", &flat.values.size());
+    let snapshot = domain::buffer::Snapshot::empty(run.pipeline.policy(), 4, 0);
+    let publication = publish::Publication {
+        pipeline: &run.pipeline,
+        labels: &run.labels,
+        net: &net,
+        trained: flat.named(),
+        reader: &reader,
+        snapshot: &snapshot,
+    };
+    publish::publish(out, &publication).unwrap();
+    let all: Vec<i64> = (0..rows.len() as i64).collect();
+    let input = reader.apply(reader.decode(rows, "a test", &run.labels).unwrap().take(&all).0);
+    let logits = net.forward(&input);
+    (input, logits)
+}
+
+/// Whether there is no Python to compare with, which it says.
+pub fn skipped() -> bool {
+    let missing = staged().is_none();
+    if missing {
+        println!("SKIPPED: no PEFT or transformers to compare with; `make reference` stages it");
+    }
+    missing
+}
