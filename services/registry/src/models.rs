@@ -20,6 +20,9 @@ const IDLE: std::time::Duration = std::time::Duration::from_secs(60);
 /// A model folder has a dozen files, a large one some dozens of shards. Each is open until the folder is whole.
 const MAX_FILES: usize = 256;
 
+/// Or an index of shards in its place.
+const WEIGHTS: &str = "model.safetensors";
+
 /// What one upload may cost this process. It is spooled on disk until it is whole.
 #[derive(Clone, Copy, Debug)]
 pub struct ModelLimits {
@@ -118,8 +121,11 @@ async fn save(
     store_url: &str,
     files: BTreeMap<String, Received>,
 ) -> Result<v1::PushModelResponse, Error> {
-    for needed in ["config.json", "model.safetensors"] {
-        if !files.contains_key(needed) {
+    let has = |name: &str| files.contains_key(name);
+    for (needed, there) in
+        [("config.json", has("config.json")), (WEIGHTS, has(WEIGHTS) || has("model.safetensors.index.json"))]
+    {
+        if !there {
             return Err(Invalid::new("file", format!("the folder has no `{needed}`")).into());
         }
     }
@@ -178,6 +184,8 @@ mod tests {
         assert_eq!((first.sha256.clone(), first.already_exists), (digest(&lines.concat()), false));
         assert_eq!(first.uri, format!("s3://bucket/p/models/{}", first.sha256));
         assert!(pushed(&store, parts()).await.unwrap().already_exists);
+        let shards = vec![file("model-1.safetensors"), file("model.safetensors.index.json"), file("config.json")];
+        assert!(!pushed(&store, shards).await.unwrap().already_exists);
     }
 
     #[tokio::test]

@@ -27,6 +27,11 @@ impl Cache {
         Ok(Self(base.join("perennial")))
     }
 
+    /// Where models of the Hugging Face Hub appear as folders.
+    pub fn hub(&self) -> PathBuf {
+        self.0.join("hub")
+    }
+
     /// The folder of the version that the reference means now.
     pub async fn version(&self, ctx: &Context, reference: &Reference) -> Result<PathBuf, Failure> {
         let found = version::get(ctx, reference).await?;

@@ -99,8 +99,8 @@ enum Noun {
 pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     let outcome = match hand_over::wanted(&args) {
-        Some((noun, rest)) => Err(hand_over::exec(noun, rest)),
-        None => block_on(Cli::parse_from(args)),
+        Some((noun, rest)) => block_on(async { Err(hand_over::exec(noun, rest.to_vec()).await) }),
+        None => block_on(dispatch(Cli::parse_from(args))),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -111,12 +111,12 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn block_on(cli: Cli) -> Result<(), Failure> {
+fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
     let outcome = runtime.block_on(async {
         tokio::select! {
-            outcome = dispatch(cli) => outcome,
+            outcome = command => outcome,
             // Dropping the call removes what it had half written.
             _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted),
         }
@@ -140,10 +140,10 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Noun::Schema => pipeline::schema(),
         Noun::Config(verb) => verb.run(&ctx),
         Noun::Completion { shell } => completion::print(shell),
-        Noun::Bench(args) => Err(args.exec("bench", output)),
-        Noun::Demo(args) => Err(args.exec("demo", output)),
-        Noun::Pretrain(args) => Err(args.exec("pretrain", output)),
-        Noun::Sample(args) => Err(args.exec("sample", None)),
+        Noun::Bench(args) => Err(args.exec("bench", output).await),
+        Noun::Demo(args) => Err(args.exec("demo", output).await),
+        Noun::Pretrain(args) => Err(args.exec("pretrain", output).await),
+        Noun::Sample(args) => Err(args.exec("sample", None).await),
     }
 }
 

@@ -31,8 +31,8 @@ pub struct Args {
     /// Parquet or JSONL; `-` reads JSONL from standard input
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
-    /// The folder of the base model. Default: fetched, if the version is an adapter to one
-    #[arg(long, value_name = "DIR")]
+    /// The base model: a folder, or hf://ORG/NAME@REVISION. Default: fetched, if the version is an adapter to one
+    #[arg(long, value_name = "MODEL")]
     model: Option<PathBuf>,
     /// Labels of each row, the likeliest first
     #[arg(long, value_name = "N", default_value = "1")]
@@ -62,7 +62,7 @@ impl Args {
         add("--input-column", self.input_column.map(Into::into));
         add("--label-column", self.label_column.map(Into::into));
         add("-o", Some(output.unwrap_or(Output::Json).name().into()));
-        Err(hand_over::exec(OsStr::new("predict"), &args))
+        Err(hand_over::exec(OsStr::new("predict"), args).await)
     }
 
     async fn folder(&self, ctx: &Context) -> Result<PathBuf, Failure> {
