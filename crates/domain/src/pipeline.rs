@@ -113,18 +113,23 @@ impl TryFrom<Spec> for Pipeline {
     }
 }
 
-/// The digest names a folder of the worker's cache, so that it must be nothing but a digest.
-fn check_model(spec: &Spec) -> Result<(), InvalidSpec> {
+/// A worker reads stores, by digest; the Hub is the client's.
+fn check_hub(spec: &Spec) -> Result<(), InvalidSpec> {
     let (field, place) = match &spec.model {
         Model::Folder(folder) => ("model.uri", &folder.uri),
         Model::Scratch(line) => ("model", line),
     };
-    if place.starts_with("hf://") {
-        let reason = format!(
-            "workers do not talk to the Hub; `perennial model push {place}` stores a copy and prints its `uri` and `sha256`"
-        );
-        return Err(invalid(field, format!("`{place}`"), reason));
+    if !place.starts_with("hf://") {
+        return Ok(());
     }
+    let reason =
+        format!("`perennial model push {place}` stores a copy and prints the `uri` and `sha256` to write instead");
+    Err(invalid(field, format!("`{place}`"), reason))
+}
+
+/// The digest names a folder of the worker's cache, so that it must be nothing but a digest.
+fn check_model(spec: &Spec) -> Result<(), InvalidSpec> {
+    check_hub(spec)?;
     match &spec.model {
         Model::Folder(folder) if folder.sha256.len() != 64 || !folder.sha256.bytes().all(|b| b.is_ascii_hexdigit()) => {
             let reason = "expected 64 hex digits, as `perennial model push DIR` prints them";

@@ -15,7 +15,7 @@ pub enum Error {
         "the Hub at {endpoint} does not give `{repository}`: {reason}; correct the name, or set HF_TOKEN if it is private or gated"
     )]
     Refused { endpoint: String, repository: String, reason: String },
-    #[error("`{repository}` at {commit} has no `{file}`; choose a model that is stored as safetensors")]
+    #[error("`{repository}` at {commit} has no `{file}`; choose a model with a config.json and safetensors")]
     Incomplete { repository: String, commit: String, file: String },
     #[error("`{file}` of `{repository}` is damaged: {reason}")]
     Damaged { repository: String, file: String, reason: String },

@@ -14,8 +14,10 @@ use tokio::time::timeout;
 
 use crate::{Error, Source};
 
-/// Longest wait for an answer, and longest silence of a download.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Longest wait for the first answer.
+const ANSWER: Duration = Duration::from_secs(20);
+/// Longest time in which a download does not get on.
+const STALL: Duration = Duration::from_secs(60);
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
@@ -24,7 +26,7 @@ const INDEX: &str = "model.safetensors.index.json";
 const OPTIONAL: [&str; 2] = ["tokenizer.json", "preprocessor_config.json"];
 
 /// Called with a file's bytes so far and in all.
-pub type Report = Arc<dyn Fn(&str, u64, u64) + Send + Sync>;
+pub type Report = Arc<dyn Fn(u64, u64) + Send + Sync>;
 
 /// A folder in `home` with the model's own files and no others, so that its digest is the model's wherever it is made.
 /// The files themselves lie in the Hub's cache.
@@ -59,7 +61,7 @@ impl<'a> Hub<'a> {
     async fn commit(&self) -> Result<(String, BTreeSet<String>), Error> {
         let repository = self.client.model(&self.source.org, &self.source.name);
         let asked = repository.info().revision(self.source.revision.clone()).send();
-        let answer = timeout(PATIENCE, asked).await.map_err(|_| self.silent())?;
+        let answer = timeout(ANSWER, asked).await.map_err(|_| self.silent(ANSWER))?;
         let info = answer.map_err(|error| self.failed(error))?;
         let commit = info.sha.filter(|sha| !sha.is_empty() && sha.bytes().all(|byte| byte.is_ascii_hexdigit()));
         let commit = commit.ok_or_else(|| Error::Refused {
@@ -112,20 +114,20 @@ impl<'a> Hub<'a> {
 
     /// The file in the Hub's cache.
     async fn file(&self, commit: &str, name: &str) -> Result<PathBuf, Error> {
-        let progress = Arc::new(Heard { steps: AtomicU64::new(0), report: self.report.clone() });
+        let progress = Arc::new(Heard { bytes: AtomicU64::new(0), report: self.report.clone() });
         let repository = self.client.model(&self.source.org, &self.source.name);
         let download = repository.download_file().filename(name).revision(commit).progress(progress.clone()).send();
-        self.unless_silent(download, &progress.steps).await
+        self.unless_stalled(download, &progress.bytes).await
     }
 
-    /// Gives up when nothing was heard for a while, however long the whole takes.
-    async fn unless_silent<T>(&self, work: impl Future<Output = HFResult<T>>, heard: &AtomicU64) -> Result<T, Error> {
+    /// Gives up when no byte comes for a while, however long the whole takes.
+    async fn unless_stalled<T>(&self, work: impl Future<Output = HFResult<T>>, bytes: &AtomicU64) -> Result<T, Error> {
         tokio::pin!(work);
         loop {
-            let before = heard.load(Ordering::Relaxed);
-            match timeout(PATIENCE, &mut work).await {
+            let before = bytes.load(Ordering::Relaxed);
+            match timeout(STALL, &mut work).await {
                 Ok(outcome) => return outcome.map_err(|error| self.failed(error)),
-                Err(_) if heard.load(Ordering::Relaxed) == before => return Err(self.silent()),
+                Err(_) if bytes.load(Ordering::Relaxed) == before => return Err(self.silent(STALL)),
                 Err(_) => {}
             }
         }
@@ -135,21 +137,34 @@ impl<'a> Hub<'a> {
         Error::of(error, self.client.endpoint(), &self.source.repository())
     }
 
-    fn silent(&self) -> Error {
-        Error::silent(PATIENCE, self.client.endpoint(), &self.source.repository())
+    fn silent(&self, after: Duration) -> Error {
+        Error::silent(after, self.client.endpoint(), &self.source.repository())
     }
 }
 
+/// How far a file is.
 struct Heard {
-    steps: AtomicU64,
+    bytes: AtomicU64,
     report: Report,
+}
+
+impl Heard {
+    fn at(&self, bytes: u64, total: u64) {
+        self.bytes.store(bytes, Ordering::Relaxed);
+        (self.report)(bytes, total);
+    }
 }
 
 impl ProgressHandler for Heard {
     fn on_progress(&self, event: &ProgressEvent) {
-        self.steps.fetch_add(1, Ordering::Relaxed);
-        if let ProgressEvent::Download(DownloadEvent::Progress { files }) = event {
-            files.iter().for_each(|file| (self.report)(&file.filename, file.bytes_completed, file.total_bytes));
+        match event {
+            ProgressEvent::Download(DownloadEvent::Progress { files }) => {
+                files.iter().for_each(|file| self.at(file.bytes_completed, file.total_bytes));
+            }
+            ProgressEvent::Download(DownloadEvent::AggregateProgress { bytes_completed, total_bytes, .. }) => {
+                self.at(*bytes_completed, *total_bytes);
+            }
+            _ => {}
         }
     }
 }

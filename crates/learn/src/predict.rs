@@ -3,7 +3,7 @@
 use domain::chunk::Row;
 use tch::{Device, Kind, Tensor};
 
-use crate::data::Reader;
+use crate::data::{Dataset, Reader};
 use crate::model::Net;
 
 /// A row that this model cannot read.
@@ -24,9 +24,19 @@ pub fn predict(
     device: Device,
 ) -> Result<Vec<Vec<f32>>, Unreadable> {
     let _guard = tch::no_grad_guard();
-    let dataset = reader.decode_inputs(rows).map_err(|(position, reason)| Unreadable { position, reason })?;
-    let dataset = dataset.to_device(device);
-    let mut scores = vec![Vec::new(); rows.len()];
+    // Images are all of one size. Decoding more than a batch of them would only take memory.
+    let window = if matches!(reader, Reader::Images(_)) { batch } else { rows.len().max(1) };
+    let mut scores = Vec::with_capacity(rows.len());
+    for rows in rows.chunks(window) {
+        let refused = |(position, reason)| Unreadable { position: scores.len() + position, reason };
+        let dataset = reader.decode_inputs(rows).map_err(refused)?.to_device(device);
+        scores.extend(score(net, reader, &dataset, batch));
+    }
+    Ok(scores)
+}
+
+fn score(net: &Net, reader: &Reader, dataset: &Dataset, batch: usize) -> Vec<Vec<f32>> {
+    let mut scores = vec![Vec::new(); dataset.len()];
     for positions in dataset.reading_order().chunks(batch) {
         let (input, _) = dataset.take(positions);
         let probabilities = net.forward(&reader.apply(input)).softmax(-1, Kind::Float);
@@ -34,7 +44,7 @@ pub fn predict(
             scores[*position as usize] = row;
         }
     }
-    Ok(scores)
+    scores
 }
 
 fn split(probabilities: &Tensor) -> Vec<Vec<f32>> {

@@ -58,8 +58,10 @@ fn neither_windows_nor_batches_nor_order_change_a_prediction() {
 #[test]
 fn a_row_of_the_wrong_kind_is_named_by_its_position() {
     let trial = Trial::new(manifest(json!({"model": MLP})));
-    let rows = [support::sample(), text("red")];
-    let refused = predict(&trial.net, &trial.reader, &rows, 8, Device::Cpu).unwrap_err();
-    let reason = "it is text, and the model takes images".to_owned();
-    assert_eq!(refused, Unreadable { position: 1, reason });
+    let rows = [support::sample(), support::sample(), support::sample(), text("red")];
+    for batch in [1, 2, 8] {
+        let refused = predict(&trial.net, &trial.reader, &rows, batch, Device::Cpu).unwrap_err();
+        let reason = "it is text, and the model takes images".to_owned();
+        assert_eq!(refused, Unreadable { position: 3, reason });
+    }
 }

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use domain::chunk::Payload;
 use indicatif::{ProgressBar, ProgressStyle};
 use learn::predict::{Unreadable, predict};
 use store::examples::{Columns, Input, Inputs, jsonl_inputs, open_inputs};
@@ -19,8 +20,9 @@ use crate::bench::flags::{self, Output};
 use lines::Lines;
 use version::{Loaded, Version};
 
-/// Rows read before the first of them is answered.
+/// Rows read before the first of them is answered, unless they hold as many bytes before.
 const WINDOW: usize = 2048;
+const WINDOW_BYTES: usize = 64 << 20;
 /// Rows predicted at once.
 const BATCH: usize = 128;
 
@@ -113,18 +115,22 @@ struct Session<'a, W: Write> {
 impl<W: Write> Session<'_, W> {
     /// What stands before a bad row is answered before the row is named.
     fn answer(&mut self, rows: Inputs, source: &Path) -> anyhow::Result<()> {
-        let mut window = Vec::with_capacity(WINDOW);
+        let (mut window, mut bytes) = (Vec::with_capacity(WINDOW), 0);
         let named = || format!("`{}`", source.display());
         for row in rows {
             match row {
-                Ok(row) => window.push(row),
+                Ok(row) => {
+                    bytes += size(&row);
+                    window.push(row);
+                }
                 Err(bad) => {
                     self.flush(&mut window).with_context(named)?;
                     return Err(bad).with_context(named);
                 }
             }
-            if window.len() == WINDOW {
+            if window.len() == WINDOW || bytes >= WINDOW_BYTES {
                 self.flush(&mut window).with_context(named)?;
+                bytes = 0;
             }
         }
         self.flush(&mut window).with_context(named)
@@ -148,6 +154,13 @@ impl<W: Write> Session<'_, W> {
         self.out.write(&rows, &good)?;
         self.bar.inc(good.len() as u64);
         unreadable.map_or(Ok(()), |bad| Err(refused(&places[bad.position], bad)))
+    }
+}
+
+fn size(input: &Input) -> usize {
+    match &input.row.payload {
+        Payload::Image(bytes) => bytes.len(),
+        Payload::Text(text) => text.len(),
     }
 }
 

@@ -41,7 +41,7 @@ pub fn open_inputs(path: &Path, columns: &Columns) -> Result<Inputs, Unread> {
     let file = File::open(path)?;
     match detect(&path.to_string_lossy(), &head)? {
         Format::Parquet => {
-            let rows = table::rows(open_table(file)?, columns)?.zip(0..);
+            let rows = table::rows(open_table(file)?, columns, false)?.zip(0..);
             Ok(Box::new(rows.map(|(row, number)| Ok(Input { place: Place::Row(number), row: row? }))))
         }
         Format::Jsonl => Ok(jsonl_inputs(BufReader::new(file), columns)),

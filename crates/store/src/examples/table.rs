@@ -17,17 +17,18 @@ const TEXT: &str = "a string column";
 pub fn read_parquet(bytes: Bytes, columns: &Columns) -> Result<Vec<Row>, BadData> {
     let table = open_table(bytes)?;
     require(&table, &columns.label, "label")?;
-    let rows: Vec<Row> = rows(table, columns)?.collect::<Result<_, _>>()?;
+    let rows: Vec<Row> = rows(table, columns, true)?.collect::<Result<_, _>>()?;
     if rows.is_empty() {
         return Err(BadData::Empty);
     }
     Ok(rows)
 }
 
-/// The table's rows, read as they are asked for. Where there is no column of labels, they are empty, which no label is.
+/// The table's rows, read as they are asked for. A label that is not there and not `needed` is empty, which no label is.
 pub(super) fn rows<R: ChunkReader + 'static>(
     table: Table<R>,
     columns: &Columns,
+    needed: bool,
 ) -> Result<impl Iterator<Item = Result<Row, BadData>> + use<R>, BadData> {
     let input = input_column(&table, columns)?;
     let has = |name: &str| table.schema().index_of(name).is_ok();
@@ -48,6 +49,7 @@ pub(super) fn rows<R: ChunkReader + 'static>(
         names: classes.unwrap_or_else(|| columns.labels.clone()),
         columns: columns.clone(),
         labelled,
+        needed,
         named,
     };
     let mut position = 0;
@@ -87,6 +89,8 @@ struct Reader {
     /// Whether a column of labels, and one of row ids, follows the input's.
     labelled: bool,
     named: bool,
+    /// Whether a row without a label is an error.
+    needed: bool,
 }
 
 impl Reader {
@@ -99,7 +103,10 @@ impl Reader {
             Ok(Row {
                 id: self.id(ids, at, position, place)?,
                 payload: self.payload(&cells[0], at, place)?,
-                label: labels.map_or(Ok(String::new()), |labels| self.label(labels, at, place))?,
+                label: match labels.filter(|labels| self.needed || !labels.is_null(at)) {
+                    Some(labels) => self.label(labels, at, place)?,
+                    None => String::new(),
+                },
             })
         };
         (0..cells[0].len()).map(row).collect()

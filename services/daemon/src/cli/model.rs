@@ -48,7 +48,7 @@ pub async fn hub_model(given: &str) -> Result<PathBuf, Failure> {
     let source: Source = given.parse().map_err(|error: hub::Error| Failure::Usage(error.to_string()))?;
     let bar = progress::transfer(0, given);
     let shown = bar.clone();
-    let report = move |_: &str, done, total| {
+    let report = move |done, total| {
         shown.set_length(total);
         shown.set_position(done);
     };
