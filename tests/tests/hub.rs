@@ -100,7 +100,7 @@ async fn a_model_of_the_hub_is_pushed_as_the_folder_of_its_own_files() {
     let mut spec = pipeline("digits");
     spec["model"] = json!({"uri": by_hand["uri"], "sha256": by_hand["sha256"]});
     cluster.apply(&spec).await.unwrap();
-    spec["model"] = json!({"uri": "hf://google/tiny@main"});
+    spec["model"] = json!({"uri": "hf://google/tiny@main", "sha256": by_hand["sha256"]});
     let refused = cluster.apply(&spec).await.unwrap_err();
     assert!(refused.message().contains("`perennial model push hf://google/tiny@main`"), "{refused:?}");
 }

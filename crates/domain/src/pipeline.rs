@@ -119,12 +119,17 @@ fn check_hub(spec: &Spec) -> Result<(), InvalidSpec> {
         Model::Folder(folder) => ("model.uri", &folder.uri),
         Model::Scratch(line) => ("model", line),
     };
-    if !place.starts_with("hf://") {
-        return Ok(());
+    match hub_remedy(place) {
+        Some(remedy) => Err(invalid(field, format!("`{place}`"), remedy)),
+        None => Ok(()),
     }
-    let reason =
-        format!("`perennial model push {place}` stores a copy and prints the `uri` and `sha256` to write instead");
-    Err(invalid(field, format!("`{place}`"), reason))
+}
+
+/// What to do instead of naming a model of the Hub, if `place` is one.
+pub fn hub_remedy(place: &str) -> Option<String> {
+    place.starts_with("hf://").then(|| {
+        format!("`perennial model push {place}` stores a copy and prints the `uri` and `sha256` to write instead")
+    })
 }
 
 /// The digest names a folder of the worker's cache, so that it must be nothing but a digest.
@@ -222,7 +227,7 @@ mod tests {
         assert!(e.contains("-1 is out of range"), "{e}");
         let e = parse(|s| s["model"] = json!("./vit")).unwrap_err();
         assert!(e.contains("`model` is `./vit`") && e.contains("model push DIR"), "{e}");
-        for hub in [json!("hf://google/vit@main"), json!({"uri": "hf://google/vit@main"})] {
+        for hub in [json!("hf://google/vit@main"), json!({"uri": "hf://google/vit@main", "sha256": "0".repeat(64)})] {
             let e = parse(|s| s["model"] = hub).unwrap_err();
             assert!(e.contains("is `hf://google/vit@main`") && e.contains("`perennial model push hf://"), "{e}");
         }

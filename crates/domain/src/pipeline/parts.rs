@@ -23,8 +23,6 @@ pub enum Model {
 pub struct ModelFolder {
     pub uri: String,
     /// Of the folder: SHA-256 over the sorted lines `<sha256 of file>  <name>\n`.
-    // Needed all the same: the check of the whole file says where to get it, and serde could not.
-    #[serde(default)]
     pub sha256: String,
 }
 
