@@ -1,10 +1,10 @@
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help setup reference build test lint chaos demo
+.PHONY: help setup reference build test lint chaos bench results-text demo
 .NOTPARALLEL:
 
 help:  ## List the targets
-	@sed -n 's/^\([a-z]*\):.*##/  make \1 \t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*##/  make \1 \t/p' Makefile | expand -t 16
 
 setup:  ## Stage libtorch (once per user: a 545 MB download; LIBTORCH is respected)
 	@python3 scripts/setup.py
@@ -27,6 +27,12 @@ lint: setup  ## rustfmt and clippy, warnings denied
 chaos: setup  ## Kill the daemon at 20 random moments of a run: same bits, nothing lost
 	cargo build --workspace
 	PERENNIAL_KILLS=20 cargo test -p perennial-tests --test kill_anything -- --nocapture
+
+bench: setup reference  ## A LoRA step against PEFT's, in turns: make bench ARGS="--only vit-f32"
+	cargo bench --workspace --bench lora_step -- $(ARGS)
+
+results-text: build reference  ## The figures on text streams (hours): make results-text OUT=folder
+	python3 -B scripts/results_text.py $(or $(OUT),$(TARGET)/results-text)
 
 demo: build  ## Run the demo: make demo ARGS="..."
 	$(TARGET)/release/perennial demo $(ARGS)

@@ -27,6 +27,7 @@ async fn the_tour_runs_as_written_against_the_daemon_it_starts() {
         .current_dir(cluster.folder())
         .env("PATH", path())
         .env("PERENNIAL_SERVER", cluster.url())
+        .env("XDG_CACHE_HOME", cluster.folder().join("client-cache"))
         .output()
         .unwrap();
     let said = format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -113,8 +113,28 @@ impl TryFrom<Spec> for Pipeline {
     }
 }
 
+/// A worker reads stores, by digest; the Hub is the client's.
+fn check_hub(spec: &Spec) -> Result<(), InvalidSpec> {
+    let (field, place) = match &spec.model {
+        Model::Folder(folder) => ("model.uri", &folder.uri),
+        Model::Scratch(line) => ("model", line),
+    };
+    match hub_remedy(place) {
+        Some(remedy) => Err(invalid(field, format!("`{place}`"), remedy)),
+        None => Ok(()),
+    }
+}
+
+/// What to do instead of naming a model of the Hub, if `place` is one.
+pub fn hub_remedy(place: &str) -> Option<String> {
+    place.starts_with("hf://").then(|| {
+        format!("`perennial model push {place}` stores a copy and prints the `uri` and `sha256` to write instead")
+    })
+}
+
 /// The digest names a folder of the worker's cache, so that it must be nothing but a digest.
 fn check_model(spec: &Spec) -> Result<(), InvalidSpec> {
+    check_hub(spec)?;
     match &spec.model {
         Model::Folder(folder) if folder.sha256.len() != 64 || !folder.sha256.bytes().all(|b| b.is_ascii_hexdigit()) => {
             let reason = "expected 64 hex digits, as `perennial model push DIR` prints them";
@@ -207,6 +227,10 @@ mod tests {
         assert!(e.contains("-1 is out of range"), "{e}");
         let e = parse(|s| s["model"] = json!("./vit")).unwrap_err();
         assert!(e.contains("`model` is `./vit`") && e.contains("model push DIR"), "{e}");
+        for hub in [json!("hf://google/vit@main"), json!({"uri": "hf://google/vit@main", "sha256": "0".repeat(64)})] {
+            let e = parse(|s| s["model"] = hub).unwrap_err();
+            assert!(e.contains("is `hf://google/vit@main`") && e.contains("`perennial model push hf://"), "{e}");
+        }
         let e = parse(|s| s["training"] = json!({"precision": "bf16"})).unwrap_err();
         assert!(e.contains("`training.precision` is bf16") && e.contains("adapter.lora"), "{e}");
         let e = parse(|s| s["labels"] = json!([])).unwrap_err();

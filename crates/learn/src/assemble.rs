@@ -47,7 +47,7 @@ pub struct Assembled {
     pub reader: Reader,
 }
 
-/// `sample` is one of the rows: its geometry is that of a model from scratch that nobody gave one.
+/// `sample` is one of the rows: its geometry is that of a model from scratch that nobody gave one. A version has one.
 pub fn assemble(sources: Sources, sample: &Row) -> Result<Assembled, Error> {
     build(sources, Some(sample))
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use domain::chunk::Row;
 use domain::manifest::Preprocessing;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::Error;
 use crate::input::Input;
@@ -32,12 +32,21 @@ impl Reader {
             known.ok_or_else(|| refused(row, format!("label `{}` is not among the run's labels", row.label)))
         };
         let labels: Vec<i64> = rows.iter().map(label).collect::<Result<_, _>>()?;
-        let stored = match self {
+        let stored = self.stored(rows).map_err(|(position, reason)| refused(&rows[position], reason))?;
+        Ok(Dataset { stored, labels: Tensor::from_slice(&labels) })
+    }
+
+    /// Rows whose labels nobody asks for; the error names the row at fault.
+    pub(crate) fn decode_inputs(&self, rows: &[Row]) -> Result<Dataset, (usize, String)> {
+        let labels = Tensor::zeros([rows.len() as i64], (Kind::Int64, Device::Cpu));
+        Ok(Dataset { stored: self.stored(rows)?, labels })
+    }
+
+    fn stored(&self, rows: &[Row]) -> Result<Stored, (usize, String)> {
+        match self {
             Self::Images(preprocess) => images::decode(rows, preprocess.geometry).map(Stored::Pixels),
             Self::Texts(reader) => reader.encode(rows).map(Stored::Texts),
-        };
-        let stored = stored.map_err(|(position, reason)| refused(&rows[position], reason))?;
-        Ok(Dataset { stored, labels: Tensor::from_slice(&labels) })
+        }
     }
 
     /// Rows as [`Dataset::take`] gives them -> as the model reads them.

@@ -22,6 +22,7 @@ pub mod optim;
 pub mod peft;
 mod pool;
 pub mod precision;
+pub mod predict;
 mod prefix;
 pub mod publish;
 pub mod update;

@@ -16,9 +16,8 @@ use perennial_learn::data::images::Preprocess;
 use perennial_learn::import::import;
 use perennial_learn::input::Input;
 use perennial_learn::model::{folder, layers, scratch};
-use perennial_learn::{Flat, publish};
 use serde_json::{Value, json};
-use support::{IMAGES, VIT, manifest, staged};
+use support::{IMAGES, VIT, manifest, published, skipped, staged};
 use tch::{Device, Kind, Tensor};
 
 fn lora(targets: &[&str]) -> Manifest {
@@ -26,30 +25,6 @@ fn lora(targets: &[&str]) -> Manifest {
         "model": {"uri": "file:///m", "sha256": "0".repeat(64)},
         "adapter": {"lora": {"r": 2, "alpha": 6.0, "target_modules": targets}},
     }))
-}
-
-/// A version whose adapter is not zero, and its logits for these rows as they are read.
-fn published(run: &Manifest, base: &Path, rows: &[Row], out: &Path) -> (Input, Tensor) {
-    let sources = Sources { base: Some(base), ..support::sources(run, None) };
-    let Assembled { net, trained, reader } = assemble(sources, &rows[0]).unwrap();
-    let mut flat = Flat::over(trained);
-    let _guard = tch::no_grad_guard();
-    flat.values += layers::Init::Normal(0.2).draw(1, "elsewhere", &flat.values.size());
-    let snapshot = domain::buffer::Snapshot::empty(run.pipeline.policy(), 4, 0);
-    let publication = publish::Publication {
-        pipeline: &run.pipeline,
-        labels: &run.labels,
-        net: &net,
-        trained: flat.named(),
-        reader: &reader,
-        snapshot: &snapshot,
-        imported: false,
-    };
-    publish::publish(out, &publication).unwrap();
-    let all: Vec<i64> = (0..rows.len() as i64).collect();
-    let input = reader.apply(reader.decode(rows, "a test", &run.labels).unwrap().take(&all).0);
-    let logits = net.forward(&input);
-    (input, logits)
 }
 
 fn write(input: &Input, file: &Path) {
@@ -110,14 +85,6 @@ fn compare_imported(base: &Path, rows: &[Row]) {
 
 /// The supported ones' ends.
 const PEFTS: [&str; 2] = ["oldest", "newest"];
-
-fn skipped() -> bool {
-    let missing = staged().is_none();
-    if missing {
-        println!("SKIPPED: no PEFT to compare with; `make reference` stages it");
-    }
-    missing
-}
 
 /// A small one's folder.
 fn vit(home: &Path) -> PathBuf {

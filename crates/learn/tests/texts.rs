@@ -12,59 +12,11 @@ use perennial_learn::data::Reader;
 use perennial_learn::data::texts::TextReader;
 use perennial_learn::import::import;
 use perennial_learn::input::Input;
-use perennial_learn::model::bert::{Bert, Config};
 use perennial_learn::model::{TextLimits, folder, layers};
 use perennial_learn::{Flat, publish};
 use serde_json::{Value, json};
-use support::manifest;
+use support::{LIMITS, manifest, text_model as model, tokenizer};
 use tch::{Device, Kind, Tensor};
-
-const WORDS: [&str; 8] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "red", "green", "blue", "paint"];
-
-fn config() -> Config {
-    Config {
-        vocab_size: WORDS.len() as i64,
-        hidden_size: 16,
-        num_hidden_layers: 2,
-        num_attention_heads: 2,
-        intermediate_size: 24,
-        max_position_embeddings: 12,
-        ..Config::default()
-    }
-}
-
-/// A tokenizer that splits at spaces, and pads and cuts as nobody asked it to.
-fn tokenizer() -> Value {
-    let vocabulary: serde_json::Map<String, Value> =
-        WORDS.iter().zip(0..).map(|(word, id)| (word.to_string(), json!(id))).collect();
-    json!({
-        "version": "1.0",
-        "truncation": {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0},
-        "padding": {"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": null,
-            "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"},
-        "added_tokens": [], "normalizer": null, "pre_tokenizer": {"type": "WhitespaceSplit"},
-        "post_processor": {"type": "TemplateProcessing",
-            "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
-                {"SpecialToken": {"id": "[SEP]", "type_id": 0}}],
-            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-            "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [2], "tokens": ["[CLS]"]},
-                "[SEP]": {"id": "[SEP]", "ids": [3], "tokens": ["[SEP]"]}}},
-        "decoder": null,
-        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "[UNK]"},
-    })
-}
-
-const LIMITS: TextLimits = TextLimits { vocabulary: WORDS.len() as i64, positions: 12 };
-
-/// A folder with a small BERT and its tokenizer.
-fn model(home: &Path) -> PathBuf {
-    fs::write(home.join("tokenizer.json"), tokenizer().to_string()).unwrap();
-    let reader = Reader::Texts(TextReader::load(home, &Settings::default(), LIMITS).unwrap());
-    let bert = Bert::new(config(), Pooling::Mean, &mut layers::drawn(3, Device::Cpu)).unwrap();
-    let folder = home.join("bert");
-    folder::save(&folder, &bert, &reader).unwrap();
-    folder
-}
 
 fn row(text: &str, label: &str) -> Row {
     Row { id: "r0".to_owned(), payload: Payload::Text(text.to_owned()), label: label.to_owned() }

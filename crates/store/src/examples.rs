@@ -2,12 +2,14 @@
 
 mod bad_data;
 mod columns;
+mod inputs;
 mod intake;
 mod jsonl;
 mod shard;
 mod table;
 
-pub use bad_data::BadData;
+pub use bad_data::{BadData, Place};
+pub use inputs::{Input, Inputs, Unread, jsonl_inputs, open_inputs};
 pub use intake::{Columns, Format, detect, read};
 pub use jsonl::read_jsonl;
 pub use shard::{read_shard, read_shard_bytes, read_shard_rows, write_shard};

@@ -90,18 +90,23 @@ fn nothing_at(uri: &str) -> Error {
 /// None: there are no files.
 async fn download(store: &dyn ObjectStore, from: &str, to: &Path) -> Result<Option<String>, Error> {
     let mut lines = Vec::new();
-    for path in list(store, from).await? {
-        let name = path[from.len()..].trim_start_matches('/');
-        if name.is_empty() || name.contains('/') {
-            continue;
-        }
+    for (name, path) in folder_files(store, from).await? {
         let key = object_store::path::Path::from(path.as_str());
         let object = store.get(&key).await.map_err(Error::store("read", &path))?;
         let bytes = object.bytes().await.map_err(Error::store("read", &path))?;
-        let target = to.join(name);
+        let target = to.join(&name);
         tokio::fs::write(&target, &bytes).await.map_err(Error::file("write", &target))?;
         lines.push(format!("{}  {name}\n", sha256(&bytes)));
     }
     lines.sort();
     Ok((!lines.is_empty()).then(|| sha256(lines.concat().as_bytes())))
+}
+
+/// A model folder's own files, name and path, which are all that its digest knows of it.
+pub async fn folder_files(store: &dyn ObjectStore, folder: &str) -> Result<Vec<(String, String)>, Error> {
+    let own = |path: String| {
+        let name = path.strip_prefix(folder)?.trim_start_matches('/').to_owned();
+        (!name.is_empty() && !name.contains('/')).then_some((name, path))
+    };
+    Ok(list(store, folder).await?.into_iter().filter_map(own).collect())
 }

@@ -11,7 +11,9 @@ use domain::chunk::{Payload, Row};
 use parquet::arrow::ArrowWriter;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
-use perennial_store::examples::{BadData, Columns, Format, detect, read, read_jsonl, read_parquet};
+use perennial_store::examples::{
+    BadData, Columns, Format, Input, Place, Unread, detect, jsonl_inputs, open_inputs, read, read_jsonl, read_parquet,
+};
 
 fn png() -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -195,4 +197,58 @@ fn formats_are_told_by_content_then_by_name() {
     assert_eq!(detect("x", b"  {\"a\":1}"), Ok(Format::Jsonl));
     assert_eq!(detect("x.JSONL", b"oops"), Ok(Format::Jsonl));
     refused(read("x.csv", "a,b\n".into(), &Columns::default()), &["`x.csv` is neither Parquet nor JSONL"]);
+}
+
+fn inputs(text: &'static [u8]) -> Vec<Result<Input, Unread>> {
+    jsonl_inputs(text, &Columns::default()).collect()
+}
+
+#[test]
+fn rows_to_predict_need_no_label_and_end_at_the_first_bad_one() {
+    let text = b"\xef\xbb\xbf{\"text\": \"a\"}\n\n{\"text\": \"b\", \"label\": \"x\", \"row_id\": 7}\n{\"label\": \"x\"}\n{\"text\": \"c\"}";
+    let found = inputs(text);
+    let row = |id: &str, text: &str, label: &str| Row {
+        id: id.to_owned(),
+        payload: Payload::Text(text.to_owned()),
+        label: label.to_owned(),
+    };
+    assert_eq!(found[0].as_ref().unwrap(), &Input { place: Place::Line(1), row: row("row:0", "a", "") });
+    assert_eq!(found[1].as_ref().unwrap(), &Input { place: Place::Line(3), row: row("7", "b", "x") });
+    assert!(found[2].as_ref().unwrap_err().to_string().starts_with("line 4, field `text`"), "{:?}", found[2]);
+    assert_eq!(found.len(), 3);
+    assert!(inputs(b"").is_empty(), "no rows are no error");
+    assert!(inputs(b"{\"text\": \"a\", \"label\": \"\"}")[0].is_err(), "an empty label is no missing one");
+}
+
+/// A line without an end.
+struct Endless;
+
+impl std::io::Read for Endless {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        buffer.fill(b'x');
+        Ok(buffer.len())
+    }
+}
+
+#[test]
+fn a_line_without_an_end_does_not_fill_the_memory() {
+    let source = std::io::BufReader::with_capacity(1 << 20, Endless);
+    let found: Vec<_> = jsonl_inputs(source, &Columns::default()).collect();
+    assert_eq!(found.len(), 1);
+    assert!(found[0].as_ref().unwrap_err().to_string().contains("line 1 is longer than"));
+}
+
+#[test]
+fn a_table_to_predict_may_lack_labels() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rows");
+    std::fs::write(&file, parquet(vec![("row_id", numbers(&[5, 6])), ("text", texts(&["a", "b"]))])).unwrap();
+    let found: Vec<Input> = open_inputs(&file, &Columns::default()).unwrap().map(Result::unwrap).collect();
+    let labels: ArrayRef = Arc::new(StringArray::from(vec![Some("x"), None, Some("y")]));
+    assert_eq!((found[1].place, found[1].row.id.as_str(), found[1].row.label.as_str()), (Place::Row(1), "6", ""));
+    std::fs::write(&file, parquet(vec![("text", texts(&["a", "b", ""])), ("label", labels)])).unwrap();
+    let found: Vec<_> = open_inputs(&file, &Columns::default()).unwrap().collect();
+    let label = |at: usize| found[at].as_ref().unwrap().row.label.as_str();
+    assert_eq!((label(0), label(1)), ("x", ""));
+    assert!(found[2].as_ref().unwrap_err().to_string().contains("row 2, column `text`"));
 }

@@ -19,6 +19,8 @@ pub enum Error {
     Unfit(#[from] Unfit),
     #[error("`{pipeline}` has no `{alias}`")]
     NoAlias { pipeline: PipelineId, alias: &'static str },
+    #[error("no pipeline starts from a base model with SHA-256 `{0}`")]
+    UnknownModel(String),
     #[error("run {0} has not been judged")]
     NotJudged(u64),
     #[error("the object store failed")]
@@ -75,6 +77,7 @@ impl From<Error> for Status {
             }
             Error::Unfit(_) => status(Code::FailedPrecondition, "ADAPTER_DIFFERS", error.to_string()),
             Error::NoAlias { .. } => status(Code::NotFound, "NO_ALIAS", error.to_string()),
+            Error::UnknownModel(_) => status(Code::NotFound, "UNKNOWN_MODEL", error.to_string()),
             Error::NotJudged(_) => status(Code::FailedPrecondition, "NOT_JUDGED", error.to_string()),
             Error::Store(ref source) => coded(source.rpc_code().into(), "STORE", chain(&error)),
             Error::Log(_) => unavailable(chain(&error), RETRY_AFTER),

@@ -11,6 +11,9 @@ use tonic::Status;
 use crate::error::Error;
 use crate::upload::{self, Files, ModelLimits};
 
+/// Or an index of shards in its place.
+const WEIGHTS: &str = "model.safetensors";
+
 /// Receives a folder, names it by its digest, and stores it if it is not there yet.
 pub async fn push(
     store: &dyn ObjectStore,
@@ -30,8 +33,11 @@ pub async fn push(
 }
 
 async fn save(store: &dyn ObjectStore, store_url: &str, files: Files) -> Result<v1::PushModelResponse, Error> {
-    for needed in ["config.json", "model.safetensors"] {
-        if !files.contains_key(needed) {
+    let has = |name: &str| files.contains_key(name);
+    for (needed, there) in
+        [("config.json", has("config.json")), (WEIGHTS, has(WEIGHTS) || has("model.safetensors.index.json"))]
+    {
+        if !there {
             return Err(Invalid::new("file", format!("the folder has no `{needed}`")).into());
         }
     }
@@ -87,6 +93,8 @@ mod tests {
         assert_eq!((first.sha256.clone(), first.already_exists), (digest(&lines.concat()), false));
         assert_eq!(first.uri, format!("s3://bucket/p/models/{}", first.sha256));
         assert!(pushed(&store, parts()).await.unwrap().already_exists);
+        let shards = vec![file("model-1.safetensors"), file("model.safetensors.index.json"), file("config.json")];
+        assert!(!pushed(&store, shards).await.unwrap().already_exists);
     }
 
     #[tokio::test]

@@ -1,9 +1,10 @@
-//! RegistryService: versions, aliases, rollback and lineage. Uploads and downloads are next door.
+//! RegistryService: versions, aliases, rollback and lineage. How files come and go is next door.
 
 use std::pin::Pin;
 use std::sync::Arc;
 
 use domain::id::{PipelineId, Version};
+use domain::pipeline::Model;
 use domain::planning::{self, Refusal};
 use domain::state::PipelineState;
 use domain::version::{AdapterVersion, lineage};
@@ -13,7 +14,9 @@ use perennial_proto::convert::{self, Invalid, VersionRef, pipeline_id, version_r
 use perennial_proto::limits::page;
 use perennial_proto::v1;
 use perennial_proto::v1::registry_service_server::RegistryService;
+use store::fetch::folder_files;
 use store::journal::Journal;
+use store::roots::Roots;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::error::Error;
@@ -26,6 +29,8 @@ pub struct Registry {
     /// The store's URL, under which pushed models are named.
     store_url: String,
     models: ModelLimits,
+    /// Where base models may come from.
+    roots: Roots,
 }
 
 /// The version that a reference means now.
@@ -45,8 +50,14 @@ fn resolve<'a>(
 }
 
 impl Registry {
-    pub fn new(journal: Arc<Journal>, store: Arc<dyn ObjectStore>, store_url: String, models: ModelLimits) -> Self {
-        Self { journal, store, store_url, models }
+    pub fn new(
+        journal: Arc<Journal>,
+        store: Arc<dyn ObjectStore>,
+        store_url: String,
+        models: ModelLimits,
+        roots: Roots,
+    ) -> Self {
+        Self { journal, store, store_url, models, roots }
     }
 
     fn find<T>(&self, name: &str, then: impl FnOnce(&PipelineState, &AdapterVersion) -> T) -> Result<T, Error> {
@@ -59,6 +70,16 @@ impl Registry {
 
     fn show(&self, id: &PipelineId, version: Version) -> Result<v1::Version, Error> {
         self.find(&format!("{id}/versions/{}", version.0), convert::adapter_version)
+    }
+
+    /// Where the base model with this digest lies: a digest that no pipeline starts from opens nothing.
+    fn model_uri(&self, sha256: &str) -> Result<String, Error> {
+        let uri = |current: &PipelineState| match &current.pipeline.model {
+            Model::Folder(model) if model.sha256 == sha256 => Some(model.uri.clone()),
+            _ => None,
+        };
+        let found = self.journal.read(|state| state.pipelines.values().find_map(uri));
+        found.ok_or_else(|| Error::UnknownModel(sha256.to_owned()))
     }
 
     async fn alias(&self, request: v1::SetAliasRequest) -> Result<v1::Version, Error> {
@@ -157,5 +178,17 @@ impl RegistryService for Registry {
     ) -> Result<Response<v1::ImportVersionResponse>, Status> {
         let run = import::import(&self.journal, self.store.clone(), self.models, request.into_inner()).await?;
         Ok(Response::new(v1::ImportVersionResponse { run: Some(run) }))
+    }
+
+    type PullModelStream = Pin<Box<dyn Stream<Item = Result<v1::PullModelResponse, Status>> + Send>>;
+
+    async fn pull_model(
+        &self,
+        request: Request<v1::PullModelRequest>,
+    ) -> Result<Response<Self::PullModelStream>, Status> {
+        let uri = self.model_uri(&request.into_inner().sha256)?;
+        let (store, folder) = self.roots.resolve(&uri).map_err(Error::Store)?;
+        let files = folder_files(&*store, folder.as_ref()).await.map_err(Error::Store)?;
+        Ok(Response::new(pull::model(store, files)))
     }
 }

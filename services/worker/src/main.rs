@@ -1,7 +1,7 @@
 //! `perennial-worker`: the one binary that links libtorch.
 //!
 //! Without a subcommand it leases work; `rank` and `score` are the child processes it starts; `bench`,
-//! `demo` and `pretrain` are what `perennial` hands over.
+//! `demo`, `predict` and `pretrain` are what `perennial` hands over.
 
 mod agent;
 mod assignment;
@@ -9,6 +9,7 @@ mod bench;
 mod child;
 mod demo;
 mod glyphs;
+mod predict;
 mod pretrain;
 mod report;
 mod sample;
@@ -43,6 +44,8 @@ enum Command {
     Bench(Box<bench::Args>),
     /// See the whole flow: new domains, a gate that refuses, a rollback
     Demo(Box<demo::Args>),
+    /// Label rows by a version that lies in a folder
+    Predict(predict::Args),
     /// Train a small base model from scratch and save it as a Hugging Face folder
     Pretrain(Box<pretrain::Args>),
     /// Write drawn glyphs to a file, to have rows to push
@@ -77,6 +80,7 @@ fn main() -> std::process::ExitCode {
         Some(Command::Score { job }) => child::score(&job),
         Some(Command::Bench(args)) => bench::main(&args),
         Some(Command::Demo(args)) => demo::main(&args),
+        Some(Command::Predict(args)) => predict::main(&args),
         Some(Command::Pretrain(args)) => pretrain::main(&args),
         Some(Command::Sample(args)) => sample::main(&args),
         None => agent::main(cli.agent, &cuda),

@@ -65,18 +65,19 @@ fn code(pipeline: &Spec, config: &Value, reader: &Reader) -> String {
         Adapter::Full => "model = AutoModel.from_pretrained(\".\", add_pooling_layer=False).eval()".to_owned(),
         Adapter::Lora(_) => format!(
             "from peft import PeftModel\n\
-             base = AutoModel.from_pretrained({:?}, add_pooling_layer=False)\n\
+             base = AutoModel.from_pretrained({:?}, add_pooling_layer=False){}\n\
              model = PeftModel.from_pretrained(base, \".\").eval()",
-            base_name(pipeline)
+            base_name(pipeline),
+            if base_name(pipeline).contains("://") { "  # name a local copy" } else { "" }
         ),
     };
-    let (import, read) = match reader {
-        Reader::Images(_) => ("AutoImageProcessor", IMAGE.to_owned()),
-        Reader::Texts(reader) => ("PreTrainedTokenizerFast", text(pipeline, reader.max_length)),
+    let (given, import, read) = match reader {
+        Reader::Images(preprocess) => ("images: PIL images", "AutoImageProcessor", image(preprocess.geometry.channels)),
+        Reader::Texts(reader) => ("texts: strings", "PreTrainedTokenizerFast", text(pipeline, reader.max_length)),
     };
     format!(
         "```python\n\
-         import json\nfrom safetensors.torch import load_file\n\
+         # {given}, in a list\nimport json\nfrom safetensors.torch import load_file\n\
          from transformers import {import}, AutoModel\n{load}\n\
          head, labels = load_file(\"head.safetensors\"), json.load(open(\"labels.json\"))\n\
          {read}\n\
@@ -85,9 +86,18 @@ fn code(pipeline: &Spec, config: &Value, reader: &Reader) -> String {
     )
 }
 
-const IMAGE: &str = "\
-pixels = AutoImageProcessor.from_pretrained(\".\")(images, return_tensors=\"pt\")\n\
-features = model(**pixels).last_hidden_state[:, 0]";
+/// transformers takes a grey image only as an array that says so.
+fn image(channels: i64) -> String {
+    let rows = match channels {
+        1 => "import numpy\nrows = [numpy.array(image.convert(\"L\"))[..., None] for image in images]",
+        _ => "rows = [image.convert(\"RGB\") for image in images]",
+    };
+    format!(
+        "{rows}\n\
+         pixels = AutoImageProcessor.from_pretrained(\".\")(rows, return_tensors=\"pt\")\n\
+         features = model(**pixels).last_hidden_state[:, 0]"
+    )
+}
 
 fn text(pipeline: &Spec, max_length: i64) -> String {
     let pooled = match pipeline.input.pooling {

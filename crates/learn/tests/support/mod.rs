@@ -12,13 +12,16 @@ use domain::chunk::{Payload, Row};
 use domain::draw::Draw;
 use domain::id::ChunkId;
 use domain::manifest::Manifest;
+use domain::pipeline::{Input as Settings, Pooling};
 use image::{DynamicImage, GrayImage, ImageFormat};
 use perennial_learn::assemble::{Assembled, Sources, assemble};
 use perennial_learn::checkpoint::Saved;
 use perennial_learn::data::images::Preprocess;
+use perennial_learn::data::texts::TextReader;
 use perennial_learn::data::{Dataset, Reader};
 use perennial_learn::input::Input;
-use perennial_learn::model::{Geometry, Net, folder, layers, scratch};
+use perennial_learn::model::bert::{Bert, Config};
+use perennial_learn::model::{Geometry, Net, TextLimits, folder, layers, scratch};
 use perennial_learn::update::{self, Inputs, Moment, Outcome};
 use perennial_learn::{Flat, Pool, Prefix, Remembered, publish};
 use serde_json::{Value, json};
@@ -60,6 +63,53 @@ fn merge(into: &mut Value, from: Value) {
         }
         (into, from) => *into = from,
     }
+}
+
+const WORDS: [&str; 8] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "red", "green", "blue", "paint"];
+
+fn text_config() -> Config {
+    Config {
+        vocab_size: WORDS.len() as i64,
+        hidden_size: 16,
+        num_hidden_layers: 2,
+        num_attention_heads: 2,
+        intermediate_size: 24,
+        max_position_embeddings: 12,
+        ..Config::default()
+    }
+}
+
+/// A tokenizer that splits at spaces, and pads and cuts as nobody asked it to.
+pub fn tokenizer() -> Value {
+    let vocabulary: serde_json::Map<String, Value> =
+        WORDS.iter().zip(0..).map(|(word, id)| (word.to_string(), json!(id))).collect();
+    json!({
+        "version": "1.0",
+        "truncation": {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0},
+        "padding": {"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": null,
+            "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"},
+        "added_tokens": [], "normalizer": null, "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "post_processor": {"type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+                {"SpecialToken": {"id": "[SEP]", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [2], "tokens": ["[CLS]"]},
+                "[SEP]": {"id": "[SEP]", "ids": [3], "tokens": ["[SEP]"]}}},
+        "decoder": null,
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "[UNK]"},
+    })
+}
+
+pub const LIMITS: TextLimits = TextLimits { vocabulary: WORDS.len() as i64, positions: 12 };
+
+/// A folder with a small BERT and its tokenizer.
+pub fn text_model(home: &Path) -> PathBuf {
+    std::fs::write(home.join("tokenizer.json"), tokenizer().to_string()).unwrap();
+    let reader = Reader::Texts(TextReader::load(home, &Settings::default(), LIMITS).unwrap());
+    let bert = Bert::new(text_config(), Pooling::Mean, &mut layers::drawn(3, Device::Cpu)).unwrap();
+    let folder = home.join("bert");
+    folder::save(&folder, &bert, &reader).unwrap();
+    folder
 }
 
 pub fn lora(model: &str) -> Value {
@@ -300,4 +350,37 @@ impl Trial {
         };
         publish::publish(folder, &publication).unwrap()
     }
+}
+
+/// A version that is not the base it started from, and its logits for these rows as they are read.
+pub fn published(run: &Manifest, base: &Path, rows: &[Row], out: &Path) -> (Input, Tensor) {
+    let sources = Sources { base: Some(base), ..sources(run, None) };
+    let Assembled { net, trained, reader } = assemble(sources, &rows[0]).unwrap();
+    let mut flat = Flat::over(trained);
+    let _guard = tch::no_grad_guard();
+    flat.values += layers::Init::Normal(0.2).draw(1, "elsewhere", &flat.values.size());
+    let snapshot = domain::buffer::Snapshot::empty(run.pipeline.policy(), 4, 0);
+    let publication = publish::Publication {
+        pipeline: &run.pipeline,
+        labels: &run.labels,
+        net: &net,
+        trained: flat.named(),
+        reader: &reader,
+        snapshot: &snapshot,
+        imported: false,
+    };
+    publish::publish(out, &publication).unwrap();
+    let all: Vec<i64> = (0..rows.len() as i64).collect();
+    let input = reader.apply(reader.decode(rows, "a test", &run.labels).unwrap().take(&all).0);
+    let logits = net.forward(&input);
+    (input, logits)
+}
+
+/// Whether there is no Python to compare with, which it says.
+pub fn skipped() -> bool {
+    let missing = staged().is_none();
+    if missing {
+        println!("SKIPPED: no PEFT or transformers to compare with; `make reference` stages it");
+    }
+    missing
 }

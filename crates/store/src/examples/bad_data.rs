@@ -25,6 +25,8 @@ pub enum BadData {
     Value { row: u64, column: String, expected: String, found: String, remedy: &'static str },
     #[error("line {line} is not UTF-8; save the file as UTF-8")]
     Utf8 { line: u64 },
+    #[error("line {line} is longer than {limit} bytes; write one object per line")]
+    LongLine { line: u64, limit: u64 },
     #[error("line {line} is not a JSON object ({reason}); write one object per line")]
     Json { line: u64, reason: String },
     #[error("line {line}, field `{column}`: found {found}, expected {expected}; {remedy}")]
@@ -32,10 +34,19 @@ pub enum BadData {
 }
 
 /// Where a value stands: a row of a table, or a line of a text file.
-#[derive(Clone, Copy)]
-pub(super) enum Place {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
     Row(u64),
     Line(u64),
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Row(number) => write!(f, "row {number}"),
+            Self::Line(number) => write!(f, "line {number}"),
+        }
+    }
 }
 
 impl Place {

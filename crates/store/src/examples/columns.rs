@@ -63,15 +63,26 @@ impl<R: ChunkReader + 'static> Table<R> {
         columns: &[&str],
         mut each: impl FnMut(&[Cells]) -> Result<(), BadData>,
     ) -> Result<(), BadData> {
+        for cells in self.batches(columns)? {
+            each(&cells?)?;
+        }
+        Ok(())
+    }
+
+    /// The named columns, batch by batch.
+    pub(crate) fn batches(
+        self,
+        columns: &[&str],
+    ) -> Result<impl Iterator<Item = Result<Vec<Cells>, BadData>> + use<R>, BadData> {
         let roots = columns.iter().filter_map(|name| self.schema().index_of(name).ok());
         let mask = ProjectionMask::roots(self.builder.parquet_schema(), roots);
         let builder = self.builder.with_projection(mask).with_batch_size(BATCH);
         let mut reader = guarded(|| builder.build().map_err(|e| e.to_string()))?;
-        while let Some(batch) = guarded(|| reader.next().transpose().map_err(|e| e.to_string()))? {
-            let cells: Result<Vec<Cells>, BadData> = columns.iter().map(|name| cells(&batch, name)).collect();
-            each(&cells?)?;
-        }
-        Ok(())
+        let columns: Vec<String> = columns.iter().map(|name| (*name).to_owned()).collect();
+        Ok(std::iter::from_fn(move || {
+            let batch = guarded(|| reader.next().transpose().map_err(|e| e.to_string())).transpose()?;
+            Some(batch.and_then(|batch| columns.iter().map(|name| cells(&batch, name)).collect()))
+        }))
     }
 }
 

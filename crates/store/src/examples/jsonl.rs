@@ -26,17 +26,41 @@ pub fn read_jsonl(bytes: &[u8], columns: &Columns) -> Result<Vec<Row>, BadData> 
 }
 
 fn parse(line: &str, number: u64, position: usize, columns: &Columns) -> Result<Row, BadData> {
-    let object: Map<String, Value> =
-        serde_json::from_str(line).map_err(|e| BadData::Json { line: number, reason: e.to_string() })?;
+    let object = object(line, number)?;
+    row(&object, number, position, columns, label)
+}
+
+/// A row that may bring no label; then its label is empty, which no label is.
+pub(super) fn parse_input(line: &str, number: u64, position: usize, columns: &Columns) -> Result<Row, BadData> {
+    let object = object(line, number)?;
+    match object.get(&columns.label) {
+        None | Some(Value::Null) => row(&object, number, position, columns, |_, _, _| Ok(String::new())),
+        Some(_) => row(&object, number, position, columns, label),
+    }
+}
+
+type Object = Map<String, Value>;
+
+fn object(line: &str, number: u64) -> Result<Object, BadData> {
+    serde_json::from_str(line).map_err(|e| BadData::Json { line: number, reason: e.to_string() })
+}
+
+fn row(
+    object: &Object,
+    number: u64,
+    position: usize,
+    columns: &Columns,
+    label: fn(&Object, &Columns, Place) -> Result<String, BadData>,
+) -> Result<Row, BadData> {
     let place = Place::Line(number);
     Ok(Row {
-        id: row_id(&object, position, columns, place)?,
-        payload: payload(&object, columns, place)?,
-        label: label(&object, columns, place)?,
+        id: row_id(object, position, columns, place)?,
+        payload: payload(object, columns, place)?,
+        label: label(object, columns, place)?,
     })
 }
 
-fn payload(object: &Map<String, Value>, columns: &Columns, place: Place) -> Result<Payload, BadData> {
+fn payload(object: &Object, columns: &Columns, place: Place) -> Result<Payload, BadData> {
     let has = |name: &str| object.get(name).is_some_and(|value| !value.is_null());
     let (column, is_image) = match &columns.input {
         Some(name) => (name.as_str(), name == "image" || has_image_shape(object.get(name))),
@@ -61,7 +85,7 @@ fn has_image_shape(value: Option<&Value>) -> bool {
     start.starts_with("iVBORw0KGgo") || start.starts_with("/9j/")
 }
 
-fn label(object: &Map<String, Value>, columns: &Columns, place: Place) -> Result<String, BadData> {
+fn label(object: &Object, columns: &Columns, place: Place) -> Result<String, BadData> {
     let column = columns.label.as_str();
     match object.get(column).and_then(Value::as_i64) {
         Some(index) => label_name(index, &columns.labels, column, place),
@@ -69,7 +93,7 @@ fn label(object: &Map<String, Value>, columns: &Columns, place: Place) -> Result
     }
 }
 
-fn row_id(object: &Map<String, Value>, position: usize, columns: &Columns, place: Place) -> Result<String, BadData> {
+fn row_id(object: &Object, position: usize, columns: &Columns, place: Place) -> Result<String, BadData> {
     match object.get(&columns.row_id) {
         None | Some(Value::Null) => Ok(format!("{}:{position}", columns.unnamed)),
         Some(Value::Number(number)) => Ok(number.to_string()),

@@ -31,6 +31,11 @@ impl Folder {
         Ok(Self(files))
     }
 
+    /// Every file directly within it, as a pipeline's `model.sha256` pins a folder.
+    pub async fn whole(folder: &Path) -> Result<Self, Failure> {
+        Self::read(files(folder)?).await
+    }
+
     /// A model's: its own files, without folders within it and hidden files.
     pub async fn of_model(folder: &Path) -> Result<Self, Failure> {
         Self::read(model_files(folder)?).await
@@ -55,17 +60,27 @@ impl Folder {
     }
 }
 
-fn model_files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let read = Failure::file("read", folder);
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(&read)? {
-        let entry = entry.map_err(&read)?;
-        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        if entry.path().is_file() && !hidden {
-            names.push(entry.path());
-        }
+impl From<Vec<LocalFile>> for Folder {
+    fn from(files: Vec<LocalFile>) -> Self {
+        Self(files)
     }
-    names.sort();
+}
+
+/// Sorted by name.
+fn files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let read = Failure::file("read", folder);
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(&read)? {
+        paths.push(entry.map_err(&read)?.path());
+    }
+    paths.retain(|path| path.is_file());
+    paths.sort();
+    Ok(paths)
+}
+
+fn model_files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let mut names = files(folder)?;
+    names.retain(|path| path.file_name().is_some_and(|name| !name.as_encoded_bytes().starts_with(b".")));
     if names.iter().all(|name| !name.ends_with("config.json")) {
         return Err(Failure::Failed(format!("`{}` is not a model folder: it has no config.json", folder.display())));
     }

@@ -1,6 +1,7 @@
 //! The command line: parse, one call, print. Results go to stdout, everything else to stderr.
 
 mod buffer;
+mod cache;
 mod chunk;
 mod client;
 mod completion;
@@ -13,6 +14,7 @@ mod import;
 mod model;
 mod output;
 mod pipeline;
+mod predict;
 mod progress;
 mod pull;
 mod reference;
@@ -71,6 +73,8 @@ enum Noun {
     /// Base models
     #[command(subcommand)]
     Model(model::Verb),
+    /// Label rows by a published version, on this machine
+    Predict(predict::Args),
     /// Print the JSON schema of pipeline files
     #[command(after_help = "Example:\n  perennial schema > pipeline.schema.json")]
     Schema,
@@ -97,8 +101,8 @@ enum Noun {
 pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     let outcome = match hand_over::wanted(&args) {
-        Some((noun, rest)) => Err(hand_over::exec(noun, rest)),
-        None => block_on(Cli::parse_from(args)),
+        Some((noun, rest)) => block_on(async { Err(hand_over::exec(noun, rest.to_vec()).await) }),
+        None => block_on(dispatch(Cli::parse_from(args))),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -109,12 +113,12 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn block_on(cli: Cli) -> Result<(), Failure> {
+fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
     let outcome = runtime.block_on(async {
         tokio::select! {
-            outcome = dispatch(cli) => outcome,
+            outcome = command => outcome,
             // Dropping the call removes what it had half written.
             _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted),
         }
@@ -134,13 +138,14 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Noun::Buffer(verb) => verb.run(&ctx).await,
         Noun::Eval(verb) => verb.run(&ctx).await,
         Noun::Model(verb) => verb.run(&ctx).await,
+        Noun::Predict(args) => args.run(&ctx, output).await,
         Noun::Schema => pipeline::schema(),
         Noun::Config(verb) => verb.run(&ctx),
         Noun::Completion { shell } => completion::print(shell),
-        Noun::Bench(args) => Err(args.exec("bench", output)),
-        Noun::Demo(args) => Err(args.exec("demo", output)),
-        Noun::Pretrain(args) => Err(args.exec("pretrain", output)),
-        Noun::Sample(args) => Err(args.exec("sample", None)),
+        Noun::Bench(args) => Err(args.exec("bench", output).await),
+        Noun::Demo(args) => Err(args.exec("demo", output).await),
+        Noun::Pretrain(args) => Err(args.exec("pretrain", output).await),
+        Noun::Sample(args) => Err(args.exec("sample", None).await),
     }
 }
 

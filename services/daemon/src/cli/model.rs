@@ -1,12 +1,15 @@
 //! `perennial model`: base models, as Hugging Face folders.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use futures::StreamExt;
+use hub::Source;
 use perennial_proto::v1;
 use perennial_proto::v1::push_model_request;
 use serde::Serialize;
 
+use super::cache::Cache;
 use super::client::{Context, within};
 use super::failure::Failure;
 use super::folder::{Folder, Part};
@@ -17,10 +20,14 @@ use super::upload::{self, Broken};
 #[derive(clap::Subcommand)]
 pub enum Verb {
     /// Store a model folder (config.json, model.safetensors, …) for pipelines to start from
-    #[command(after_help = "Example:\n  perennial model push ./vit-base")]
+    #[command(
+        after_help = "Example:\n  perennial model push ./vit-base\n  perennial model push hf://google/vit-base-patch16-224@main\n\n\
+                      HF_ENDPOINT, HF_TOKEN and HF_HOME mean what they mean to Hugging Face's own tools"
+    )]
     Push {
-        /// Its files are pushed; folders within it and hidden files are not
-        #[arg(value_name = "DIR")]
+        /// A folder, whose files are pushed without hidden ones and without folders within it; or a model of the
+        /// Hugging Face Hub, hf://ORG/NAME@REVISION
+        #[arg(value_name = "DIR|hf://…")]
         folder: PathBuf,
     },
 }
@@ -28,8 +35,25 @@ pub enum Verb {
 impl Verb {
     pub async fn run(self, ctx: &Context) -> Result<(), Failure> {
         let Self::Push { folder } = self;
-        push(ctx, &folder).await
+        match folder.to_str().filter(|given| Source::is_meant(given)) {
+            Some(given) => push(ctx, &hub_model(given).await?).await,
+            None => push(ctx, &folder).await,
+        }
     }
+}
+
+/// A local folder with a model of the Hugging Face Hub.
+pub async fn hub_model(given: &str) -> Result<PathBuf, Failure> {
+    let source: Source = given.parse().map_err(|error: hub::Error| Failure::Usage(error.to_string()))?;
+    let bar = progress::transfer(0, given);
+    let shown = bar.clone();
+    let report = move |done, total| {
+        shown.set_length(total);
+        shown.set_position(done);
+    };
+    let fetched = hub::fetch(&source, &Cache::open()?.hub(), Arc::new(report)).await;
+    bar.finish_and_clear();
+    fetched.map_err(|error| Failure::Failed(error.to_string()))
 }
 
 async fn push(ctx: &Context, path: &Path) -> Result<(), Failure> {

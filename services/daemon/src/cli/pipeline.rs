@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use domain::id::PipelineName;
-use domain::pipeline::{ModelFolder, Pipeline, Spec};
+use domain::pipeline::{ModelFolder, Pipeline, Spec, hub_remedy};
 use perennial_proto::convert::to_json;
 use perennial_proto::v1;
 use serde::Serialize;
@@ -68,6 +68,10 @@ fn read(ctx: &Context, file: &Path) -> Result<Pipeline, Failure> {
 }
 
 fn parse(document: &Document) -> Result<Pipeline, ConfigError> {
+    let uri = document.get("model.uri").and_then(serde_json::Value::as_str);
+    if let Some(remedy) = uri.and_then(hub_remedy) {
+        return Err(document.unfit("model.uri", remedy));
+    }
     // A model is a text or a folder; asked directly, the folder says what is wrong with it.
     if document.get("model").is_some_and(serde_json::Value::is_object) {
         document.part::<ModelFolder>("model")?;
@@ -230,6 +234,9 @@ mod tests {
         assert_eq!(refused(text), "p.yaml: unknown key `model.sha`; did you mean `sha256`?");
         let text = "name: p\nmethod: er\nlabels: [a]\nmodel: {uri: 'file:///m'}\n";
         assert_eq!(refused(text), "p.yaml: `model.sha256` is missing");
+        let text = "name: p\nmethod: er\nlabels: [a]\nmodel: {uri: 'hf://google/vit'}\n";
+        let hub = refused(text);
+        assert!(hub.contains("`model.uri` is") && hub.contains("`perennial model push hf://google/vit`"), "{hub}");
     }
 
     #[test]

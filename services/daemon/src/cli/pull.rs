@@ -17,9 +17,15 @@ use super::reference::Reference;
 use super::version::FileView;
 
 /// Written last, so that a folder which has it is whole.
-const MANIFEST: &str = "perennial_manifest.json";
+pub const MANIFEST: &str = "perennial_manifest.json";
 
 pub async fn pull(ctx: &Context, reference: &Reference, folder: &Path) -> Result<(), Failure> {
+    let files = fetch(ctx, reference, folder).await?;
+    ctx.show(&Pulled { version: reference.to_string(), folder: folder.to_owned(), files })
+}
+
+/// The version's files, in `folder`.
+pub async fn fetch(ctx: &Context, reference: &Reference, folder: &Path) -> Result<Vec<FileView>, Failure> {
     let mut staged = Staging::beside(folder)?;
     let request = ctx.request(v1::PullVersionRequest { name: reference.resource(&ctx.pipeline(&reference.pipeline)) });
     let mut parts = ctx.registry().await?.pull_version(request).await?.into_inner();
@@ -41,8 +47,7 @@ pub async fn pull(ctx: &Context, reference: &Reference, folder: &Path) -> Result
         }
     }
     bar.finish_and_clear();
-    let files = staged.publish(folder)?;
-    ctx.show(&Pulled { version: reference.to_string(), folder: folder.to_owned(), files })
+    staged.publish(folder)
 }
 
 /// A folder on the way to its name. Removed if it does not get there.

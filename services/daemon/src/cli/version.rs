@@ -130,7 +130,7 @@ pub async fn show(ctx: &Context, pipeline: &PipelineName, number: u64) -> Result
     ctx.show(&VersionView::from(get(ctx, &reference).await?))
 }
 
-async fn get(ctx: &Context, reference: &Reference) -> Result<v1::Version, Failure> {
+pub async fn get(ctx: &Context, reference: &Reference) -> Result<v1::Version, Failure> {
     let request = ctx.request(v1::GetVersionRequest { name: reference.resource(&ctx.pipeline(&reference.pipeline)) });
     present(ctx.registry().await?.get_version(request).await?.into_inner().version)
 }

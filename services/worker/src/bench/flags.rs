@@ -27,9 +27,11 @@ pub enum Usage {
     #[error("these flags do not fit together")]
     Spec(#[from] InvalidSpec),
     #[error(
-        "--model: `{given}` is neither a folder nor a model to make: expected a folder with config.json and model.safetensors, `mlp:100,100` or `vit:d=64,layers=4,heads=4,patch=4,mlp=128`"
+        "--model: `{given}` is neither a folder nor a model to make: expected a folder with config.json and model.safetensors, `hf://ORG/NAME@REVISION`, `mlp:100,100` or `vit:d=64,layers=4,heads=4,patch=4,mlp=128`"
     )]
     Model { given: String },
+    #[error("--model: `{given}` is fetched by `perennial`: run `perennial bench` instead of `perennial-worker bench`")]
+    Hub { given: String },
     #[error("--model cannot be made")]
     Made(#[source] learn::Error),
     #[error("--adapter does not fit the model; choose its layers with targets=A,B")]
@@ -107,6 +109,9 @@ pub fn adapter(given: &str) -> Result<Adapter, String> {
 pub fn model(given: &str) -> anyhow::Result<(Model, Option<PathBuf>)> {
     if given.starts_with("mlp:") || given.starts_with("vit:") {
         return Ok((Model::Scratch(given.to_owned()), None));
+    }
+    if given.starts_with("hf://") {
+        return Err(Usage::Hub { given: given.to_owned() }.into());
     }
     let folder = Path::new(given);
     if !folder.is_dir() {

@@ -13,7 +13,7 @@ use super::flags::{adapter, number, one_of};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Settings {
-    /// A Hugging Face folder, or a model to make from the seed: `mlp:100,100`, `vit:d=64,layers=4,heads=4,patch=4,mlp=128`
+    /// A Hugging Face folder, `hf://ORG/NAME@REVISION`, or a model to make from the seed: `mlp:100,100`, `vit:d=64,layers=4,heads=4,patch=4,mlp=128`
     #[arg(long, value_name = "DIR|SPEC")]
     pub model: String,
     /// What trains: `full`, or `lora:8[,alpha=16][,targets=query,value][,layers=last:2][,rslora]`
