@@ -13,12 +13,12 @@ use domain::id::ChunkId;
 use domain::manifest::{ChunkData, Cost, Manifest};
 use domain::pipeline::{Adapter, Normalize, Pipeline, Precision};
 use learn::assemble::{self, Assembled, Sources};
+use learn::checkpoint::Saved;
 use learn::data::Reader;
 use learn::data::images::Preprocess;
 use learn::model::Net;
 use learn::publish::{self, Publication};
 use learn::update::{self, Inputs, Moment, Outcome};
-use learn::checkpoint::Saved;
 use learn::{Flat, Pool, Prefix, checkpoint, method};
 use tch::{Device, Tensor};
 

@@ -352,11 +352,7 @@ pub struct Resources {
 
 impl Default for Resources {
     fn default() -> Self {
-        Self {
-            ranks: NonZeroU32::MIN,
-            threads_per_rank: NonZeroU32::MIN,
-            prefix_cache: PrefixCache::default(),
-        }
+        Self { ranks: NonZeroU32::MIN, threads_per_rank: NonZeroU32::MIN, prefix_cache: PrefixCache::default() }
     }
 }
 

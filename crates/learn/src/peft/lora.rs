@@ -6,8 +6,8 @@ use domain::pipeline::{Layers, Lora};
 use tch::{Kind, Tensor};
 
 use crate::Error;
-use crate::model::{Model, Site};
 use crate::model::layers::{Delta, Init};
+use crate::model::{Model, Site};
 
 /// What trains, and the first block that has some of it.
 pub fn attach(

@@ -11,10 +11,10 @@ use super::cache::Cache;
 use super::client::Context;
 use super::failure::Failure;
 use super::folder::Folder;
+use super::hand_over;
 use super::output::Output;
 use super::pull::MANIFEST;
 use super::reference::Reference;
-use super::hand_over;
 
 #[derive(clap::Args)]
 #[command(after_help = "\

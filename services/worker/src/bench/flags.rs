@@ -79,7 +79,9 @@ pub fn adapter(given: &str) -> Result<Adapter, String> {
         return Ok(Adapter::Full);
     }
     let Some(settings) = given.strip_prefix("lora:") else {
-        return Err("expected `full` or `lora:<rank>[,alpha=16][,targets=query,value][,layers=last:2][,rslora]`".to_owned());
+        return Err(
+            "expected `full` or `lora:<rank>[,alpha=16][,targets=query,value][,layers=last:2][,rslora]`".to_owned()
+        );
     };
     let mut parts = settings.split(',');
     let rank = parts.next().unwrap_or_default();
@@ -138,12 +140,9 @@ pub fn check_model(spec: &Spec, base: Option<&Path>, first: &Row) -> anyhow::Res
         Ok(made) => Ok(made.reader.decode(std::slice::from_ref(first), "the stream", &spec.labels).map(drop)?),
         Err(error @ learn::Error::ModelSpec { .. }) => Err(Usage::Made(error).into()),
         Err(
-            error @ (learn::Error::Rank { .. }
-            | learn::Error::UnknownTarget { .. }
-            | learn::Error::TooFewBlocks { .. }),
-        ) => {
-            Err(Usage::Adapter(error).into())
-        }
+            error
+            @ (learn::Error::Rank { .. } | learn::Error::UnknownTarget { .. } | learn::Error::TooFewBlocks { .. }),
+        ) => Err(Usage::Adapter(error).into()),
         Err(error) => Err(error.into()),
     }
 }

@@ -98,11 +98,7 @@ impl Settings {
             method: self.method,
             rehearsal: Rehearsal { policy: self.buffer, memory_size: self.buffer_size, update: self.buffer_update },
             training: self.training(),
-            resources: Resources {
-                ranks: self.ranks,
-                threads_per_rank: self.threads_per_rank,
-                ..Resources::default()
-            },
+            resources: Resources { ranks: self.ranks, threads_per_rank: self.threads_per_rank, ..Resources::default() },
             evaluation: domain::pipeline::Evaluation::default(),
             gate: GateSpec { mode: GateMode::Report, ..GateSpec::default() },
             trigger: domain::pipeline::Trigger::Manual,
