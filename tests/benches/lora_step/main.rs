@@ -86,12 +86,14 @@ fn compare(reference: &Value, case: &Case, args: &Args) -> Value {
     let (ours, theirs) = (of(|pair| median(pair.1.ms.clone())), of(|pair| median(pair.0.ms.clone())));
     let last = pairs.last().expect("at least one pair");
     let (gflop, peak) = (case.gigaflop(), peak(case.precision));
+    // Of a step that leaves blocks out, this would be no share.
+    let share = |ms: f64| case.adapted.is_none().then(|| rounded(gflop / ms * 1e3 / peak));
     json!({
         "case": case.name, "threads": THREADS, "pairs": pairs.len(), "steps": args.steps,
         "against": case.against.unwrap_or("peft"), "ours_ms": rounded(ours), "theirs_ms": rounded(theirs),
         "ratio": rounded(of(|pair| median(pair.0.ms.clone()) / median(pair.1.ms.clone()))),
         "gflop": rounded(gflop), "peak_gflops": rounded(peak),
-        "share_of_peak": rounded(gflop / ours * 1e3 / peak), "their_share": rounded(gflop / theirs * 1e3 / peak),
+        "share_of_peak": share(ours), "their_share": share(theirs),
         "our_loss": rounded(last.1.loss), "their_loss": rounded(last.0.loss),
     })
 }
