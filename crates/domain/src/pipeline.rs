@@ -3,6 +3,7 @@
 //! One serde type from YAML to the wire to the learning core. [`Spec`] is what was written;
 //! [`Pipeline`] is a spec with nothing left to doubt.
 
+mod adapter;
 mod number;
 mod parts;
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::evalset::ARCHIVE;
 use crate::id::{Namespace, PipelineId, PipelineName};
 
+pub use adapter::{Adapter, Layers, Lora};
 pub use number::{InvalidNumber, NonNegative, Positive, Share};
 pub use parts::*;
 

@@ -92,6 +92,10 @@ fn fields_that_cannot_be_are_named() {
     config["num_attention_heads"] = json!(5);
     fs::write(folder.join("config.json"), config.to_string()).unwrap();
     assert!(refused(&folder).ends_with("num_attention_heads is 5; it must divide the hidden size, 16"));
+    config["num_attention_heads"] = json!(2);
+    config["hidden_dropout_prob"] = json!(1.0);
+    fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    assert!(refused(&folder).ends_with("hidden_dropout_prob is 1; it must be from 0 to below 1"));
 }
 
 /// What a folder's `preprocessor_config.json` with this change makes of bytes, or why it is refused.

@@ -190,20 +190,7 @@ fn an_adapter_of_a_bert_carries_peft_s_names() {
         "model": {"uri": "file:///m", "sha256": "0".repeat(64)},
         "adapter": {"lora": {"r": 2, "target_modules": ["query", "value"]}},
     }));
-    let sources = Sources { base: Some(&base), ..support::sources(&run, None) };
-    let Assembled { net, trained, reader } = assemble(sources, &row("red", "a")).unwrap();
-    let flat = Flat::over(trained);
-    let snapshot = domain::buffer::Snapshot::empty(run.pipeline.policy(), 4, 0);
-    let publication = publish::Publication {
-        pipeline: &run.pipeline,
-        labels: &run.labels,
-        net: &net,
-        trained: flat.named(),
-        reader: &reader,
-        snapshot: &snapshot,
-        imported: false,
-    };
-    publish::publish(home.path(), &publication).unwrap();
+    let _ = support::published(&run, &base, &[row("red", "a")], home.path());
     let names: Vec<String> =
         stored(&home.path().join("adapter_model.safetensors")).into_iter().map(|(n, _)| n).collect();
     let query = "base_model.model.encoder.layer.1.attention.self.query.lora_A.weight";

@@ -31,7 +31,7 @@ impl Batch {
 
 /// A net at one micro-batch of one step.
 pub struct Learner<'a> {
-    pub net: &'a Net,
+    net: &'a Net,
     /// Of dropout masks; None without.
     noise: Option<Draw>,
     passes: Cell<u64>,

@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 use crate::Error;
 use crate::input::{Input, Tokens};
 use crate::model::attention::{Attention, Shape};
-use crate::model::dropout::{Noise, dropped};
+use crate::model::dropout::{self, Noise, dropped};
 use crate::model::layers::{Init, LayerNorm, Linear, Source};
 use crate::model::{Embedded, Model, Site, Takes, TextLimits, placed};
 
@@ -79,7 +79,10 @@ impl Config {
         ];
         match sizes.into_iter().find(|(_, size)| *size < 1) {
             Some((field, size)) => refuse(field, &size, "at least 1 is needed".to_owned()),
-            None => Ok(()),
+            None => dropout::check([
+                ("hidden_dropout_prob", self.hidden_dropout_prob),
+                ("attention_probs_dropout_prob", self.attention_probs_dropout_prob),
+            ]),
         }
     }
 

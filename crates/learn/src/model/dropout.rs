@@ -38,6 +38,14 @@ impl Noise {
     }
 }
 
+/// What is wrong with the first of these fields of a configuration that is no probability below 1.
+pub fn check(fields: [(&'static str, f64); 2]) -> Result<(), (&'static str, String, String)> {
+    match fields.into_iter().find(|(_, p)| !(0.0..1.0).contains(p)) {
+        Some((field, p)) => Err((field, p.to_string(), "it must be from 0 to below 1".to_owned())),
+        None => Ok(()),
+    }
+}
+
 /// `x` as it is without noise, or at `p = 0`.
 pub fn dropped(x: Tensor, p: f64, noise: Option<&Noise>) -> Tensor {
     match noise {

@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 use crate::Error;
 use crate::input::Input;
 use crate::model::attention::{Attention, Shape};
-use crate::model::dropout::{Noise, dropped};
+use crate::model::dropout::{self, Noise, dropped};
 use crate::model::layers::{Init, LayerNorm, Linear, Source};
 use crate::model::{Embedded, Geometry, Model, Site, Takes, placed};
 
@@ -83,7 +83,10 @@ impl Config {
         if self.num_hidden_layers < 1 {
             return refuse("num_hidden_layers", &self.num_hidden_layers, "at least 1 is needed".to_owned());
         }
-        Ok(())
+        dropout::check([
+            ("hidden_dropout_prob", self.hidden_dropout_prob),
+            ("attention_probs_dropout_prob", self.attention_probs_dropout_prob),
+        ])
     }
 }
 

@@ -93,17 +93,14 @@ async fn download(ctx: &Context, sha256: &str, folder: &Path, bar: &ProgressBar)
     let request = ctx.request(v1::PullModelRequest { sha256: sha256.to_owned() });
     let mut parts = ctx.registry().await?.pull_model(request).await?.into_inner();
     let (mut files, mut open) = (Vec::new(), None::<Arriving>);
-    loop {
-        let next = tokio::time::timeout(ctx.timeout, parts.message()).await;
-        let next = next.map_err(|_| Failure::from(tonic::Status::deadline_exceeded("the server stopped sending")))?;
-        match next?.map(|response| response.part) {
-            None => break,
-            Some(None) => {}
-            Some(Some(Part::File(file))) => {
+    while let Some(response) = pull::next(ctx, &mut parts).await? {
+        match response.part {
+            None => {}
+            Some(Part::File(file)) => {
                 bar.inc_length(file.bytes);
                 files.extend(open.replace(Arriving::begin(folder, &file.name)?).map(Arriving::end));
             }
-            Some(Some(Part::Frame(frame))) => {
+            Some(Part::Frame(frame)) => {
                 bar.inc(frame.len() as u64);
                 let open = open.as_mut();
                 open.ok_or_else(|| Failure::Failed("the server sent data before a file's name".to_owned()))?

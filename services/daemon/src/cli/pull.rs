@@ -30,17 +30,14 @@ pub async fn fetch(ctx: &Context, reference: &Reference, folder: &Path) -> Resul
     let request = ctx.request(v1::PullVersionRequest { name: reference.resource(&ctx.pipeline(&reference.pipeline)) });
     let mut parts = ctx.registry().await?.pull_version(request).await?.into_inner();
     let bar = progress::transfer(0, &reference.to_string());
-    loop {
-        let next = tokio::time::timeout(ctx.timeout, parts.message()).await;
-        let next = next.map_err(|_| Failure::from(tonic::Status::deadline_exceeded("the server stopped sending")))?;
-        match next?.map(|response| response.part) {
-            None => break,
-            Some(None) => {}
-            Some(Some(Part::File(file))) => {
+    while let Some(response) = next(ctx, &mut parts).await? {
+        match response.part {
+            None => {}
+            Some(Part::File(file)) => {
                 bar.inc_length(file.bytes);
                 staged.begin(file)?;
             }
-            Some(Some(Part::Frame(frame))) => {
+            Some(Part::Frame(frame)) => {
                 bar.inc(frame.len() as u64);
                 staged.write(&frame)?;
             }
@@ -48,6 +45,13 @@ pub async fn fetch(ctx: &Context, reference: &Reference, folder: &Path) -> Resul
     }
     bar.finish_and_clear();
     staged.publish(folder)
+}
+
+/// The next message of a download; None at its end.
+pub async fn next<T>(ctx: &Context, parts: &mut tonic::Streaming<T>) -> Result<Option<T>, Failure> {
+    let next = tokio::time::timeout(ctx.timeout, parts.message()).await;
+    let silent = |_| Failure::from(tonic::Status::deadline_exceeded("the server stopped sending"));
+    Ok(next.map_err(silent)??)
 }
 
 /// A folder on the way to its name. Removed if it does not get there.
