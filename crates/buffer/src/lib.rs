@@ -14,21 +14,29 @@ use domain::draw::Draw;
 use domain::id::ChunkId;
 use domain::pipeline::Policy;
 
-/// Shows the buffer one row, which it may keep.
+/// Shows the buffer one row, which it may keep; the slot it then has.
 ///
 /// Each row is to be offered once an update, in data order: the draw depends on how many came before.
-pub fn offer(snapshot: &mut Snapshot, chunk: &ChunkId, row: u32) {
+pub fn offer(snapshot: &mut Snapshot, chunk: &ChunkId, row: u32, label: u32) -> Option<usize> {
     let slot = match snapshot.policy {
         Policy::Reservoir => reservoir::slot(snapshot.seed, snapshot.seen, snapshot.capacity),
         Policy::Infinite => infinite::slot(snapshot.seen),
     };
-    snapshot.seen += 1;
-    let Some(slot) = slot else { return };
-    let kept = Slot { chunk: position(snapshot, chunk), row };
-    match snapshot.slots.get_mut(slot as usize) {
+    count(snapshot, label);
+    let slot = slot? as usize;
+    let kept = Slot { chunk: position(snapshot, chunk), row, label, weight: 1.0 };
+    match snapshot.slots.get_mut(slot) {
         Some(taken) => *taken = kept,
         None => snapshot.slots.push(kept),
     }
+    Some(slot)
+}
+
+fn count(snapshot: &mut Snapshot, label: u32) {
+    snapshot.seen += 1;
+    let known = snapshot.seen_by_label.len().max(label as usize + 1);
+    snapshot.seen_by_label.resize(known, 0);
+    snapshot.seen_by_label[label as usize] += 1;
 }
 
 /// Where `chunk` stands in the snapshot's list, appended if it is new.
@@ -85,7 +93,9 @@ mod tests {
 
     fn filled(seed: u64, capacity: u64, rows: u32) -> Snapshot {
         let mut snapshot = Snapshot::empty(Policy::Reservoir, capacity, seed);
-        (0..rows).for_each(|row| offer(&mut snapshot, &chunk("a"), row));
+        for row in 0..rows {
+            offer(&mut snapshot, &chunk("a"), row, 0);
+        }
         snapshot
     }
 
@@ -96,15 +106,30 @@ mod tests {
         for row in 137..500 {
             let text = serde_json::to_string(&part).unwrap();
             part = serde_json::from_str(&text).unwrap();
-            offer(&mut part, &chunk("a"), row);
+            offer(&mut part, &chunk("a"), row, 0);
         }
         assert_eq!(part, whole);
     }
 
     #[test]
+    fn what_was_offered_is_counted_by_label_and_what_is_kept_knows_its_slot() {
+        let mut snapshot = Snapshot::empty(Policy::Reservoir, 2, 0);
+        let labels = [3, 0, 3, 3, 1];
+        for (row, label) in (0..).zip(labels) {
+            if let Some(slot) = offer(&mut snapshot, &chunk("a"), row, label) {
+                let kept = snapshot.slots[slot];
+                assert_eq!((kept.row, kept.label, kept.weight), (row, label, 1.0));
+            }
+        }
+        assert_eq!((snapshot.seen, snapshot.seen_by_label), (5, vec![1, 1, 0, 3]));
+    }
+
+    #[test]
     fn infinite_keeps_every_row_in_order() {
         let mut snapshot = Snapshot::empty(Policy::Infinite, 1, 0);
-        (0..50).for_each(|row| offer(&mut snapshot, &chunk("a"), row));
+        for row in 0..50 {
+            offer(&mut snapshot, &chunk("a"), row, 0);
+        }
         let rows: Vec<u32> = snapshot.slots.iter().map(|slot| slot.row).collect();
         assert_eq!(rows, (0..50).collect::<Vec<_>>());
     }
@@ -116,7 +141,9 @@ mod tests {
         let rows: Vec<u32> = small.slots.iter().map(|slot| slot.row).collect();
         assert!(rows.is_sorted() && *rows.last().unwrap() > 10, "{rows:?}");
         let mut large = adopt(small, Policy::Reservoir, 60);
-        (0..40).for_each(|row| offer(&mut large, &chunk("b"), row));
+        for row in 0..40 {
+            offer(&mut large, &chunk("b"), row, 0);
+        }
         assert!((11..=50).contains(&large.slots.len()), "{}", large.slots.len());
     }
 
@@ -125,10 +152,10 @@ mod tests {
         let mut snapshot = filled(0, 3, 3);
         let mut row = 0;
         while snapshot.slots.iter().any(|slot| slot.chunk == 0) {
-            offer(&mut snapshot, &chunk("b"), row);
+            offer(&mut snapshot, &chunk("b"), row, 0);
             row += 1;
         }
-        offer(&mut snapshot, &chunk("c"), 0);
+        offer(&mut snapshot, &chunk("c"), 0, 0);
         let before: Vec<_> =
             snapshot.slots.iter().map(|s| (snapshot.chunks[s.chunk as usize].clone(), s.row)).collect();
         compact(&mut snapshot);

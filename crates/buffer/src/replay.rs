@@ -44,7 +44,9 @@ mod tests {
 
     fn buffer(items: u32) -> Snapshot {
         let mut snapshot = Snapshot::empty(Policy::Infinite, 0, 0);
-        (0..items).for_each(|row| crate::offer(&mut snapshot, &ChunkId("a".to_owned()), row));
+        for row in 0..items {
+            crate::offer(&mut snapshot, &ChunkId("a".to_owned()), row, 0);
+        }
         snapshot
     }
 

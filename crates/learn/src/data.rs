@@ -131,6 +131,12 @@ impl Dataset {
         self.labels.index_select(0, &Tensor::from_slice(positions).to_device(self.labels.device()))
     }
 
+    /// Of every row.
+    pub fn all_labels(&self) -> Vec<u32> {
+        let labels = Vec::<i64>::try_from(&self.labels).expect("a vector of i64");
+        labels.into_iter().map(|label| label as u32).collect()
+    }
+
     /// Every row once, in the order in which they are cheapest to read.
     pub fn reading_order(&self) -> Vec<i64> {
         match &self.stored {

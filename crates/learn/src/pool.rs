@@ -16,6 +16,7 @@ pub struct Pool {
     /// The chunks and the position of each one's first row.
     chunks: Vec<(ChunkId, usize)>,
     remembered: HashMap<(ChunkId, u32), usize>,
+    labels: Vec<u32>,
 }
 
 /// The rows of a chunk that a snapshot's slots refer to, in the order of its dataset.
@@ -46,7 +47,14 @@ impl Pool {
             Some(memory) => fresh.then(memory),
             None => fresh,
         };
-        Self { data: data.to_device(device), fresh: count, chunks: starts, remembered: rows.zip(count..).collect() }
+        let remembered = rows.zip(count..).collect();
+        let labels = data.all_labels();
+        Self { data: data.to_device(device), fresh: count, chunks: starts, remembered, labels }
+    }
+
+    /// The label at a position.
+    pub fn label(&self, position: usize) -> u32 {
+        self.labels[position]
     }
 
     /// The position of the row that a slot refers to.

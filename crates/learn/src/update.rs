@@ -159,9 +159,9 @@ impl Rehearsal<'_> {
     /// Shows the buffer those of the rows that are the chunks'.
     fn offer(&mut self, rows: impl Iterator<Item = usize>) {
         let start = (self.clock)();
-        for row in rows.filter(|&row| row < self.pool.fresh) {
-            let (chunk, row) = self.pool.origin(row);
-            buffer::offer(&mut self.snapshot, chunk, row);
+        for position in rows.filter(|&row| row < self.pool.fresh) {
+            let (chunk, row) = self.pool.origin(position);
+            buffer::offer(&mut self.snapshot, chunk, row, self.pool.label(position));
         }
         self.seconds += (self.clock)() - start;
     }

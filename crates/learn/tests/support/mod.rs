@@ -211,7 +211,9 @@ impl Trial {
         let capacity = u64::from(manifest.pipeline.rehearsal.memory_size.get());
         let mut snapshot = Snapshot::empty(policy, capacity, manifest.pipeline.seed);
         let old = remembered.unwrap_or(0);
-        (0..old).for_each(|row| buffer::offer(&mut snapshot, &chunk("old"), row));
+        for row in 0..old {
+            buffer::offer(&mut snapshot, &chunk("old"), row, row % 3);
+        }
         let known = Remembered { chunk: chunk("old"), rows: (0..old).collect() };
         let memory = remembered.map(|count| dataset(&rows(count as usize, 99)));
         let chunks = vec![(chunk("x"), fresh / 3), (chunk("y"), fresh - fresh / 3)];
