@@ -4,6 +4,7 @@
 //! [`Pipeline`] is a spec with nothing left to doubt.
 
 mod adapter;
+mod method;
 mod number;
 mod parts;
 
@@ -16,6 +17,7 @@ use crate::evalset::ARCHIVE;
 use crate::id::{Namespace, PipelineId, PipelineName};
 
 pub use adapter::{Adapter, Layers, Lora};
+pub use method::{Deploys, Loss, Method, Normalization, Parameter, Range, ReplayDraws};
 pub use number::{InvalidNumber, NonNegative, Positive, Share};
 pub use parts::*;
 
@@ -41,6 +43,8 @@ pub struct Spec {
     pub input: Input,
     pub method: Method,
     #[serde(default)]
+    pub loss: Loss,
+    #[serde(default)]
     pub rehearsal: Rehearsal,
     #[serde(default)]
     pub training: Training,
@@ -65,9 +69,23 @@ impl Spec {
         PipelineId { namespace: self.namespace.clone(), name: self.name.clone() }
     }
 
-    /// What `rehearsal.policy` says, unless the method has to see everything.
+    /// What `rehearsal.policy` says, unless the method allows one alone; where it says nothing, the method's usual one.
     pub fn policy(&self) -> Policy {
-        self.method.policy().unwrap_or(self.rehearsal.policy)
+        self.method.policy(self.rehearsal.policy)
+    }
+
+    /// What `rehearsal.update` says, or comes to.
+    pub fn buffer_update(&self) -> BufferUpdate {
+        let usual = || method::usual_update(self.method, self.training.epochs.get(), self.adapter != Adapter::Full);
+        self.rehearsal.update.unwrap_or_else(usual)
+    }
+
+    /// A number of the method's loss.
+    ///
+    /// # Panics
+    /// If the method has none of that name.
+    pub fn parameter(&self, name: &str) -> f64 {
+        self.loss.parameter(self.method, name)
     }
 }
 
@@ -97,6 +115,7 @@ impl TryFrom<Spec> for Pipeline {
         check_model(&spec)?;
         check_labels(&spec)?;
         check_steps(&spec)?;
+        check_method(&spec)?;
         if spec.adapter == Adapter::Full && spec.training.precision == Precision::Bf16 {
             let reason =
                 "only frozen layers take it, and without an adapter none is frozen; use `f32`, or `adapter.lora`";
@@ -164,6 +183,19 @@ fn check_labels(spec: &Spec) -> Result<(), InvalidSpec> {
     if spec.labels.is_empty() && spec.labels_mode == LabelsMode::Closed {
         let reason = "list the label names, or set `labels_mode: open`";
         return Err(invalid("labels", "empty", reason));
+    }
+    Ok(())
+}
+
+fn check_method(spec: &Spec) -> Result<(), InvalidSpec> {
+    spec.loss.check(spec.method).map_err(|(given, reason)| invalid("loss.parameters", given, reason))?;
+    if spec.rehearsal.update == Some(BufferUpdate::Online) && !spec.method.may_offer_online() {
+        let reason = format!("`{}` fills its memory after training; use `chunk`", spec.method.name());
+        return Err(invalid("rehearsal.update", "online", reason));
+    }
+    if spec.loss.deploys != Deploys::default() && spec.method != Method::ClsEr {
+        let reason = format!("`{}` has one set of weights; leave it out", spec.method.name());
+        return Err(invalid("loss.deploys", "working", reason));
     }
     Ok(())
 }
@@ -257,6 +289,47 @@ mod tests {
     fn joint_keeps_everything_and_the_others_what_the_file_says() {
         let policy = |method: &str| parse(|s| s["method"] = json!(method)).unwrap().policy();
         assert_eq!(["joint", "er"].map(policy), [Policy::Infinite, Policy::Reservoir]);
+    }
+
+    #[test]
+    fn a_method_takes_its_own_numbers_within_their_range() {
+        let loss = |method: &str, parameters: Value| {
+            parse(|s| {
+                s["method"] = json!(method);
+                s["loss"] = json!({"parameters": parameters});
+            })
+        };
+        let der = loss("der++", json!({"alpha": 0.2})).unwrap();
+        assert_eq!((der.parameter("alpha"), der.parameter("beta")), (0.2, 1.0));
+        for (method, parameters, expected) in [
+            ("er", json!({"beta": 0.5}), "naming `beta: 0.5`: `er` takes alpha"),
+            ("ft", json!({"alpha": 0.5}), "`ft` takes none"),
+            ("der", json!({"alpha": -1.0}), "naming `alpha: -1`: must be 0 or above"),
+            ("lwf", json!({"temperature": 0.0}), "must be above 0"),
+            ("cls-er", json!({"plastic_frequency": 0.5}), "must be above `stable_frequency`, 0.7"),
+            ("cls-er", json!({"stable_decay": 0.9}), "naming `plastic_decay: 0.999`: must not be above `stable_decay`"),
+        ] {
+            let e = loss(method, parameters).unwrap_err();
+            assert!(e.contains("`loss.parameters` is") && e.contains(expected), "{e}");
+        }
+    }
+
+    #[test]
+    fn the_buffer_fills_while_training_where_a_whole_model_sees_rows_once() {
+        let update = |change: Value| {
+            let merged = parse(|s| change.as_object().unwrap().iter().for_each(|(k, v)| s[k] = v.clone()));
+            merged.map(|pipeline| pipeline.buffer_update())
+        };
+        assert_eq!(update(json!({})), Ok(BufferUpdate::Online));
+        assert_eq!(update(json!({"rehearsal": {"update": "chunk"}})), Ok(BufferUpdate::Chunk));
+        assert_eq!(update(json!({"training": {"epochs": 2}})), Ok(BufferUpdate::Chunk));
+        assert_eq!(
+            update(json!({"adapter": {"lora": {"r": 2, "alpha": 4.0, "target_modules": ["fc1"]}}})),
+            Ok(BufferUpdate::Chunk)
+        );
+        assert_eq!(update(json!({"method": "gdumb"})), Ok(BufferUpdate::Chunk));
+        let e = update(json!({"method": "gdumb", "rehearsal": {"update": "online"}})).unwrap_err();
+        assert!(e.contains("`rehearsal.update` is online: `gdumb` fills its memory after training"), "{e}");
     }
 
     #[test]

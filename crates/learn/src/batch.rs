@@ -6,27 +6,22 @@ use std::ops::Range;
 
 use domain::draw::Draw;
 
-/// The passes of one update over its rows.
+/// Passes over so many rows.
 pub struct Order {
     draw: Draw,
     rows: usize,
     batch: usize,
-    epochs: u64,
     /// The permutation of the epoch last asked for.
     epoch: Option<(u64, Vec<usize>)>,
 }
 
 impl Order {
-    pub fn new(seed: u64, update: u64, rows: usize, batch: usize, epochs: u64) -> Self {
-        Self { draw: Draw::new(seed).named("order").at(update), rows, batch, epochs, epoch: None }
+    pub fn new(draw: Draw, rows: usize, batch: usize) -> Self {
+        Self { draw, rows, batch, epoch: None }
     }
 
-    fn steps_per_epoch(&self) -> u64 {
+    pub fn steps_per_epoch(&self) -> u64 {
         self.rows.div_ceil(self.batch) as u64
-    }
-
-    pub fn steps(&self) -> u64 {
-        self.epochs * self.steps_per_epoch()
     }
 
     pub fn epoch_of(&self, step: u64) -> u64 {
@@ -34,7 +29,7 @@ impl Order {
     }
 
     /// The rows of a step. The last batch of an epoch may be short.
-    pub fn rows(&mut self, step: u64) -> Vec<i64> {
+    pub fn rows(&mut self, step: u64) -> Vec<usize> {
         let epoch = self.epoch_of(step);
         let start = (step % self.steps_per_epoch()) as usize * self.batch;
         let end = self.rows.min(start + self.batch);
@@ -42,7 +37,7 @@ impl Order {
             self.epoch = Some((epoch, self.draw.at(epoch).permutation(self.rows)));
         }
         let order = self.epoch.as_ref().map_or(&[][..], |(_, order)| order);
-        order[start..end].iter().map(|&row| row as i64).collect()
+        order[start..end].to_vec()
     }
 }
 
@@ -57,11 +52,11 @@ mod tests {
 
     #[test]
     fn an_epoch_sees_every_row_once_and_any_step_can_be_asked_first() {
-        let order = || Order::new(3, 1, 23, 5, 2);
-        assert_eq!(order().steps(), 10);
+        let order = || Order::new(Draw::new(3), 23, 5);
+        assert_eq!(order().steps_per_epoch(), 5);
         let mut whole = order();
         for epoch in 0..2 {
-            let mut rows: Vec<i64> = (5 * epoch..5 * epoch + 5).flat_map(|step| whole.rows(step)).collect();
+            let mut rows: Vec<usize> = (5 * epoch..5 * epoch + 5).flat_map(|step| whole.rows(step)).collect();
             rows.sort_unstable();
             assert_eq!(rows, (0..23).collect::<Vec<_>>());
         }

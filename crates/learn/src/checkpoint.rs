@@ -14,15 +14,16 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::Tensor;
 
-use crate::Error;
-use crate::files;
 use crate::optim::Optimizer;
 use crate::update::Moment;
+use crate::{Carried, Error, files};
 
 const STATE: &str = "state.safetensors";
 const TRAINER: &str = "trainer.json";
 const MANIFEST: &str = "MANIFEST.json";
 const VALUES: &str = "values";
+/// Before the names of what is carried.
+const CARRIED: &str = "carried.";
 
 /// A loaded checkpoint.
 pub struct Saved {
@@ -32,6 +33,8 @@ pub struct Saved {
     pub snapshot: Snapshot,
     /// What frozen linear layers were in.
     pub precision: Precision,
+    /// What the method and memory held besides.
+    pub carried: Carried,
     state: BTreeMap<String, Tensor>,
 }
 
@@ -61,6 +64,7 @@ pub fn save(folder: &Path, run: &Manifest, precision: Precision, moment: &Moment
     fs::create_dir_all(folder).map_err(|source| Error::Write { file: folder.to_owned(), source })?;
     let mut tensors = vec![(VALUES.to_owned(), moment.values.shallow_clone())];
     tensors.extend(moment.optimizer.moments().into_iter().map(|(name, tensor)| (name.to_owned(), tensor)));
+    tensors.extend(moment.carried().0.into_iter().map(|(name, tensor)| (format!("{CARRIED}{name}"), tensor)));
     files::write_tensors(&folder.join(STATE), &tensors)?;
     let (loss, snapshot) = (Some(moment.loss), moment.snapshot.clone());
     let trainer = Trainer { step: moment.step, loss, snapshot, precision };
@@ -90,12 +94,17 @@ pub fn load(folder: &Path, run: &Manifest) -> Result<Saved, Error> {
         return Err(Error::ForeignCheckpoint { folder: folder.to_owned() });
     }
     let trainer: Trainer = files::read_json(&folder.join(TRAINER))?;
+    let (carried, state) =
+        files::read_tensors(&folder.join(STATE))?.into_iter().partition(|(name, _)| name.starts_with(CARRIED));
+    let bare = |(name, tensor): (String, Tensor)| (name[CARRIED.len()..].to_owned(), tensor);
+    let carried: BTreeMap<String, Tensor> = carried;
     Ok(Saved {
         step: trainer.step,
         loss: trainer.loss,
         snapshot: trainer.snapshot,
         precision: trainer.precision,
-        state: files::read_tensors(&folder.join(STATE))?,
+        carried: Carried(carried.into_iter().map(bare).collect()),
+        state,
     })
 }
 

@@ -22,6 +22,14 @@ pub struct Tokens {
 }
 
 impl Input {
+    pub fn rows(&self) -> i64 {
+        match self {
+            Self::Pixels(pixels) => pixels.size()[0],
+            Self::Tokens(tokens) => tokens.ids.size()[0],
+            Self::Hidden(embedded) => embedded.x.size()[0],
+        }
+    }
+
     /// The rows `start..start + rows`. Padding stays as it is.
     pub fn narrow(&self, start: i64, rows: i64) -> Self {
         match self {

@@ -8,14 +8,17 @@
 
 pub mod assemble;
 mod batch;
+mod carried;
 pub mod checkpoint;
 pub mod data;
+mod descent;
 mod error;
 pub mod evaluate;
 mod files;
 mod flat;
 pub mod import;
 pub mod input;
+mod memory;
 pub mod method;
 pub mod model;
 pub mod optim;
@@ -25,9 +28,11 @@ pub mod precision;
 pub mod predict;
 mod prefix;
 pub mod publish;
+mod stage;
 pub mod update;
 mod weights;
 
+pub use carried::{Carried, LEARNER};
 pub use error::Error;
 pub use files::{Precise, folder_digest};
 pub use flat::Flat;

@@ -12,7 +12,7 @@ use tch::Tensor;
 
 use crate::data::Reader;
 use crate::model::{Net, folder};
-use crate::{Error, files};
+use crate::{Carried, Error, LEARNER, files};
 
 pub const ADAPTER: &str = "adapter_model.safetensors";
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
@@ -31,13 +31,15 @@ pub struct Publication<'a> {
     pub trained: &'a [(String, Tensor)],
     pub reader: &'a Reader,
     pub snapshot: &'a Snapshot,
+    /// What the next update begins with, besides.
+    pub carried: &'a Carried,
     /// It was trained elsewhere.
     pub imported: bool,
 }
 
 /// Writes the files into `out` and names them, sorted.
 pub fn publish(out: &Path, publication: &Publication) -> Result<Vec<String>, Error> {
-    let Publication { pipeline, labels, net, trained, reader, snapshot, .. } = publication;
+    let Publication { pipeline, labels, net, trained, reader, snapshot, carried, .. } = publication;
     std::fs::create_dir_all(out).map_err(|source| Error::Write { file: out.to_owned(), source })?;
     let mut names = vec![HEAD, LABELS, SNAPSHOT, CARD, reader.save(out)?];
     match &pipeline.adapter {
@@ -55,6 +57,11 @@ pub fn publish(out: &Path, publication: &Publication) -> Result<Vec<String>, Err
     files::write_tensors(&out.join(HEAD), &net.head.named(""))?;
     files::write_json(&out.join(LABELS), labels)?;
     files::write_json(&out.join(SNAPSHOT), snapshot)?;
+    if !carried.0.is_empty() {
+        let tensors: Vec<_> = carried.0.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+        files::write_tensors(&out.join(LEARNER), &tensors)?;
+        names.push(LEARNER);
+    }
     files::write_bytes(&out.join(CARD), card::card(publication).as_bytes())?;
     names.sort_unstable();
     Ok(names.into_iter().map(str::to_owned).collect())

@@ -4,21 +4,23 @@
 //! than one row looks at one micro-batch only. With `ordered` reduction the L partial gradients are
 //! added in the same order on every rank, so that the world size does not change a bit.
 
-use std::ops::Range;
-
 use collective::Collective;
 use domain::buffer::Snapshot;
 use domain::draw::Draw;
 use domain::manifest::Manifest;
-use domain::pipeline::{BufferUpdate, Reduction, Training};
+use domain::pipeline::{BufferUpdate, Reduction};
 use tch::{Device, Tensor};
 
-use crate::batch::{Order, part};
+use crate::batch::Order;
+use crate::carried::Carried;
 use crate::checkpoint::Saved;
 use crate::data::Reader;
-use crate::method::{self, Batch, Learner, Reads, UpdateMethod};
+use crate::descent::Descent;
+use crate::memory::{Logits, Memory, Rows};
+use crate::method::{self, End, Keeps, Reads, Start, UpdateMethod};
 use crate::model::Net;
 use crate::optim::{self, Optimizer};
+use crate::stage::{self, Stage};
 use crate::{Error, Flat, Pool, Prefix, files};
 
 /// What an update reads.
@@ -30,6 +32,10 @@ pub struct Inputs<'a> {
     pub prefix: Option<&'a Prefix<'a>>,
     /// The parent's rehearsal buffer, or an empty one.
     pub snapshot: Snapshot,
+    /// What the parent left besides, its slots being the snapshot's.
+    pub carried: Carried,
+    /// The base's weights, laid out as the net's: what a method that starts anew starts from.
+    pub base: Option<Tensor>,
     pub resume: Option<Saved>,
     /// Seconds from any fixed moment.
     pub clock: &'a dyn Fn() -> f64,
@@ -45,6 +51,27 @@ pub struct Moment<'a> {
     pub values: &'a Tensor,
     pub optimizer: &'a dyn Optimizer,
     pub snapshot: &'a Snapshot,
+    left: Left<'a>,
+}
+
+impl Moment<'_> {
+    /// What a checkpoint holds besides.
+    pub fn carried(&self) -> Carried {
+        self.left.carried()
+    }
+}
+
+/// Where what an update hands over is at hand.
+struct Left<'a> {
+    method: &'a dyn UpdateMethod,
+    logits: Option<&'a Logits>,
+    weights: &'a Flat,
+}
+
+impl Left<'_> {
+    fn carried(&self) -> Carried {
+        Carried::new(self.method.state(), self.logits.map(Logits::tensor), self.weights)
+    }
 }
 
 /// What an update leaves, besides the weights.
@@ -55,6 +82,7 @@ pub struct Outcome {
     /// False if training stopped at, or ended in, NaN or infinite values.
     pub finite: bool,
     pub snapshot: Snapshot,
+    pub carried: Carried,
     /// What the rehearsal buffer's draws and offers took.
     pub rehearsal_seconds: f64,
 }
@@ -67,178 +95,208 @@ pub fn run(
     collective: &dyn Collective,
     after_step: &mut dyn FnMut(&Moment) -> Result<(), Error>,
 ) -> Result<Outcome, Error> {
-    let Inputs { manifest, pool, reader, prefix, snapshot, resume, clock } = inputs;
-    let (pipeline, training) = (&manifest.pipeline, &manifest.pipeline.training);
-    let method = method::build(pipeline.method);
-    let online = pipeline.rehearsal.update == BufferUpdate::Step;
-    let remembers = online || !snapshot.slots.is_empty();
-    let (rows, batch, replayed) = extent(method.reads(), pool, remembers, training);
-    if rows == 0 {
-        return Err(Error::NoRows { purpose: "train on" });
-    }
-    let mut order = Order::new(pipeline.seed, manifest.update, rows, batch, u64::from(training.epochs.get()));
-    let stream = Draw::new(pipeline.seed).named("replay").at(manifest.update);
-    let mut rehearsal = Rehearsal { snapshot, pool, stream, clock, seconds: 0.0 };
-    let mut optimizer = optim::build(training, &weights.values);
-    let (mut done, mut loss) = (0, None);
-    if let Some(saved) = resume {
-        saved.restore(&mut weights.values, optimizer.as_ref());
-        (done, loss, rehearsal.snapshot) = (saved.step, saved.loss, saved.snapshot);
-    }
-    let reduction = training.reduction.unwrap_or_else(|| default_reduction(weights.values.device()));
-    let parts = training.micro_batches();
-    let noise = training.dropout.then(|| Draw::new(pipeline.seed).named("dropout").at(manifest.update));
-    let descent = Descent { net, method, pool, reader, prefix, collective, reduction, parts, noise };
-    let total = order.steps();
-
-    while done < total {
-        let (step, epoch) = (done, order.epoch_of(done));
-        let fresh = order.rows(step);
-        let memory = rehearsal.draw(step, replayed);
-        let (gradient, reached) = descent.gradient(weights, step, &fresh, &memory)?;
-        loss = Some(reached);
-        if !reached.is_finite() {
+    let (mut update, mut at) = Update::begin(net, weights, inputs, collective)?;
+    while at.done < update.total() {
+        let (loss, epoch) = update.step(weights, &mut at)?;
+        at.loss = Some(loss);
+        if !loss.is_finite() {
             break;
         }
-        optimizer.step(&mut weights.values, &gradient, step, optim::rate(training, step, total));
-        if online && epoch == 0 {
-            // Each row comes once in an epoch, so offering only in the first offers it once an update.
-            rehearsal.offer(fresh.iter().map(|&row| row as usize));
-        }
-        done = step + 1;
-        let (values, optimizer, snapshot) = (&weights.values, optimizer.as_ref(), &rehearsal.snapshot);
-        after_step(&Moment { step: done, total, epoch, loss: reached, values, optimizer, snapshot })?;
+        at.done += 1;
+        after_step(&update.moment(weights, &at, loss, epoch))?;
     }
-
-    if !online {
-        rehearsal.offer(0..pool.fresh);
-    }
-    let Rehearsal { mut snapshot, seconds: rehearsal_seconds, .. } = rehearsal;
-    buffer::compact(&mut snapshot);
-    let finite = done == total && files::is_finite(&weights.values);
-    Ok(Outcome { steps: done, loss, finite, snapshot, rehearsal_seconds })
+    update.end(weights, at)
 }
 
-/// Rows an epoch goes through, and of each step: rows of it, rows replayed beside them. Where nothing is remembered in
-/// the whole update, new rows take the others' place.
-fn extent(reads: Reads, pool: &Pool, remembers: bool, training: &Training) -> (usize, usize, usize) {
-    let (new, memory) = training.split();
-    let batch = training.batch_size.get() as usize;
-    match reads {
-        Reads::Chunk => (pool.fresh, batch, 0),
-        Reads::Replay if remembers => (pool.fresh, new, memory),
-        Reads::Replay => (pool.fresh, batch, 0),
-        Reads::Everything => (pool.data.len(), batch, 0),
+/// How far an update has come.
+struct Progress {
+    /// Steps.
+    done: u64,
+    loss: Option<f64>,
+    optimizer: Box<dyn Optimizer>,
+    /// Of the rows of the stage it is in.
+    order: Order,
+}
+
+/// Everything that does not change from step to step, but for the method's state and memory.
+struct Update<'a> {
+    manifest: &'a Manifest,
+    method: Box<dyn UpdateMethod>,
+    stages: Vec<Stage>,
+    memory: Memory<'a>,
+    descent: Descent<'a>,
+    base: Option<Tensor>,
+    /// Rows are offered as they come.
+    online: bool,
+}
+
+impl<'a> Update<'a> {
+    fn begin(
+        net: &'a Net,
+        weights: &mut Flat,
+        inputs: Inputs<'a>,
+        collective: &'a dyn Collective,
+    ) -> Result<(Self, Progress), Error> {
+        let Inputs { manifest, pool, reader, prefix, snapshot, carried, base, resume, clock } = inputs;
+        let pipeline = &manifest.pipeline;
+        let draw = |purpose| Draw::new(pipeline.seed).named(purpose).at(manifest.update);
+        let online = pipeline.buffer_update() == BufferUpdate::Online;
+        let remembers = online || !snapshot.slots.is_empty();
+        let mut method = method::build(pipeline);
+        let stages =
+            stage::stages(method::phases(pipeline.method), &pipeline.training, pool, remembers, draw("order"))?;
+
+        let start = Start { weights, fresh: pool.fresh, seen: &snapshot.seen_by_label, draw: draw("method") };
+        let found = resume.as_ref().map_or(&carried, |saved| &saved.carried);
+        method.begin(&start, found.state(weights));
+        let (snapshot, done, loss) = match &resume {
+            Some(saved) => (saved.snapshot.clone(), saved.step, saved.loss),
+            None => (snapshot, 0, None),
+        };
+        let logits = (method.keeps() != Keeps::Nothing).then(|| remembered(found, &snapshot, manifest.labels.len()));
+        let optimizer = optim::build(&pipeline.training, &weights.values);
+        if let Some(saved) = &resume {
+            saved.restore(&mut weights.values, optimizer.as_ref());
+        }
+        let training = &pipeline.training;
+        let descent = Descent {
+            net,
+            pool,
+            reader,
+            prefix,
+            collective,
+            reduction: training.reduction.unwrap_or_else(|| default_reduction(weights.values.device())),
+            parts: training.micro_batches(),
+            noise: training.dropout.then(|| draw("dropout")),
+        };
+        let memory = Memory::new(snapshot, logits, pool, draw("replay"), clock);
+        let update = Self { manifest, method, stages, memory, descent, base, online };
+        let order = update.order(update.stage(done));
+        Ok((update, Progress { done, loss, optimizer, order }))
+    }
+
+    fn total(&self) -> u64 {
+        self.stages.last().map_or(0, Stage::end)
+    }
+
+    /// Which stage a step belongs to.
+    fn stage(&self, step: u64) -> &Stage {
+        let after = self.stages.partition_point(|stage| stage.start <= step);
+        &self.stages[after - 1]
+    }
+
+    fn order(&self, stage: &Stage) -> Order {
+        let rows = stage.rows(self.descent.pool, self.memory.snapshot.slots.len());
+        Order::new(stage.draw, rows, stage.batch)
+    }
+
+    /// One step: its loss, and the epoch it belongs to.
+    fn step(&mut self, weights: &mut Flat, at: &mut Progress) -> Result<(f64, u64), Error> {
+        if self.stage(at.done).start == at.done {
+            self.enter(weights, at)?;
+        }
+        let (training, stage) = (&self.manifest.pipeline.training, self.stage(at.done));
+        let (within, steps, replayed, reads) = (at.done - stage.start, stage.steps, stage.replayed, stage.phase.reads);
+        let (epoch, numbers) = (at.order.epoch_of(within), at.order.rows(within));
+        let memory = self.memory.draw(at.done, self.method.draws(), replayed);
+        let fresh = match reads {
+            Reads::Memory => self.memory.rows(&numbers),
+            _ => Rows { positions: numbers.iter().map(|&row| row as i64).collect(), logits: None },
+        };
+        let wants_logits = self.memory.logits.is_some() && self.offers(epoch);
+        let (mut gradient, mut loss, logits) =
+            self.descent.gradient(self.method.as_ref(), weights, at.done, &fresh, &memory, wants_logits)?;
+        if let Some((pull, value)) = self.method.pull(&weights.values) {
+            gradient += pull;
+            loss += value;
+        }
+        if loss.is_finite() {
+            at.optimizer.step(&mut weights.values, &gradient, within, optim::rate(training, within, steps));
+            self.method.after_step(&weights.values, at.done);
+            if self.offers(epoch) {
+                self.memory.offer(&numbers, logits.as_ref());
+            }
+        }
+        Ok((loss, epoch))
+    }
+
+    /// What comes before a stage's first step.
+    fn enter(&mut self, weights: &mut Flat, at: &mut Progress) -> Result<(), Error> {
+        let phase = self.stage(at.done).phase;
+        if phase.reads == Reads::Memory {
+            self.remember()?;
+        }
+        if let (true, Some(base)) = (phase.anew, &self.base) {
+            let _guard = tch::no_grad_guard();
+            weights.values.copy_(base);
+        }
+        at.order = self.order(self.stage(at.done));
+        at.optimizer = optim::build(&self.manifest.pipeline.training, &weights.values);
+        Ok(())
+    }
+
+    /// Offers every row of the chunk, and keeps the logits that the weights give those that are held.
+    fn remember(&mut self) -> Result<(), Error> {
+        let rows: Vec<usize> = (0..self.descent.pool.fresh).collect();
+        let taken = self.memory.offer(&rows, None);
+        self.keep(&taken)
+    }
+
+    fn keep(&mut self, slots: &[usize]) -> Result<(), Error> {
+        if self.memory.logits.is_some() && !slots.is_empty() {
+            let logits = self.descent.logits(&self.memory.rows(slots).positions)?;
+            self.memory.keep(slots, &logits);
+        }
+        Ok(())
+    }
+
+    fn offers(&self, epoch: u64) -> bool {
+        // Each row comes once in an epoch, so offering only in the first offers it once an update.
+        self.online && epoch == 0
+    }
+
+    fn moment<'m>(&'m self, weights: &'m Flat, at: &'m Progress, loss: f64, epoch: u64) -> Moment<'m> {
+        let (values, optimizer, snapshot) = (&weights.values, at.optimizer.as_ref(), &self.memory.snapshot);
+        let left = Left { method: self.method.as_ref(), logits: self.memory.logits.as_ref(), weights };
+        Moment { step: at.done, total: self.total(), epoch, loss, values, optimizer, snapshot, left }
+    }
+
+    fn end(mut self, weights: &mut Flat, at: Progress) -> Result<Outcome, Error> {
+        let whole = at.done == self.total();
+        if whole {
+            self.conclude(weights)?;
+        }
+        let left = Left { method: self.method.as_ref(), logits: self.memory.logits.as_ref(), weights };
+        let (carried, finite) = (left.carried(), whole && files::is_finite(&weights.values));
+        let Memory { mut snapshot, seconds: rehearsal_seconds, .. } = self.memory;
+        buffer::compact(&mut snapshot);
+        Ok(Outcome { steps: at.done, loss: at.loss, finite, snapshot, carried, rehearsal_seconds })
+    }
+
+    /// What comes after the last step.
+    fn conclude(&mut self, weights: &Flat) -> Result<(), Error> {
+        let offered = self.online || self.stages.iter().any(|stage| stage.phase.reads == Reads::Memory);
+        if !offered {
+            self.remember()?;
+        }
+        if self.method.keeps() == Keeps::Refreshed {
+            self.keep(&(0..self.memory.snapshot.slots.len()).collect::<Vec<_>>())?;
+        }
+        let descent = &self.descent;
+        let mut gradient = |row| descent.row_gradient(weights, row);
+        self.method.end(weights, End { gradient: &mut gradient, fresh: descent.pool.fresh })
+    }
+}
+
+/// The logits of a snapshot's rows, as far as they are known.
+fn remembered(found: &Carried, snapshot: &Snapshot, classes: usize) -> Logits {
+    let slots = snapshot.slots.len();
+    match found.logits() {
+        Some(stored) => Logits::read(stored, slots, classes),
+        None => Logits::unknown(slots, classes),
     }
 }
 
 fn default_reduction(device: Device) -> Reduction {
     if device == Device::Cpu { Reduction::Ordered } else { Reduction::Fast }
-}
-
-/// The rehearsal buffer at work, and how long that took.
-struct Rehearsal<'a> {
-    snapshot: Snapshot,
-    pool: &'a Pool,
-    stream: Draw,
-    clock: &'a dyn Fn() -> f64,
-    seconds: f64,
-}
-
-impl Rehearsal<'_> {
-    /// Where the rows of a step's replay batch stand.
-    fn draw(&mut self, step: u64, rows: usize) -> Vec<i64> {
-        let start = (self.clock)();
-        let slots = buffer::draw(&self.snapshot, self.stream, step, rows);
-        let slots = slots.into_iter().map(|slot| &self.snapshot.slots[slot]);
-        let positions = slots.map(|slot| self.pool.position(&self.snapshot, slot) as i64).collect();
-        self.seconds += (self.clock)() - start;
-        positions
-    }
-
-    /// Shows the buffer those of the rows that are the chunks'.
-    fn offer(&mut self, rows: impl Iterator<Item = usize>) {
-        let start = (self.clock)();
-        for position in rows.filter(|&row| row < self.pool.fresh) {
-            let (chunk, row) = self.pool.origin(position);
-            buffer::offer(&mut self.snapshot, chunk, row, self.pool.label(position));
-        }
-        self.seconds += (self.clock)() - start;
-    }
-}
-
-/// What it takes to know a step's gradient.
-struct Descent<'a> {
-    net: &'a Net,
-    method: Box<dyn UpdateMethod>,
-    pool: &'a Pool,
-    reader: &'a Reader,
-    prefix: Option<&'a Prefix<'a>>,
-    collective: &'a dyn Collective,
-    reduction: Reduction,
-    /// L
-    parts: usize,
-    /// Of dropout masks.
-    noise: Option<Draw>,
-}
-
-impl Descent<'_> {
-    /// The gradient and the loss of a step's rows: the same on every rank.
-    fn gradient(&self, weights: &Flat, step: u64, fresh: &[i64], memory: &[i64]) -> Result<(Tensor, f64), Error> {
-        let mine = part(self.parts, self.collective.rank(), self.collective.world());
-        let partials = mine.map(|l| {
-            let (new, old) = (part(fresh.len(), l, self.parts), part(memory.len(), l, self.parts));
-            if new.is_empty() && old.is_empty() {
-                return Ok(weights.nothing());
-            }
-            let [new, old] = self.gather((fresh, new), (memory, old))?;
-            let learner = Learner::new(self.net, self.noise.map(|draw| draw.at(step).at(l as u64)));
-            Ok(weights.partial(&self.method.loss(&learner, &new, &old)))
-        });
-        let sum = self.reduce(partials)?;
-        let values = weights.values.numel() as i64;
-        Ok((sum.narrow(0, 0, values), sum.double_value(&[values])))
-    }
-
-    /// The micro-batch's new and remembered rows, fetched together.
-    fn gather(
-        &self,
-        (fresh, new): (&[i64], Range<usize>),
-        (memory, old): (&[i64], Range<usize>),
-    ) -> Result<[Batch; 2], Error> {
-        let (new_rows, old_rows) = (new.len() as i64, old.len() as i64);
-        let rows = [&fresh[new], &memory[old]].concat();
-        let labels = self.pool.data.labels(&rows);
-        let inputs = match self.prefix {
-            Some(prefix) => prefix.take(&rows)?,
-            None => self.reader.apply(self.pool.data.take(&rows).0),
-        };
-        let spans = [(0, new_rows, fresh.len()), (new_rows, old_rows, memory.len())];
-        Ok(spans.map(|(start, rows, of)| Batch {
-            inputs: inputs.narrow(start, rows),
-            labels: labels.narrow(0, start, rows),
-            of,
-        }))
-    }
-
-    /// The sum of all L partials.
-    fn reduce(&self, mut partials: impl Iterator<Item = Result<Tensor, Error>>) -> Result<Tensor, Error> {
-        let world = self.collective.world();
-        if world == 1 || self.reduction == Reduction::Fast {
-            let first = partials.next().expect("no more ranks than micro-batches")?;
-            let mut sum = partials.try_fold(first, |sum, partial| partial.map(|partial| sum + partial))?;
-            self.collective.all_reduce(&mut sum)?;
-            return Ok(sum);
-        }
-        let mut block = partials.collect::<Result<Vec<_>, _>>()?;
-        // Ranks may own one more or less; a gather wants equal shapes.
-        while block.len() < self.parts.div_ceil(world) {
-            block.push(block[0].zeros_like());
-        }
-        let blocks = self.collective.all_gather(&Tensor::stack(&block, 0))?;
-        let owned = |rank| (0..part(self.parts, rank, world).len() as i64).map(move |l| (rank, l));
-        let mut ordered = (0..world).flat_map(owned).map(|(rank, l)| blocks[rank].get(l));
-        let first = ordered.next().expect("at least one micro-batch").copy();
-        Ok(ordered.fold(first, |sum, partial| sum + partial))
-    }
 }

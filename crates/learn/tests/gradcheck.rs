@@ -14,7 +14,7 @@ use tch::{Kind, Tensor};
 fn batch(trial: &Trial, start: i64, rows: i64) -> Batch {
     let (bytes, labels) = trial.pool.data.take(&span(start, rows));
     let pixels = trial.reader.apply(bytes).pixels().to_kind(trial.weights.values.kind());
-    Batch { inputs: Input::Pixels(pixels), labels, of: rows as usize }
+    Batch { inputs: Input::Pixels(pixels), labels, logits: None, of: rows as usize }
 }
 
 fn direction(trial: &Trial, seed: u64) -> Tensor {
@@ -23,14 +23,14 @@ fn direction(trial: &Trial, seed: u64) -> Tensor {
 
 /// Along random directions: `(L(θ+εd) − L(θ−εd)) / 2ε` against `g·d`.
 fn check(mut trial: Trial, step: f64, tolerance: f64) {
-    let er = method::build(domain::pipeline::Method::Er);
-    let (fresh, memory) = (batch(&trial, 0, 6), batch(&trial, 6, 9));
+    let er = method::build(&trial.manifest.pipeline);
+    let (fresh, memory) = (batch(&trial, 0, 6), [batch(&trial, 6, 9)]);
     {
         // Away from B = 0, where half of the gradient is zero.
         let _guard = tch::no_grad_guard();
         trial.weights.values += direction(&trial, 1) * 0.1;
     }
-    let loss = |trial: &Trial| er.loss(&Learner::new(&trial.net, None), &fresh, &memory);
+    let loss = |trial: &Trial| er.loss(&Learner::new(&trial.net, &trial.weights, None), &fresh, &memory).loss;
     let values = trial.weights.values.numel() as i64;
     let gradient = trial.weights.partial(&loss(&trial)).narrow(0, 0, values);
     for seed in 2..8 {

@@ -39,7 +39,16 @@ fn version(run: &Manifest, out: &Path) -> Net {
     let snapshot = domain::buffer::Snapshot::empty(run.pipeline.policy(), 4, 0);
     let (pipeline, labels, trained) = (&run.pipeline, &run.labels, flat.named());
     let (net, reader, snapshot) = (net, &reader, &snapshot);
-    let publication = publish::Publication { pipeline, labels, net: &net, trained, reader, snapshot, imported: false };
+    let publication = publish::Publication {
+        pipeline,
+        labels,
+        net: &net,
+        trained,
+        reader,
+        snapshot,
+        carried: &perennial_learn::Carried::default(),
+        imported: false,
+    };
     publish::publish(out, &publication).unwrap();
     net
 }

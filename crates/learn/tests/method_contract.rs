@@ -2,14 +2,16 @@
 
 mod support;
 
+use domain::draw::Draw;
 use domain::pipeline::Method;
-use perennial_learn::method::{self, Batch, Learner};
+use perennial_learn::method::{self, Batch, Learner, Reads, Start, State};
+use perennial_learn::model::layers;
 use serde_json::json;
 use support::{Trial, manifest};
 
 #[test]
 fn replay_from_an_empty_buffer_is_fine_tuning_on_the_same_batches() {
-    let replay = json!({"method": "er", "training": {"batch_size": 16, "replay": {"fraction": 0.5}}});
+    let replay = json!({"rehearsal": {"update": "chunk"}, "training": {"batch_size": 16, "replay": {"fraction": 0.5}}});
     let mut er = Trial::new(manifest(replay));
     let mut ft = Trial::new(manifest(json!({"method": "ft", "training": {"batch_size": 16}})));
     er.run();
@@ -35,17 +37,27 @@ fn joint_goes_through_memory_as_well() {
 
 #[test]
 fn a_step_is_the_sum_of_its_micro_batches() {
-    let trial = Trial::with_memory(manifest(json!({})), 12);
-    let er = method::build(Method::Er);
-    let batch = |start: i64, rows: i64, of: usize| {
-        let (bytes, labels) = trial.pool.data.take(&support::span(start, rows));
-        Batch { inputs: trial.reader.apply(bytes), labels, of }
-    };
-    let whole = trial.weights.partial(&er.loss(&Learner::new(&trial.net, None), &batch(0, 8, 8), &batch(20, 6, 6)));
-    let first = trial.weights.partial(&er.loss(&Learner::new(&trial.net, None), &batch(0, 3, 8), &batch(20, 4, 6)));
-    let rest = trial.weights.partial(&er.loss(&Learner::new(&trial.net, None), &batch(3, 5, 8), &batch(24, 2, 6)));
-    let difference = (whole - (first + rest)).abs().max().double_value(&[]);
-    assert!(difference < 1e-6, "{difference}");
+    for method in Method::ALL {
+        let trial = Trial::with_memory(manifest(json!({"method": method.name()})), 12);
+        let mut built = method::build(&trial.manifest.pipeline);
+        let start = Start { weights: &trial.weights, fresh: 45, seen: &[4, 4, 4], draw: Draw::new(1) };
+        built.begin(&start, State::new());
+        let logits = layers::Init::Normal(1.0).draw(3, "logits", &[57, 3]);
+        let batch = |start: i64, rows: i64, of: usize| {
+            let (bytes, labels) = trial.pool.data.take(&support::span(start, rows));
+            Batch { inputs: trial.reader.apply(bytes), labels, logits: Some(logits.narrow(0, start, rows)), of }
+        };
+        let partial = |fresh: Batch, memory: Batch| {
+            let learner = Learner::new(&trial.net, &trial.weights, None);
+            let memory = [memory];
+            let replays = method::phases(method)[0].reads == Reads::Replay;
+            trial.weights.partial(&built.loss(&learner, &fresh, if replays { &memory } else { &[] }).loss)
+        };
+        let whole = partial(batch(0, 8, 8), batch(20, 6, 6));
+        let parts = partial(batch(0, 3, 8), batch(20, 4, 6)) + partial(batch(3, 5, 8), batch(24, 2, 6));
+        let difference = (whole - parts).abs().max().double_value(&[]);
+        assert!(difference < 2e-6, "{method:?} {difference}");
+    }
 }
 
 #[test]
@@ -59,7 +71,7 @@ fn replay_draws_from_memory() {
 
 #[test]
 fn each_row_is_offered_once_an_update_whatever_the_epochs() {
-    for update in ["step", "chunk"] {
+    for update in ["online", "chunk"] {
         let change = json!({"rehearsal": {"update": update, "memory_size": 100}, "training": {"epochs": 3}});
         let outcome = Trial::new(manifest(change)).run();
         assert_eq!(outcome.snapshot.seen, 45);
@@ -79,7 +91,7 @@ fn the_seconds_of_rehearsal_are_those_of_draws_and_offers() {
         outcome.rehearsal_seconds
     };
     // Each draw or offer takes one tick: twelve draws, then one offer of all rows, or one after each step of the first epoch.
-    assert_eq!((seconds("chunk"), seconds("step")), (13.0, 18.0));
+    assert_eq!((seconds("chunk"), seconds("online")), (13.0, 18.0));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use support::{Trial, VIT, lora, manifest, ranks};
 
 fn settings() -> Vec<Value> {
     let mut all = Vec::new();
-    for update in ["step", "chunk"] {
+    for update in ["online", "chunk"] {
         for optimizer in ["sgd", "adamw"] {
             all.push(json!({
                 "rehearsal": {"update": update},

@@ -167,7 +167,16 @@ fn a_version_of_a_text_model_gives_the_logits_that_were_trained() {
         let snapshot = domain::buffer::Snapshot::empty(run.pipeline.policy(), 4, 0);
         let (pipeline, labels, snapshot) = (&run.pipeline, &run.labels, &snapshot);
         let (net, trained, reader) = (&net, flat.named(), &reader);
-        let publication = publish::Publication { pipeline, labels, net, trained, reader, snapshot, imported: false };
+        let publication = publish::Publication {
+            pipeline,
+            labels,
+            net,
+            trained,
+            reader,
+            snapshot,
+            carried: &perennial_learn::Carried::default(),
+            imported: false,
+        };
         let files = publish::publish(&out, &publication).unwrap();
         assert!(files.contains(&weights.to_owned()) && files.contains(&"tokenizer.json".to_owned()), "{files:?}");
 

@@ -18,7 +18,7 @@ fn trained(world: usize, change: &serde_json::Value) -> Vec<(String, String)> {
 #[test]
 fn one_two_three_and_four_ranks_end_with_the_same_bits() {
     let mut vit = lora(VIT);
-    vit["rehearsal"] = json!({"update": "step"});
+    vit["rehearsal"] = json!({"update": "online"});
     let sgd = json!({"model": MLP, "training": {"optimizer": "sgd", "epochs": 2}});
     for change in [vit, sgd, json!({"method": "joint"})] {
         let alone = trained(1, &change).remove(0);

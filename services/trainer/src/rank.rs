@@ -15,11 +15,12 @@ use domain::pipeline::{Adapter, Normalize, Pipeline, Precision};
 use learn::assemble::{self, Assembled, Sources};
 use learn::checkpoint::Saved;
 use learn::data::Reader;
-use learn::data::images::Preprocess;
+use learn::data::images::{PREPROCESSOR, Preprocess};
+use learn::method::Reads;
 use learn::model::Net;
 use learn::publish::{self, Publication};
 use learn::update::{self, Inputs, Moment, Outcome};
-use learn::{Flat, Pool, Prefix, checkpoint, method};
+use learn::{Carried, Flat, Pool, Prefix, checkpoint, method};
 use tch::{Device, Tensor};
 
 use crate::job::{Phase, Progress, TrainJob, Trained};
@@ -87,7 +88,8 @@ fn take_over(
     let Assembled { net, trained, reader } = learn::import::import(sources(job, device), folder)?;
     at.phase = Phase::Write;
     progress(at);
-    let outcome = Outcome { steps: 0, loss: None, finite: true, snapshot: snapshot(job)?, rehearsal_seconds: 0.0 };
+    let (snapshot, carried) = remembered(job)?;
+    let outcome = Outcome { steps: 0, loss: None, finite: true, snapshot, carried, rehearsal_seconds: 0.0 };
     let precision = Precision::default();
     let made = Made { net: &net, trained: &trained, reader: &reader, outcome, precision, train_seconds: 0.0 };
     finish(job, collective, device, made)
@@ -104,7 +106,7 @@ fn update(
     let mut at = Progress { phase: Phase::Load, step: 0, total: 0, epoch: 0, loss: None };
     progress(at);
 
-    let snapshot = snapshot(job)?;
+    let (snapshot, carried) = remembered(job)?;
     let rows = read(job, &snapshot)?;
     progress(at);
     let resume = job.resume.as_ref().map(|folder| checkpoint::load(folder, manifest)).transpose()?;
@@ -113,6 +115,7 @@ fn update(
     let precision = precision(pipeline, resume.as_ref(), collective, device, clock)?;
     let sources = Sources { precision, ..sources(job, device) };
     let Assembled { net, trained, mut reader } = assemble::assemble(sources, rows.sample()?)?;
+    let base = base(sources, rows.sample()?)?;
     progress(at);
     let pool = pool(manifest, rows, &reader, device)?;
     progress(at);
@@ -129,7 +132,7 @@ fn update(
     let prefix = Prefix::fill(&net, &pool, &reader, limits, scratch, &mut |_| progress(at))?;
     let mut keeper = Keeper { job, precision, clock, keeps: collective.rank() == 0, step, second: started };
     let prefix = prefix.as_ref();
-    let inputs = Inputs { manifest, pool: &pool, reader: &reader, prefix, snapshot, resume, clock };
+    let inputs = Inputs { manifest, pool: &pool, reader: &reader, prefix, snapshot, carried, base, resume, clock };
     let outcome = update::run(&net, &mut weights, inputs, collective, &mut |moment| {
         let loss = Some(moment.loss).filter(|loss| loss.is_finite());
         at = Progress { phase: Phase::Train, step: moment.step, total: moment.total, epoch: moment.epoch, loss };
@@ -160,8 +163,8 @@ fn finish(job: &TrainJob, collective: &dyn Collective, device: Device, made: Mad
     let mut files = Vec::new();
     if collective.rank() == 0 {
         let Manifest { pipeline, labels, .. } = &job.manifest;
-        let (snapshot, imported) = (&outcome.snapshot, job.import.is_some());
-        let publication = Publication { pipeline, labels, net, trained, reader, snapshot, imported };
+        let (snapshot, carried, imported) = (&outcome.snapshot, &outcome.carried, job.import.is_some());
+        let publication = Publication { pipeline, labels, net, trained, reader, snapshot, carried, imported };
         files = publish::publish(&job.out, &publication)?;
     }
     let cost = Cost {
@@ -187,6 +190,16 @@ fn sources(job: &TrainJob, device: Device) -> Sources<'_> {
         device,
         precision: job.manifest.pipeline.training.precision,
     }
+}
+
+/// The weights that a method which starts anew starts from.
+fn base(sources: Sources, sample: &Row) -> Result<Option<Tensor>, Error> {
+    if !method::phases(sources.pipeline.method).iter().any(|phase| phase.anew) {
+        return Ok(None);
+    }
+    let described = sources.version.map(|version| version.join(PREPROCESSOR));
+    let sources = Sources { version: None, preprocessor: described.as_deref(), ..sources };
+    Ok(Some(Flat::over(assemble::assemble(sources, sample)?.trained).values))
 }
 
 /// What `auto` comes to: bf16 if that is faster on every rank's device; after a resume, what it was before.
@@ -222,17 +235,23 @@ fn account(files: Vec<String>, weights_sha256: String, reader: &Reader, outcome:
     }
 }
 
-/// The parent's buffer under today's policy and capacity; an empty one for a first run.
-fn snapshot(job: &TrainJob) -> Result<Snapshot, Error> {
+/// The parent's buffer under today's policy and capacity, and what the parent left besides; nothing for a first run.
+fn remembered(job: &TrainJob) -> Result<(Snapshot, Carried), Error> {
     let pipeline = &job.manifest.pipeline;
     let (policy, capacity) = (pipeline.policy(), u64::from(pipeline.rehearsal.memory_size.get()));
+    let mut carried = match &job.parent {
+        Some(folder) => Carried::load(folder)?,
+        None => Carried::default(),
+    };
     let Some(file) = &job.snapshot else {
-        return Ok(Snapshot::empty(policy, capacity, pipeline.seed));
+        return Ok((Snapshot::empty(policy, capacity, pipeline.seed), carried));
     };
     let refused = |reason: String| Error::Snapshot { file: file.clone(), reason };
     let text = fs::read(file).map_err(|e| refused(e.to_string()))?;
-    let parent = serde_json::from_slice(&text).map_err(|e| refused(e.to_string()))?;
-    Ok(buffer::adopt(parent, policy, capacity))
+    let parent: Snapshot = serde_json::from_slice(&text).map_err(|e| refused(e.to_string()))?;
+    let adopted = buffer::adopt(parent.clone(), policy, capacity);
+    carried.follow(&parent, &adopted);
+    Ok((adopted, carried))
 }
 
 /// Undecoded rows.
@@ -259,7 +278,7 @@ fn read(job: &TrainJob, snapshot: &Snapshot) -> Result<Rows, Error> {
         }
         rows.chunks.push((chunk.id.clone(), rows.fresh.len() - before));
     }
-    if method::build(job.manifest.pipeline.method).reads() == method::Reads::Chunk {
+    if method::phases(job.manifest.pipeline.method).iter().all(|phase| phase.reads == Reads::Chunk) {
         return Ok(rows);
     }
     for (chunk, wanted) in wanted(snapshot) {

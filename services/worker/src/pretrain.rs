@@ -263,6 +263,7 @@ fn manifest(lesson: &Lesson, recipe: &Recipe, chunk: ChunkData, set: EvalSet) ->
         task: chunk.task.clone(),
         input: recipe.input.clone(),
         method: Method::Ft,
+        loss: domain::pipeline::Loss::default(),
         rehearsal: domain::pipeline::Rehearsal::default(),
         training: recipe.training.clone(),
         resources: Resources { threads_per_rank: recipe.threads, ..Resources::default() },

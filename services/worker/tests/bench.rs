@@ -97,7 +97,7 @@ fn a_step_is_all_new_rows_while_there_is_nothing_to_replay() {
     let flags = ["bench", path(&stream), "--model", "mlp:8", "--method", "er", "--batch", "32", "--seed", "0"];
     let steps = |update| json_of(&[&flags[..], &["--buffer-update", update]].concat())["runs"][0]["steps"].clone();
     // 40 rows by 32, then by 16; a buffer that fills during the first task has half of its batches too.
-    assert_eq!((steps("chunk"), steps("step")), (json!(2 + 3), json!(3 + 3)));
+    assert_eq!((steps("chunk"), steps("online")), (json!(2 + 3), json!(3 + 3)));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use learn::input::Input;
 use learn::model::{Geometry, folder, layers, scratch};
 use learn::publish::{self, Publication};
 use learn::update::{self, Inputs, Moment};
-use learn::{Flat, Pool, Prefix};
+use learn::{Carried, Flat, Pool, Prefix};
 use serde_json::json;
 use tch::{Device, Tensor};
 
@@ -44,6 +44,7 @@ pub fn prepare(case: &Case, at: &Path) {
         trained: &made.trained,
         reader: &made.reader,
         snapshot: &snapshot(&manifest),
+        carried: &Carried::default(),
         imported: false,
     };
     publish::publish(&at.join("version"), &publication).expect("a version");
@@ -68,7 +69,8 @@ pub fn serve(case: &Case, at: &Path) {
     let prefix = Prefix::fill(&net, &pool, &reader, limits, at, &mut |_| ()).expect("a prefix");
     let prefix = prefix.as_ref();
     let (manifest, pool, reader) = (&manifest, &pool, &reader);
-    let inputs = Inputs { manifest, pool, reader, prefix, snapshot, resume: None, clock: &clock };
+    let (carried, base, resume) = (Carried::default(), None, None);
+    let inputs = Inputs { manifest, pool, reader, prefix, snapshot, carried, base, resume, clock: &clock };
     println!("ready");
     let mut turn = Turn::next();
     let _ = update::run(&net, &mut weights, inputs, &collective::Solo, &mut |moment: &Moment| {

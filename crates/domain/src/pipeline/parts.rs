@@ -36,53 +36,6 @@ pub enum LabelsMode {
     Open,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// Fine-tuning on the new chunk alone; nothing is replayed.
-    Ft,
-    /// Experience replay (Chaudhry et al., 2019).
-    Er,
-    /// Training on everything seen so far; the upper reference.
-    Joint,
-}
-
-/// What others ask of a method.
-struct About {
-    name: &'static str,
-    title: &'static str,
-    /// The buffer it needs, whatever `rehearsal.policy` says.
-    policy: Option<Policy>,
-}
-
-impl Method {
-    pub const ALL: [Self; 3] = [Self::Ft, Self::Er, Self::Joint];
-
-    const fn about(self) -> About {
-        match self {
-            Self::Ft => About { name: "ft", title: "fine-tuning", policy: None },
-            Self::Er => About { name: "er", title: "experience replay", policy: None },
-            Self::Joint => {
-                About { name: "joint", title: "joint training on everything seen", policy: Some(Policy::Infinite) }
-            }
-        }
-    }
-
-    /// As a pipeline file writes it.
-    pub const fn name(self) -> &'static str {
-        self.about().name
-    }
-
-    /// As people read it, within a sentence.
-    pub const fn title(self) -> &'static str {
-        self.about().title
-    }
-
-    pub(super) const fn policy(self) -> Option<Policy> {
-        self.about().policy
-    }
-}
-
 /// How pixels become numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -128,32 +81,29 @@ pub enum Policy {
 }
 
 /// When rows are offered to the rehearsal buffer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum BufferUpdate {
     /// All rows of the chunk, once, after its last step.
-    #[default]
     Chunk,
     /// Each row, once, after the step that first saw it, so that replay reaches into the running chunk.
-    Step,
+    Online,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rehearsal {
-    pub policy: Policy,
+    /// Default: what the method is used with, for most `reservoir`.
+    pub policy: Option<Policy>,
     /// Rows the buffer holds at most; `infinite` ignores it.
     pub memory_size: NonZeroU32,
-    pub update: BufferUpdate,
+    /// Default: `online` where a whole model sees each row once and the method allows it, else `chunk`.
+    pub update: Option<BufferUpdate>,
 }
 
 impl Default for Rehearsal {
     fn default() -> Self {
-        Self {
-            policy: Policy::default(),
-            memory_size: NonZeroU32::new(500).expect("not zero"),
-            update: BufferUpdate::default(),
-        }
+        Self { policy: None, memory_size: NonZeroU32::new(500).expect("not zero"), update: None }
     }
 }
 

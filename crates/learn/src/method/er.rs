@@ -1,28 +1,30 @@
-//! Experience replay (Chaudhry et al., 2019): `L = CE(f(x), y) + CE(f(x′), y′)`, with `(x′, y′)` drawn
+//! Experience replay (Chaudhry et al., 2019): `L = CE(f(x), y) + α·CE(f(x′), y′)`, with `(x′, y′)` drawn
 //! from memory; the first term alone while memory is empty.
 //!
-//! Each is a mean over its own rows, and they are added as in the paper. Renate (Zappella et al., 2023) divides the sum
-//! by 2, the sum of the terms' weights: there, the same learning rate takes half the step.
+//! Each is a mean over its own rows, and they are added as in the paper, whose α is 1. Renate (Zappella et al., 2023)
+//! divides by `1 + α`: there, the same learning rate takes a smaller step.
 
-use tch::Tensor;
+use super::terms::{cross_entropy, divisor};
+use super::{Batch, Learner, Step, UpdateMethod};
 
-use super::{Batch, Learner, Reads, UpdateMethod, cross_entropy};
-
-pub struct ExperienceReplay;
+pub struct ExperienceReplay {
+    pub alpha: f64,
+    /// Divides by the sum of the weights.
+    pub sum: bool,
+}
 
 impl UpdateMethod for ExperienceReplay {
-    fn loss(&self, learner: &Learner, fresh: &Batch, memory: &Batch) -> Tensor {
-        if memory.is_empty() {
-            return cross_entropy(&learner.forward(&fresh.inputs), fresh);
-        }
-        // One pass over both: no layer looks at more than one row.
-        let logits = learner.forward(&fresh.inputs.then(&memory.inputs));
-        let rows = fresh.labels.numel() as i64;
-        let remembered = logits.narrow(0, rows, memory.labels.numel() as i64);
-        cross_entropy(&logits.narrow(0, 0, rows), fresh) + cross_entropy(&remembered, memory)
+    fn loss(&self, learner: &Learner, fresh: &Batch, memory: &[Batch]) -> Step {
+        let [memory] = memory else {
+            let logits = learner.forward(&fresh.inputs);
+            return Step { loss: cross_entropy(&logits, fresh), logits };
+        };
+        let [logits, remembered] = learner.forward_all([fresh, memory]);
+        let loss = cross_entropy(&logits, fresh) + self.alpha * cross_entropy(&remembered, memory);
+        Step { loss: loss / divisor(self.sum, &[self.alpha]), logits }
     }
 
-    fn reads(&self) -> Reads {
-        Reads::Replay
+    fn draws(&self) -> usize {
+        usize::from(self.alpha > 0.0)
     }
 }

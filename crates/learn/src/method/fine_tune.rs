@@ -1,17 +1,13 @@
 //! Fine-tuning: `L = CE(f(x), y)` on the new chunk alone.
 
-use tch::Tensor;
-
-use super::{Batch, Learner, Reads, UpdateMethod, cross_entropy};
+use super::terms::cross_entropy;
+use super::{Batch, Learner, Step, UpdateMethod};
 
 pub struct FineTune;
 
 impl UpdateMethod for FineTune {
-    fn loss(&self, learner: &Learner, fresh: &Batch, _memory: &Batch) -> Tensor {
-        cross_entropy(&learner.forward(&fresh.inputs), fresh)
-    }
-
-    fn reads(&self) -> Reads {
-        Reads::Chunk
+    fn loss(&self, learner: &Learner, fresh: &Batch, _memory: &[Batch]) -> Step {
+        let logits = learner.forward(&fresh.inputs);
+        Step { loss: cross_entropy(&logits, fresh), logits }
     }
 }

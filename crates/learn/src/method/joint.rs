@@ -3,18 +3,14 @@
 //! An epoch is one pass over all remembered rows and the chunk, so its cost grows with every update.
 //! Continues from the parent's weights.
 
-use tch::Tensor;
-
-use super::{Batch, Learner, Reads, UpdateMethod, cross_entropy};
+use super::terms::cross_entropy;
+use super::{Batch, Learner, Step, UpdateMethod};
 
 pub struct Joint;
 
 impl UpdateMethod for Joint {
-    fn loss(&self, learner: &Learner, fresh: &Batch, _memory: &Batch) -> Tensor {
-        cross_entropy(&learner.forward(&fresh.inputs), fresh)
-    }
-
-    fn reads(&self) -> Reads {
-        Reads::Everything
+    fn loss(&self, learner: &Learner, fresh: &Batch, _memory: &[Batch]) -> Step {
+        let logits = learner.forward(&fresh.inputs);
+        Step { loss: cross_entropy(&logits, fresh), logits }
     }
 }

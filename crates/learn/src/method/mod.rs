@@ -1,15 +1,25 @@
-//! Update methods: one is its loss, and what it reads. The loop belongs to `update`.
+//! Update methods: one is its loss, what it reads, and what must outlive it. The loop belongs to `update`.
 
+mod cls_er;
+mod der;
 mod er;
+mod ewc;
 mod fine_tune;
+mod gdumb;
 mod joint;
+mod lwf;
+mod offline_er;
+mod rd;
+mod terms;
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 
 use domain::draw::Draw;
-use domain::pipeline::Method;
-use tch::{Reduction, Tensor};
+use domain::pipeline::{Method, Normalization, Pipeline};
+use tch::Tensor;
 
+use crate::Flat;
 use crate::input::Input;
 use crate::model::Net;
 use crate::model::dropout::Noise;
@@ -19,6 +29,9 @@ pub struct Batch {
     pub inputs: Input,
     /// (rows)
     pub labels: Tensor,
+    /// (rows, classes): the logits that rows had when they entered memory; NaN for classes that were not known then, or
+    /// where none were kept. None where no method asks.
+    pub logits: Option<Tensor>,
     /// Rows of the whole step that this is a part of: what a mean divides by.
     pub of: usize,
 }
@@ -32,14 +45,15 @@ impl Batch {
 /// A net at one micro-batch of one step.
 pub struct Learner<'a> {
     net: &'a Net,
+    weights: &'a Flat,
     /// Of dropout masks; None without.
     noise: Option<Draw>,
     passes: Cell<u64>,
 }
 
 impl<'a> Learner<'a> {
-    pub fn new(net: &'a Net, noise: Option<Draw>) -> Self {
-        Self { net, noise, passes: Cell::new(0) }
+    pub fn new(net: &'a Net, weights: &'a Flat, noise: Option<Draw>) -> Self {
+        Self { net, weights, noise, passes: Cell::new(0) }
     }
 
     /// -> logits (rows, classes), f32, with dropout. Each pass has masks of its own.
@@ -47,35 +61,153 @@ impl<'a> Learner<'a> {
         let pass = self.passes.replace(self.passes.get() + 1);
         self.net.learn(input, self.noise.map(|draw| Noise::new(draw.at(pass))))
     }
+
+    /// The logits of each batch, in one pass over all that have rows: no layer looks at more than one row.
+    pub fn forward_all<const N: usize>(&self, batches: [&Batch; N]) -> [Tensor; N] {
+        let inputs = batches.iter().filter(|batch| !batch.is_empty()).map(|batch| &batch.inputs);
+        let joined = inputs.map(|input| input.narrow(0, input.rows())).reduce(|all, next| all.then(&next));
+        let logits = self.forward(&joined.expect("a micro-batch has rows"));
+        let mut start = 0;
+        batches.map(|batch| {
+            let rows = batch.labels.numel() as i64;
+            start += rows;
+            logits.narrow(0, start - rows, rows)
+        })
+    }
+
+    /// What the net would answer with other weights: logits without gradient and without dropout.
+    pub fn asked(&self, values: &Tensor, input: &Input) -> Tensor {
+        self.weights.with(values, || self.net.forward(input))
+    }
 }
 
-/// What a method trains on besides its chunk.
+/// What one micro-batch's step comes to.
+pub struct Step {
+    /// The micro-batch's part of the scalar that a step descends. The parts of a step add up to it.
+    pub loss: Tensor,
+    /// Of the new rows (rows, classes).
+    pub logits: Tensor,
+}
+
+/// Where the rows of a phase come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reads {
-    /// Nothing.
+    /// The chunk alone.
     Chunk,
-    /// A replay batch beside each batch of the chunk.
+    /// The chunk, with replay batches beside each of its batches.
     Replay,
     /// Every remembered row, as if it were the chunk's.
     Everything,
+    /// Remembered rows alone, which the chunk's have joined. As many steps as an update on the chunk would take.
+    Memory,
 }
+
+/// A part of an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Phase {
+    pub reads: Reads,
+    /// Starts from the base's weights instead of those before it.
+    pub anew: bool,
+}
+
+/// What memory keeps of its rows, besides where they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeps {
+    Nothing,
+    /// The logits that they had when they entered.
+    Logits,
+    /// The logits that the last update's weights give them.
+    Refreshed,
+}
+
+/// What a method knows before the first step.
+pub struct Start<'a> {
+    /// The parent's.
+    pub weights: &'a Flat,
+    /// Rows of the chunk.
+    pub fresh: usize,
+    /// Rows of each label in all chunks before it.
+    pub seen: &'a [u64],
+    /// Of the method's own draws.
+    pub draw: Draw,
+}
+
+/// What a method may look at after the last step.
+pub struct End<'a> {
+    /// The gradient of the negative log-likelihood of one of the chunk's rows.
+    pub gradient: &'a mut dyn FnMut(usize) -> Result<Tensor, crate::Error>,
+    pub fresh: usize,
+}
+
+/// A method's tensors, by name. One as long as the weights is laid out as they are; NaN where a head has grown since.
+pub type State = BTreeMap<String, Tensor>;
 
 pub trait UpdateMethod {
-    /// The micro-batch's part of the scalar that a step descends. The parts of a step add up to it.
-    fn loss(&self, learner: &Learner, fresh: &Batch, memory: &Batch) -> Tensor;
+    fn loss(&self, learner: &Learner, fresh: &Batch, memory: &[Batch]) -> Step;
 
-    fn reads(&self) -> Reads;
+    /// Replay batches of a step, each drawn on its own.
+    fn draws(&self) -> usize {
+        1
+    }
+
+    fn keeps(&self) -> Keeps {
+        Keeps::Nothing
+    }
+
+    /// `state` is what the parent's update left, or what a checkpoint holds.
+    fn begin(&mut self, _start: &Start, _state: State) {}
+
+    /// The gradient and the value of what does not depend on rows.
+    fn pull(&self, _values: &Tensor) -> Option<(Tensor, f64)> {
+        None
+    }
+
+    fn after_step(&mut self, _values: &Tensor, _step: u64) {}
+
+    fn end(&mut self, _weights: &Flat, _end: End) -> Result<(), crate::Error> {
+        Ok(())
+    }
+
+    /// What a checkpoint holds, and the next update begins with.
+    fn state(&self) -> State {
+        State::new()
+    }
 }
 
-pub fn build(method: Method) -> Box<dyn UpdateMethod> {
+/// What a method goes through, one after the other.
+pub const fn phases(method: Method) -> &'static [Phase] {
+    const fn phase(reads: Reads) -> Phase {
+        Phase { reads, anew: false }
+    }
     match method {
+        Method::Ft | Method::Ewc | Method::OnlineEwc | Method::Lwf => const { &[phase(Reads::Chunk)] },
+        Method::Er | Method::OfflineEr | Method::Der | Method::DerPlusPlus | Method::ClsEr => {
+            const { &[phase(Reads::Replay)] }
+        }
+        Method::Joint => const { &[phase(Reads::Everything)] },
+        Method::Gdumb => &[Phase { reads: Reads::Memory, anew: true }],
+        Method::Rd => &[Phase { reads: Reads::Chunk, anew: true }, Phase { reads: Reads::Memory, anew: true }],
+    }
+}
+
+pub fn build(pipeline: &Pipeline) -> Box<dyn UpdateMethod> {
+    let number = |name| pipeline.parameter(name);
+    match pipeline.method {
         Method::Ft => Box::new(fine_tune::FineTune),
-        Method::Er => Box::new(er::ExperienceReplay),
+        Method::Er => Box::new(er::ExperienceReplay { alpha: number("alpha"), sum: sum(pipeline) }),
+        Method::OfflineEr => Box::new(offline_er::OfflineReplay::default()),
+        Method::Der | Method::DerPlusPlus => Box::new(der::DarkReplay::new(pipeline)),
+        Method::ClsEr => Box::new(cls_er::ComplementarySystems::new(pipeline)),
+        Method::Rd => Box::new(rd::RepeatedDistillation),
+        Method::Ewc => Box::new(ewc::Consolidation::new(number("lambda"), None)),
+        Method::OnlineEwc => Box::new(ewc::Consolidation::new(number("lambda"), Some(number("gamma")))),
+        Method::Lwf => Box::new(lwf::WithoutForgetting::new(number("alpha"), number("temperature"), sum(pipeline))),
+        Method::Gdumb => Box::new(gdumb::Gdumb),
         Method::Joint => Box::new(joint::Joint),
     }
 }
 
-/// `CE(f(x), y)` summed over the micro-batch and divided by the rows of the step.
-fn cross_entropy(logits: &Tensor, batch: &Batch) -> Tensor {
-    logits.cross_entropy_loss(&batch.labels, None::<&Tensor>, Reduction::Sum, -100, 0.0) / batch.of as f64
+/// Whether terms are divided by the sum of their weights.
+fn sum(pipeline: &Pipeline) -> bool {
+    pipeline.loss.normalization == Normalization::Sum
 }

@@ -23,7 +23,7 @@ use perennial_learn::input::Input;
 use perennial_learn::model::bert::{Bert, Config};
 use perennial_learn::model::{Geometry, Net, TextLimits, folder, layers, scratch};
 use perennial_learn::update::{self, Inputs, Moment, Outcome};
-use perennial_learn::{Flat, Pool, Prefix, Remembered, publish};
+use perennial_learn::{Carried, Flat, Pool, Prefix, Remembered, publish};
 use serde_json::{Value, json};
 use tch::{Device, Tensor};
 
@@ -186,6 +186,14 @@ pub struct Trial {
     pub reader: Reader,
     pub pool: Pool,
     pub snapshot: Snapshot,
+    pub carried: Carried,
+    /// Weights of the base.
+    pub base: Tensor,
+}
+
+/// The same tensors.
+pub fn handles(carried: &Carried) -> Carried {
+    Carried(carried.0.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect())
 }
 
 impl Trial {
@@ -218,7 +226,9 @@ impl Trial {
         let memory = remembered.map(|count| dataset(&rows(count as usize, 99)));
         let chunks = vec![(chunk("x"), fresh / 3), (chunk("y"), fresh - fresh / 3)];
         let pool = Pool::new(chunks, dataset(&rows(fresh, 5)), vec![known], memory, Device::Cpu);
-        Self { weights: Flat::over(trained), manifest, net, reader, pool, snapshot }
+        let weights = Flat::over(trained);
+        let (base, carried) = (weights.values.copy(), Carried::default());
+        Self { manifest, net, weights, reader, pool, snapshot, carried, base }
     }
 
     pub fn run(&mut self) -> Outcome {
@@ -243,6 +253,8 @@ impl Trial {
             reader: &self.reader,
             prefix: prefix.as_ref(),
             snapshot: self.snapshot.clone(),
+            carried: handles(&self.carried),
+            base: Some(self.base.copy()),
             resume,
             clock: &clock,
         };
@@ -348,6 +360,7 @@ impl Trial {
             trained: self.weights.named(),
             reader: &self.reader,
             snapshot: &outcome.snapshot,
+            carried: &outcome.carried,
             imported: false,
         };
         publish::publish(folder, &publication).unwrap()
@@ -369,6 +382,7 @@ pub fn published(run: &Manifest, base: &Path, rows: &[Row], out: &Path) -> (Inpu
         trained: flat.named(),
         reader: &reader,
         snapshot: &snapshot,
+        carried: &Carried::default(),
         imported: false,
     };
     publish::publish(out, &publication).unwrap();

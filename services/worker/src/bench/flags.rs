@@ -1,5 +1,6 @@
 //! What the commands of the learning core share: flag values, results on stdout, exit codes.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -71,6 +72,16 @@ where
 pub fn number<T: TryFrom<f64, Error = InvalidNumber>>(given: &str) -> Result<T, String> {
     let value: f64 = given.parse().map_err(|_| "not a number".to_owned())?;
     T::try_from(value).map_err(|e| e.to_string())
+}
+
+/// `NAME=NUMBER,…`
+pub fn parameters(given: &str) -> Result<BTreeMap<String, f64>, String> {
+    let pair = |part: &str| {
+        let (name, value) = part.split_once('=').ok_or_else(|| format!("`{part}` is not NAME=NUMBER"))?;
+        let number = value.parse().map_err(|_| format!("{name}: `{value}` is not a number"))?;
+        Ok((name.to_owned(), number))
+    };
+    given.split(',').map(pair).collect()
 }
 
 /// `full`, or `lora:R` with `alpha=`, `targets=A,B`, `layers=last:N` and `rslora` after it.

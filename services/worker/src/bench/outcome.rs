@@ -149,10 +149,15 @@ impl Outcome {
 /// The pipeline without what the bench does not vary, and the flags that are no part of it.
 fn settings(spec: &Spec, args: &Args) -> Value {
     json!({
-        "model": spec.model, "adapter": spec.adapter, "method": spec.method, "input": spec.input,
-        "rehearsal": spec.rehearsal, "training": training(spec), "resources": spec.resources,
+        "model": spec.model, "adapter": spec.adapter, "method": spec.method, "loss": spec.loss,
+        "input": spec.input, "rehearsal": rehearsal(spec), "training": training(spec), "resources": spec.resources,
         "limit_per_task": args.limit_per_task, "no_future": args.no_future, "at_once": args.at_once,
     })
+}
+
+/// With what defaults come to.
+fn rehearsal(spec: &Spec) -> Value {
+    json!({"policy": spec.policy(), "memory_size": spec.rehearsal.memory_size, "update": spec.buffer_update()})
 }
 
 fn training(spec: &Spec) -> Value {

@@ -1,15 +1,16 @@
 //! The flags that a pipeline is made of.
 
+use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroU64};
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use domain::pipeline::{
-    Adapter, BufferUpdate, GateMode, GateSpec, Input, InvalidSpec, LabelsMode, Method, Model, NonNegative, Normalize,
-    OptimizerKind, Pipeline, Policy, Pooling, Positive, Precision, Rehearsal, Replay, Resources, Schedule, Share, Spec,
-    Training,
+    Adapter, BufferUpdate, Deploys, GateMode, GateSpec, Input, InvalidSpec, LabelsMode, Loss, Method, Model,
+    NonNegative, Normalization, Normalize, OptimizerKind, Pipeline, Policy, Pooling, Positive, Precision, Rehearsal,
+    Replay, ReplayDraws, Resources, Schedule, Share, Spec, Training,
 };
 
-use super::flags::{adapter, number, one_of};
+use super::flags::{adapter, number, one_of, parameters};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Settings {
@@ -22,19 +23,36 @@ pub struct Settings {
     /// How an update learns
     #[arg(long, value_parser = one_of::<Method>(methods()))]
     pub method: Method,
-    /// Which rows the rehearsal buffer keeps
-    #[arg(long, default_value = "reservoir", value_parser = one_of::<Policy>(["reservoir", "infinite"]))]
-    buffer: Policy,
+    /// What is not said is set as this library has it: how terms are added and what they replay, and the sizes of batches.
+    /// Default: mammoth for a model made from the seed; for a folder, no library's
+    #[arg(long, value_enum, value_name = "LIBRARY")]
+    preset: Option<Preset>,
+    /// The method's numbers: alpha=0.2,beta=0.5 for der++
+    #[arg(long, value_name = "NAME=NUMBER,…", value_parser = parameters)]
+    loss_weights: Option<BTreeMap<String, f64>>,
+    /// none: terms are added; sum: and divided by the sum of their weights
+    #[arg(long, value_parser = one_of::<Normalization>(["none", "sum"]))]
+    loss_normalization: Option<Normalization>,
+    /// Whether the terms of der++ replay the same rows
+    #[arg(long, value_parser = one_of::<ReplayDraws>(["independent", "shared"]))]
+    replay_draws: Option<ReplayDraws>,
+    /// Which weights of cls-er become the version
+    #[arg(long, default_value = "stable", value_parser = one_of::<Deploys>(["stable", "working"]))]
+    deploys: Deploys,
+    /// Which rows the rehearsal buffer keeps. Default: what the method is used with, for most reservoir
+    #[arg(long, value_parser = one_of::<Policy>(["reservoir", "infinite"]))]
+    buffer: Option<Policy>,
     /// Rows the buffer holds at most
     #[arg(long, value_name = "ROWS", default_value = "500")]
     buffer_size: NonZeroU32,
-    /// When rows are offered to the buffer: after the step that saw them, or after the task
-    #[arg(long, default_value = "step", value_parser = one_of::<BufferUpdate>(["step", "chunk"]))]
-    buffer_update: BufferUpdate,
-    /// This share of each batch is remembered rows. Default: 0.5
+    /// When rows are offered to the buffer: after the step that saw them, or after the task. Default: online where a
+    /// whole model sees each row once and the method replays, else chunk
+    #[arg(long, value_parser = one_of::<BufferUpdate>(["online", "chunk"]))]
+    buffer_update: Option<BufferUpdate>,
+    /// This share of each batch is remembered rows. Default: the preset's, else 0.5
     #[arg(long, value_name = "SHARE", conflicts_with = "replay_batch", allow_negative_numbers = true, value_parser = number::<Share>)]
     replay_fraction: Option<Share>,
-    /// So many remembered rows beside each batch
+    /// So many remembered rows beside each batch. With the preset mammoth, as many as the batch has
     #[arg(long, value_name = "ROWS")]
     replay_batch: Option<NonZeroU32>,
     #[arg(long, default_value = "1")]
@@ -74,6 +92,21 @@ pub struct Settings {
     precision: Precision,
 }
 
+/// Another library's way of putting a step together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Preset {
+    /// Terms are added, each replays rows of its own, as many as there are new ones
+    Mammoth,
+    /// Terms are divided by the sum of their weights and share one draw, half of each batch
+    Renate,
+}
+
+impl Preset {
+    fn usual(model: &Model) -> Option<Self> {
+        matches!(model, Model::Scratch(_)).then_some(Self::Mammoth)
+    }
+}
+
 fn methods() -> PossibleValuesParser {
     Method::ALL.map(|method| PossibleValue::new(method.name()).help(method.title())).into()
 }
@@ -81,6 +114,7 @@ fn methods() -> PossibleValuesParser {
 impl Settings {
     /// The pipeline that a daemon would be given; `model` is what [`Settings::model`] names.
     pub fn spec(&self, model: Model, labels: Vec<String>, seed: u64) -> Result<Spec, InvalidSpec> {
+        let preset = self.preset.or_else(|| Preset::usual(&model));
         let spec = Spec {
             namespace: domain::id::Namespace::default(),
             name: "bench".parse().expect("a valid name"),
@@ -96,8 +130,9 @@ impl Settings {
                 ..Input::default()
             },
             method: self.method,
+            loss: self.loss(preset),
             rehearsal: Rehearsal { policy: self.buffer, memory_size: self.buffer_size, update: self.buffer_update },
-            training: self.training(),
+            training: self.training(preset),
             resources: Resources { ranks: self.ranks, threads_per_rank: self.threads_per_rank, ..Resources::default() },
             evaluation: domain::pipeline::Evaluation::default(),
             gate: GateSpec { mode: GateMode::Report, ..GateSpec::default() },
@@ -107,13 +142,30 @@ impl Settings {
         Pipeline::try_from(spec).map(Spec::from)
     }
 
-    fn training(&self) -> Training {
+    fn loss(&self, preset: Option<Preset>) -> Loss {
+        let (normalization, replay_draws) = match preset {
+            Some(Preset::Renate) => (Normalization::Sum, ReplayDraws::Shared),
+            Some(Preset::Mammoth) | None => (Normalization::None, ReplayDraws::Independent),
+        };
+        Loss {
+            parameters: self.loss_weights.clone().unwrap_or_default(),
+            normalization: self.loss_normalization.unwrap_or(normalization),
+            replay_draws: self.replay_draws.unwrap_or(replay_draws),
+            deploys: self.deploys,
+        }
+    }
+
+    fn training(&self, preset: Option<Preset>) -> Training {
         let default = Training::default();
         let replay = self.replay_batch.map(Replay::Batch).or(self.replay_fraction.map(Replay::Fraction));
+        let usual = match preset {
+            Some(Preset::Mammoth) => Replay::Batch(self.batch),
+            Some(Preset::Renate) | None => default.replay,
+        };
         Training {
             epochs: self.epochs,
             batch_size: self.batch,
-            replay: replay.unwrap_or(default.replay),
+            replay: replay.unwrap_or(usual),
             optimizer: self.optimizer,
             learning_rate: self.lr,
             weight_decay: self.weight_decay,
@@ -155,9 +207,9 @@ mod tests {
     fn the_defaults_are_those_of_the_manual() {
         let spec = spec("--model mlp:100,100 --method er").unwrap();
         let training = &spec.training;
-        assert_eq!((training.batch_size.get(), training.split(), training.micro_batches()), (32, (16, 16), 4));
+        assert_eq!((training.batch_size.get(), training.split(), training.micro_batches()), (32, (32, 32), 4));
         assert_eq!((training.optimizer, training.learning_rate.get()), (OptimizerKind::Sgd, 0.1));
-        assert_eq!((spec.rehearsal.memory_size.get(), spec.rehearsal.update), (500, BufferUpdate::Step));
+        assert_eq!((spec.rehearsal.memory_size.get(), spec.buffer_update()), (500, BufferUpdate::Online));
         assert_eq!((spec.resources.ranks.get(), spec.resources.threads_per_rank.get()), (1, 2));
         assert_eq!((spec.adapter, spec.input.normalize, spec.seed), (Adapter::Full, None, 7));
     }
@@ -172,13 +224,36 @@ mod tests {
         assert_eq!((training.split(), training.epochs.get(), training.micro_batches()), ((10, 20), 3, 2));
         assert_eq!((training.schedule, training.precision), (Schedule::Cosine, Precision::Bf16));
         assert_eq!((spec.method, spec.input.normalize), (Method::Joint, Some(Normalize::Dataset)));
-        assert_eq!((spec.rehearsal.memory_size.get(), spec.rehearsal.update), (9, BufferUpdate::Chunk));
+        assert_eq!((spec.rehearsal.memory_size.get(), spec.rehearsal.update), (9, Some(BufferUpdate::Chunk)));
+    }
+
+    #[test]
+    fn a_preset_sets_what_is_not_said() {
+        let renate = spec("--model mlp:10 --method der++ --preset renate --replay-draws independent").unwrap();
+        assert_eq!(
+            (renate.loss.normalization, renate.loss.replay_draws),
+            (Normalization::Sum, ReplayDraws::Independent)
+        );
+        assert_eq!(renate.training.split(), (16, 16));
+        let mammoth = spec("--model mlp:10 --method der++ --batch 10 --loss-weights alpha=0.2,beta=1").unwrap();
+        assert_eq!(
+            (mammoth.loss.normalization, mammoth.loss.replay_draws),
+            (Normalization::None, ReplayDraws::Independent)
+        );
+        assert_eq!(
+            (mammoth.training.split(), mammoth.parameter("alpha"), mammoth.parameter("beta")),
+            ((10, 10), 0.2, 1.0)
+        );
     }
 
     #[test]
     fn wrong_values_are_answered_with_right_ones() {
-        let error = parse("--model mlp:10 --method der").unwrap_err();
-        assert!(error.contains("'der'") && error.contains("ft, er, joint"), "{error}");
+        let error = parse("--model mlp:10 --method dark").unwrap_err();
+        assert!(error.contains("'dark'") && error.contains("der++"), "{error}");
+        let error = parse("--model mlp:10 --method der --loss-weights alpha").unwrap_err();
+        assert!(error.contains("`alpha` is not NAME=NUMBER"), "{error}");
+        let error = spec("--model mlp:10 --method er --loss-weights gamma=1").unwrap_err();
+        assert!(error.contains("`er` takes alpha"), "{error}");
         let error = parse("--model mlp:10 --method er --lr -1").unwrap_err();
         assert!(error.contains("-1 is out of range: must be above 0"), "{error}");
         assert!(parse("--model mlp:10 --method er --replay-batch 2 --replay-fraction 0.5").is_err());

@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::{ArgMatches, Command, FromArgMatches};
 use domain::chunk::{Row, Split};
 use domain::id::TaskName;
-use domain::pipeline::{GateMode, Method, Model, Pipeline, Spec, Training};
+use domain::pipeline::{GateMode, Loss, Method, Model, Pipeline, Spec, Training};
 use store::streams::{self, Stream};
 
 use super::arm::{Arm, FINE_TUNE, Learned, PERENNIAL};
@@ -114,6 +114,9 @@ impl Plan {
     /// What an arm is given: the bench's pipeline under a name of its own, measured on every row.
     fn pipeline(&self, name: &str, method: Method, model: &Model) -> anyhow::Result<Pipeline> {
         let mut spec = Spec { name: name.parse()?, method, model: model.clone(), ..self.spec.clone() };
+        if method != self.spec.method {
+            spec.loss = Loss::default();
+        }
         spec.gate.mode = GateMode::Report;
         spec.evaluation.eval_items_per_task = NonZeroU64::from(NonZeroU32::MAX);
         spec.evaluation.max_tasks = NonZeroU32::MAX;

@@ -1,0 +1,29 @@
+//! Terms that losses are made of. Each is a micro-batch's part of a mean over the step's rows.
+
+use tch::{Kind, Reduction, Tensor};
+
+use super::Batch;
+
+/// `CE(z, y)`, nats.
+pub fn cross_entropy(logits: &Tensor, batch: &Batch) -> Tensor {
+    logits.cross_entropy_loss(&batch.labels, None::<&Tensor>, Reduction::Sum, -100, 0.0) / batch.of as f64
+}
+
+/// `MSE(z, z°)`: a row's mean over the classes its stored logits know; 0 for a row without any.
+pub fn logit_distance(logits: &Tensor, batch: &Batch) -> Tensor {
+    let stored = batch.logits.as_ref().expect("memory keeps the logits");
+    row_distance(logits, stored) / batch.of as f64
+}
+
+/// Squared differences, averaged over each row's known classes and added over rows.
+pub fn row_distance(logits: &Tensor, stored: &Tensor) -> Tensor {
+    let known = stored.isfinite();
+    let difference = (logits - stored.nan_to_num(0.0, 0.0, 0.0)) * known.to_kind(Kind::Float);
+    let classes = known.sum_dim_intlist(&[1i64][..], false, Kind::Float).clamp_min(1.0);
+    (difference.square().sum_dim_intlist(&[1i64][..], false, Kind::Float) / classes).sum(Kind::Float)
+}
+
+/// What a sum of terms with these weights, the new rows' being 1, is divided by.
+pub fn divisor(sum: bool, weights: &[f64]) -> f64 {
+    if sum { 1.0 + weights.iter().sum::<f64>() } else { 1.0 }
+}
