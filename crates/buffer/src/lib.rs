@@ -6,13 +6,18 @@
 mod adopt;
 mod class_balanced;
 mod greedy;
+pub mod herding;
 mod infinite;
+pub mod k_centre;
 mod labels;
+mod quotas;
 mod replay;
 mod reservoir;
+pub mod rows;
 mod window;
 
 pub use adopt::adopt;
+pub use quotas::{interleave, quotas};
 pub use replay::draw;
 
 use domain::buffer::{Slot, Snapshot};
