@@ -4,12 +4,15 @@
 //! themselves stay in their chunks. Knows no tensor, no file and no clock.
 
 mod adopt;
+mod cholesky;
 mod class_balanced;
 mod greedy;
 pub mod herding;
 mod infinite;
 pub mod k_centre;
 mod labels;
+mod nnls;
+pub mod omp;
 mod quotas;
 mod replay;
 mod reservoir;
