@@ -107,6 +107,23 @@ fn greedy_always_admits_and_takes_from_a_most_frequent_label() {
 }
 
 #[test]
+fn each_offer_draws_anew_whom_it_evicts() {
+    let mut greedy = filled(Policy::Greedy, 10, 6, &[0; 10]);
+    let mut taken = [0f64; 10];
+    (0..10_000).for_each(|row| taken[offer(&mut greedy, &chunk(), row, 0).unwrap()] += 1.0);
+    let chi_square: f64 = taken.iter().map(|count| (count - 1_000.0).powi(2) / 1_000.0).sum();
+    // 9 degrees of freedom, p = 1e-4.
+    assert!(chi_square < 33.7, "{chi_square} {taken:?}");
+
+    let labels: Vec<u32> = [vec![0; 1_000], vec![1; 500]].concat();
+    let balanced = filled(Policy::ClassBalanced, 1_000, 6, &labels);
+    for tenth in balanced.slots.chunks(100) {
+        let late = tenth.iter().filter(|slot| slot.label == 1).count();
+        assert!((30..70).contains(&late), "{late} of 100, expected 50");
+    }
+}
+
+#[test]
 fn balanced_labels_hold_equal_shares_once_each_has_offered_its_own() {
     for (seed, classes) in (0..40).zip([2, 3, 5, 10].into_iter().cycle()) {
         let capacity = classes * 6;
