@@ -1,7 +1,7 @@
 //! The rehearsal buffer as pure data: one row offered, one snapshot changed.
 //!
-//! Which rows are kept and which are replayed is decided here, by counter-based draws; the rows
-//! themselves stay in their chunks. Knows no tensor, no file and no clock.
+//! Which rows are kept and which are replayed is decided here, by counter-based draws or from
+//! features that somebody else computed; the rows themselves stay in their chunks. Knows no tensor, no file and no clock.
 
 mod adopt;
 mod cholesky;

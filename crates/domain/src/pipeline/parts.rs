@@ -131,11 +131,11 @@ pub enum Policy {
     Window,
     /// Every row is kept. What `joint` uses.
     Infinite,
-    /// After each chunk, of each label the rows whose mean feature is nearest to that of all (iCaRL; Rebuffi et al., 2017).
+    /// After each chunk, of each label the rows that best keep its mean feature (iCaRL; Rebuffi et al., 2017).
     Herding,
     /// After each chunk, rows that leave no other far from a kept one (Gonzalez, 1985; Sener and Savarese, 2018).
     KCentre,
-    /// After each chunk, weighted rows whose gradients sum to those of all (gradient-matching coresets; Balles et al., 2022).
+    /// After each chunk, weighted rows whose gradients add up to those of all rows (GMC; Balles et al., 2022).
     Gmc,
 }
 
