@@ -1,35 +1,69 @@
 //! The rehearsal buffer as pure data: one row offered, one snapshot changed.
 //!
-//! Which rows are kept and which are replayed is decided here, by counter-based draws; the rows
-//! themselves stay in their chunks. Knows no tensor, no file and no clock.
+//! Which rows are kept and which are replayed is decided here, by counter-based draws or from
+//! features that somebody else computed; the rows themselves stay in their chunks. Knows no tensor, no file and no clock.
 
+mod adopt;
+mod cholesky;
+mod class_balanced;
+mod greedy;
+pub mod herding;
 mod infinite;
+pub mod k_centre;
+mod labels;
+mod nnls;
+pub mod omp;
+mod quotas;
 mod replay;
 mod reservoir;
+pub mod rows;
+mod window;
 
+pub use adopt::adopt;
+pub use quotas::{interleave, quotas};
 pub use replay::draw;
 
 use domain::buffer::{Slot, Snapshot};
-use domain::draw::Draw;
 use domain::id::ChunkId;
 use domain::pipeline::Policy;
 
 /// Shows the buffer one row, which it may keep; the slot it then has.
 ///
-/// Each row is to be offered once an update, in data order: the draw depends on how many came before.
+/// Each row is to be offered once an update, in data order: draws depend on how many came before.
+/// A policy that selects counts the row and keeps nothing of it: its slots come from [`keep`].
 pub fn offer(snapshot: &mut Snapshot, chunk: &ChunkId, row: u32, label: u32) -> Option<usize> {
-    let slot = match snapshot.policy {
-        Policy::Reservoir => reservoir::slot(snapshot.seed, snapshot.seen, snapshot.capacity),
-        Policy::Infinite => infinite::slot(snapshot.seen),
-    };
+    let (seed, seen, held) = (snapshot.seed, snapshot.seen, snapshot.slots.len());
     count(snapshot, label);
-    let slot = slot? as usize;
+    let slot = match snapshot.policy {
+        Policy::Reservoir => reservoir::slot(seed, seen, snapshot.capacity),
+        Policy::ClassBalanced => class_balanced::slot(snapshot, seen, label),
+        Policy::Greedy => greedy::slot(snapshot, seen),
+        Policy::Window => window::slot(seen, held as u64, snapshot.capacity),
+        Policy::Infinite => infinite::slot(seen),
+        Policy::Herding | Policy::KCentre | Policy::Gmc => None,
+    };
+    // Beyond the last slot when the capacity has grown since the buffer was full.
+    let slot = held.min(slot? as usize);
     let kept = Slot { chunk: position(snapshot, chunk), row, label, weight: 1.0 };
     match snapshot.slots.get_mut(slot) {
         Some(taken) => *taken = kept,
         None => snapshot.slots.push(kept),
     }
     Some(slot)
+}
+
+/// Ends a chunk under a policy that selects: `chosen` become the slots, and the rows count as offered.
+///
+/// Candidates are the slots, in order, and then the chunk's rows, of which `labels` has one entry each.
+/// `chosen` names them in order of choice, each with its weight.
+pub fn keep(snapshot: &mut Snapshot, chunk: &ChunkId, labels: &[u32], chosen: &[(usize, f32)]) {
+    let (chunk, held) = (position(snapshot, chunk), snapshot.slots.len());
+    let candidate = |at: usize| match snapshot.slots.get(at) {
+        Some(slot) => *slot,
+        None => Slot { chunk, row: (at - held) as u32, label: labels[at - held], weight: 1.0 },
+    };
+    snapshot.slots = chosen.iter().map(|&(at, weight)| Slot { weight, ..candidate(at) }).collect();
+    labels.iter().for_each(|&label| count(snapshot, label));
 }
 
 fn count(snapshot: &mut Snapshot, label: u32) {
@@ -48,20 +82,6 @@ fn position(snapshot: &mut Snapshot, chunk: &ChunkId) -> u32 {
         snapshot.chunks.len() - 1
     });
     position as u32
-}
-
-/// Continues a snapshot under another policy or capacity. A smaller capacity keeps a uniform sample.
-pub fn adopt(mut snapshot: Snapshot, policy: Policy, capacity: u64) -> Snapshot {
-    (snapshot.policy, snapshot.capacity) = (policy, capacity);
-    let held = snapshot.slots.len();
-    if policy == Policy::Reservoir && held as u64 > capacity {
-        let draw = Draw::new(snapshot.seed).named("adopt").at(snapshot.seen);
-        let mut kept = draw.permutation(held);
-        kept.truncate(capacity as usize);
-        kept.sort_unstable();
-        snapshot.slots = kept.into_iter().map(|slot| snapshot.slots[slot]).collect();
-    }
-    snapshot
 }
 
 /// Forgets chunks that no slot refers to any more, so that nobody fetches them.
@@ -100,18 +120,6 @@ mod tests {
     }
 
     #[test]
-    fn a_restored_buffer_keeps_what_an_uninterrupted_one_keeps() {
-        let whole = filled(3, 20, 500);
-        let mut part = filled(3, 20, 137);
-        for row in 137..500 {
-            let text = serde_json::to_string(&part).unwrap();
-            part = serde_json::from_str(&text).unwrap();
-            offer(&mut part, &chunk("a"), row, 0);
-        }
-        assert_eq!(part, whole);
-    }
-
-    #[test]
     fn what_was_offered_is_counted_by_label_and_what_is_kept_knows_its_slot() {
         let mut snapshot = Snapshot::empty(Policy::Reservoir, 2, 0);
         let labels = [3, 0, 3, 3, 1];
@@ -135,16 +143,29 @@ mod tests {
     }
 
     #[test]
-    fn a_smaller_capacity_keeps_a_sample_and_a_larger_one_everything() {
-        let small = adopt(filled(1, 50, 50), Policy::Reservoir, 10);
-        assert_eq!(small.slots.len(), 10);
-        let rows: Vec<u32> = small.slots.iter().map(|slot| slot.row).collect();
-        assert!(rows.is_sorted() && *rows.last().unwrap() > 10, "{rows:?}");
-        let mut large = adopt(small, Policy::Reservoir, 60);
-        for row in 0..40 {
-            offer(&mut large, &chunk("b"), row, 0);
+    fn a_grown_buffer_says_where_it_puts_a_row() {
+        for policy in [Policy::Reservoir, Policy::Greedy, Policy::Window, Policy::Infinite] {
+            let mut snapshot = adopt(filled(1, 10, 50), policy, 100);
+            assert_eq!(offer(&mut snapshot, &chunk("b"), 0, 0), Some(10), "{policy:?}");
+            assert_eq!(snapshot.slots.len(), 11);
         }
-        assert!((11..=50).contains(&large.slots.len()), "{}", large.slots.len());
+    }
+
+    #[test]
+    fn what_was_chosen_among_memory_and_chunk_is_kept_in_order_with_its_weight() {
+        let mut snapshot = Snapshot::empty(Policy::Gmc, 3, 0);
+        keep(&mut snapshot, &chunk("a"), &[5, 6], &[(1, 2.0), (0, 3.0)]);
+        keep(&mut snapshot, &chunk("b"), &[7, 6], &[(3, 4.0), (0, 0.0)]);
+        let row = |chunk, row, label, weight| Slot { chunk, row, label, weight };
+        assert_eq!(snapshot.slots, [row(1, 1, 6, 4.0), row(0, 1, 6, 0.0)]);
+        assert_eq!((snapshot.seen, &snapshot.seen_by_label[5..]), (4, &[1, 2, 1][..]));
+    }
+
+    #[test]
+    fn a_selecting_policy_counts_an_offer_and_keeps_nothing() {
+        let mut snapshot = Snapshot::empty(Policy::Herding, 3, 0);
+        assert_eq!(offer(&mut snapshot, &chunk("a"), 0, 1), None);
+        assert_eq!((snapshot.seen, snapshot.seen_by_label, snapshot.slots), (1, vec![0, 1], vec![]));
     }
 
     #[test]

@@ -333,6 +333,18 @@ mod tests {
     }
 
     #[test]
+    fn every_policy_is_documented_under_its_name_and_three_of_them_select() {
+        let schema = serde_json::to_value(schemars::schema_for!(Policy)).unwrap();
+        let listed = schema["oneOf"].as_array().unwrap().iter();
+        assert!(listed.clone().all(|one| one["description"].as_str().is_some_and(|text| text.len() > 20)));
+        let names: Vec<&str> = listed.map(|one| one["const"].as_str().unwrap()).collect();
+        let expected = ["reservoir", "class-balanced", "greedy", "window", "infinite", "herding", "k-centre", "gmc"];
+        assert_eq!(names, expected);
+        let selects = |name: &&str| serde_json::from_value::<Policy>(json!(name)).unwrap().selects();
+        assert_eq!(names.into_iter().filter(selects).collect::<Vec<_>>(), expected[5..]);
+    }
+
+    #[test]
     fn replay_by_batch_comes_beside_the_new_rows() {
         let p = parse(|s| s["training"] = json!({"batch_size": 10, "replay": {"batch": 10}})).unwrap();
         assert_eq!((p.training.split(), p.training.micro_batches()), ((10, 10), 1));

@@ -76,8 +76,27 @@ pub enum Policy {
     /// Every row seen is kept with equal probability (Vitter, 1985).
     #[default]
     Reservoir,
+    /// A row is kept while its label holds less than an equal share of the memory (GDumb; Prabhu et al., 2020).
+    ClassBalanced,
+    /// Every new row is kept, in place of a random one of a most frequent label (Renate; Wistuba et al., 2023).
+    Greedy,
+    /// The last rows are kept (Renate's sliding window; Wistuba et al., 2023).
+    Window,
     /// Every row is kept. What `joint` uses.
     Infinite,
+    /// After each chunk, of each label the rows that best keep its mean feature (iCaRL; Rebuffi et al., 2017).
+    Herding,
+    /// After each chunk, rows that leave no other far from a kept one (Gonzalez, 1985; Sener and Savarese, 2018).
+    KCentre,
+    /// After each chunk, weighted rows whose gradients add up to those of all rows (GMC; Balles et al., 2022).
+    Gmc,
+}
+
+impl Policy {
+    /// Whether rows are chosen among memory and chunk together, once the chunk has ended, instead of one by one.
+    pub const fn selects(self) -> bool {
+        matches!(self, Self::Herding | Self::KCentre | Self::Gmc)
+    }
 }
 
 /// When rows are offered to the rehearsal buffer.
