@@ -4,9 +4,11 @@
 //! number or knows a tensor; time and seeds arrive as arguments.
 
 pub mod buffer;
+pub mod calibration;
 pub mod chunk;
 pub mod draw;
 pub mod evalset;
+pub mod flips;
 pub mod gate;
 pub mod id;
 pub mod manifest;
@@ -15,6 +17,7 @@ pub mod pipeline;
 pub mod planning;
 pub mod report;
 pub mod run;
+pub mod stability;
 pub mod state;
 pub mod version;
 

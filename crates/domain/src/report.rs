@@ -62,6 +62,13 @@ pub fn average_accuracy(scores: &[Score]) -> Option<f64> {
     (!scores.is_empty()).then(|| sum / scores.len() as f64)
 }
 
+/// Accuracy over all items, each weighing the same.
+pub fn micro_average_accuracy(scores: &[Score]) -> Option<f64> {
+    let items: u64 = scores.iter().map(|score| score.items).sum();
+    let correct: u64 = scores.iter().map(|score| score.correct).sum();
+    (items > 0).then(|| correct as f64 / items as f64)
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
 pub enum Verdict {
@@ -89,5 +96,27 @@ impl Verdict {
             Self::Pass => &[],
             Self::Fail { reasons } | Self::Inconclusive { reasons } => reasons,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn score(task: &str, items: u64, correct: u64) -> Score {
+        Score { task: task.parse().unwrap(), eval_set: 1, digest: String::new(), items, correct, loss: 0.0 }
+    }
+
+    #[test]
+    fn each_task_weighs_the_same_in_the_average_and_each_item_in_the_micro_average() {
+        let scores = [score("a", 300, 150), score("b", 100, 100)];
+        assert_eq!((average_accuracy(&scores), micro_average_accuracy(&scores)), (Some(0.75), Some(0.625)));
+    }
+
+    #[test]
+    fn both_agree_on_tasks_of_one_size_and_neither_is_there_without_scores() {
+        let scores = [score("a", 8, 3), score("b", 8, 7)];
+        assert_eq!(average_accuracy(&scores), micro_average_accuracy(&scores));
+        assert_eq!((average_accuracy(&[]), micro_average_accuracy(&[])), (None, None));
     }
 }

@@ -1,42 +1,73 @@
-//! A data set's file in memory: inputs as they are encoded, and the integers that choose rows.
+//! A data set's file in memory: inputs as they are encoded, and the values that choose rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use domain::chunk::Payload;
+use rayon::prelude::*;
 
+use super::feature::Feature;
+use super::value::Value;
 use crate::Error;
 use crate::examples::{BadData, Cells, open_table};
 
+#[derive(Default)]
 pub(super) struct DataFile {
     pub inputs: Vec<Payload>,
-    label: String,
-    integers: BTreeMap<String, Vec<i64>>,
+    pub labels: Vec<i64>,
+    columns: BTreeMap<String, Vec<Value>>,
+    /// Of the one feature that a stream sorts by.
+    scores: OnceLock<Vec<f64>>,
 }
 
 impl DataFile {
-    pub(super) fn read(path: &Path, input: &str, label: &str, filters: &BTreeSet<&str>) -> Result<Self, Error> {
+    /// `columns` are those that choose rows.
+    pub(super) fn read(path: &Path, input: &str, label: &str, columns: &BTreeSet<&str>) -> Result<Self, Error> {
         let file = File::open(path).map_err(Error::file("open", path))?;
-        let mut names = filters.clone();
-        names.insert(label);
-        load(file, input, label, &names).map_err(|source| Error::Data { path: path.display().to_string(), source })
+        load(file, input, label, columns).map_err(|source| Error::Data { path: path.display().to_string(), source })
     }
 
-    pub(super) fn labels(&self) -> &[i64] {
-        &self.integers[&self.label]
+    /// `column` is one of those that choose rows.
+    pub(super) fn value(&self, column: &str, row: usize) -> &Value {
+        &self.columns[column][row]
     }
 
     /// Positions of the rows that pass every filter, in order.
-    pub(super) fn rows_where(&self, filter: &BTreeMap<String, Vec<i64>>) -> Vec<usize> {
-        let passes = |row: &usize| filter.iter().all(|(column, values)| values.contains(&self.integers[column][*row]));
-        (0..self.inputs.len()).filter(passes).collect()
+    pub(super) fn rows_where(&self, filter: &BTreeMap<String, Vec<Value>>) -> Result<Vec<usize>, BadData> {
+        for (column, values) in filter {
+            self.fits(column, values)?;
+        }
+        let passes = |row: &usize| filter.iter().all(|(column, values)| values.contains(self.value(column, *row)));
+        Ok((0..self.inputs.len()).filter(passes).collect())
+    }
+
+    /// Whether values can be found in a column at all: none of another type can.
+    pub(super) fn fits(&self, column: &str, values: &[Value]) -> Result<(), BadData> {
+        let Some(found) = self.columns[column].first().map(Value::type_name) else {
+            return Ok(());
+        };
+        match values.iter().map(Value::type_name).find(|expected| *expected != found) {
+            Some(expected) => Err(BadData::Type { column: column.to_owned(), expected, found: found.to_owned() }),
+            None => Ok(()),
+        }
+    }
+
+    /// One for each row. Images are decoded the first time.
+    pub(super) fn scores(&self, feature: Feature) -> Result<&[f64], String> {
+        if let Some(scores) = self.scores.get() {
+            return Ok(scores);
+        }
+        let score = |(row, input)| feature.of(input).map_err(|reason| format!("row {row}: {reason}"));
+        let scores = self.inputs.par_iter().enumerate().map(score).collect::<Result<_, _>>()?;
+        Ok(self.scores.get_or_init(|| scores))
     }
 }
 
-fn load(file: File, input: &str, label: &str, integers: &BTreeSet<&str>) -> Result<DataFile, BadData> {
+fn load(file: File, input: &str, label: &str, chosen_by: &BTreeSet<&str>) -> Result<DataFile, BadData> {
     let table = open_table(file)?;
-    let columns: Vec<&str> = std::iter::once(input).chain(integers.iter().copied()).collect();
+    let columns: Vec<&str> = [input, label].into_iter().chain(chosen_by.iter().copied()).collect();
     for column in &columns {
         if table.schema().index_of(column).is_err() {
             return Err(BadData::Missing {
@@ -47,9 +78,8 @@ fn load(file: File, input: &str, label: &str, integers: &BTreeSet<&str>) -> Resu
         }
     }
     let mut loaded = DataFile {
-        inputs: Vec::new(),
-        label: label.to_owned(),
-        integers: integers.iter().map(|name| ((*name).to_owned(), Vec::new())).collect(),
+        columns: chosen_by.iter().map(|name| ((*name).to_owned(), Vec::new())).collect(),
+        ..DataFile::default()
     };
     table.read(&columns, |cells| loaded.take(&columns, cells))?;
     Ok(loaded)
@@ -58,21 +88,14 @@ fn load(file: File, input: &str, label: &str, integers: &BTreeSet<&str>) -> Resu
 impl DataFile {
     fn take(&mut self, columns: &[&str], cells: &[Cells]) -> Result<(), BadData> {
         for (column, cells) in columns.iter().zip(cells) {
-            if let Some(row) = (0..cells.len()).find(|&row| cells.is_null(row)) {
-                return Err(BadData::Value {
-                    row: (self.inputs.len() + row) as u64,
-                    column: (*column).to_owned(),
-                    expected: "a value".to_owned(),
-                    found: "null".to_owned(),
-                    remedy: "take the file from its source again",
-                });
-            }
+            self.refuse_nulls(column, cells)?;
         }
-        for (column, cells) in columns.iter().zip(cells).skip(1) {
-            let Cells::Integer(values) = cells else {
-                return Err(mistyped(column, "integer", cells));
-            };
-            self.integers.entry((*column).to_owned()).or_default().extend_from_slice(values.values());
+        match &cells[1] {
+            Cells::Integer(values) => self.labels.extend_from_slice(values.values()),
+            other => return Err(mistyped(columns[1], "integer", other)),
+        }
+        for (column, cells) in columns.iter().zip(cells).skip(2) {
+            self.columns.entry((*column).to_owned()).or_default().extend(values(column, cells)?);
         }
         match &cells[0] {
             Cells::Image(array) | Cells::Binary(array) => {
@@ -82,6 +105,27 @@ impl DataFile {
             Cells::Integer(_) => return Err(mistyped(columns[0], "an image or text column", &cells[0])),
         }
         Ok(())
+    }
+
+    fn refuse_nulls(&self, column: &str, cells: &Cells) -> Result<(), BadData> {
+        match (0..cells.len()).find(|&row| cells.is_null(row)) {
+            Some(row) => Err(BadData::Value {
+                row: (self.inputs.len() + row) as u64,
+                column: column.to_owned(),
+                expected: "a value".to_owned(),
+                found: "null".to_owned(),
+                remedy: "take the file from its source again",
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn values(column: &str, cells: &Cells) -> Result<Vec<Value>, BadData> {
+    match cells {
+        Cells::Integer(array) => Ok(array.values().iter().copied().map(Value::Integer).collect()),
+        Cells::Text(array) => Ok(array.iter().flatten().map(|text| Value::Text(text.to_owned())).collect()),
+        Cells::Image(_) | Cells::Binary(_) => Err(mistyped(column, "integer or string", cells)),
     }
 }
 

@@ -1,12 +1,10 @@
 //! How a stream changes its images.
 
-use std::io::Cursor;
-
 use domain::chunk::Payload;
 use domain::draw::Draw;
-use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use image::{DynamicImage, ExtendedColorType, ImageEncoder, ImageReader};
 use serde::Deserialize;
+
+use super::pixels::{Pixels, decode, encode};
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
@@ -17,14 +15,6 @@ pub(super) enum Transform {
     Rotate { degrees: f64 },
     /// One permutation for all images of a size.
     PermutePixels { seed: u64 },
-}
-
-/// Eight-bit samples, channels interleaved.
-struct Pixels {
-    width: usize,
-    height: usize,
-    channels: usize,
-    samples: Vec<u8>,
 }
 
 impl Transform {
@@ -52,26 +42,6 @@ impl Transform {
             Self::PermutePixels { .. } => false,
         }
     }
-}
-
-fn decode(bytes: &[u8]) -> image::ImageResult<Pixels> {
-    let image = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?.decode()?;
-    let (width, height) = (image.width() as usize, image.height() as usize);
-    let (channels, samples) = match image {
-        DynamicImage::ImageLuma8(_) | DynamicImage::ImageLumaA8(_) | DynamicImage::ImageLuma16(_) => {
-            (1, image.into_luma8().into_raw())
-        }
-        _ => (3, image.into_rgb8().into_raw()),
-    };
-    Ok(Pixels { width, height, channels, samples })
-}
-
-fn encode(pixels: &Pixels) -> image::ImageResult<Vec<u8>> {
-    let colour = if pixels.channels == 1 { ExtendedColorType::L8 } else { ExtendedColorType::Rgb8 };
-    let mut bytes = Vec::new();
-    let encoder = PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Adaptive);
-    encoder.write_image(&pixels.samples, pixels.width as u32, pixels.height as u32, colour)?;
-    Ok(bytes)
 }
 
 fn rotate(source: &Pixels, angle: f64) -> Pixels {
