@@ -21,7 +21,7 @@ mod window;
 
 pub use adopt::adopt;
 pub use quotas::{interleave, quotas};
-pub use replay::draw;
+pub use replay::{draw, draw_by_weight};
 
 use domain::buffer::{Slot, Snapshot};
 use domain::id::ChunkId;

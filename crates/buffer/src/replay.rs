@@ -24,6 +24,21 @@ pub fn draw(snapshot: &Snapshot, seed: Draw, step: u64, n: usize) -> Vec<usize> 
     drawn
 }
 
+/// The same, with replacement and in proportion to the slots' weights.
+pub fn draw_by_weight(snapshot: &Snapshot, seed: Draw, step: u64, n: usize) -> Vec<usize> {
+    let mut total = 0.0;
+    let sums: Vec<f64> = snapshot.slots.iter().map(|slot| (total += f64::from(slot.weight), total).1).collect();
+    if total <= 0.0 {
+        return draw(snapshot, seed, step, n);
+    }
+    let stream = seed.at(step);
+    let drawn = (0..n as u64).map(|at| {
+        let height = stream.at(at).unit() * total;
+        sums.partition_point(|sum| *sum <= height)
+    });
+    drawn.collect()
+}
+
 /// The first `wanted` entries of a shuffle of `0..items`, holding only those that moved.
 fn sample(stream: Draw, items: usize, wanted: usize) -> impl Iterator<Item = usize> {
     let mut moved: HashMap<usize, usize> = HashMap::with_capacity(2 * wanted);
@@ -62,6 +77,20 @@ mod tests {
             assert_eq!(batch.len(), 8);
         }
         assert!(counts.iter().all(|&n| (1_840..2_160).contains(&n)), "{counts:?}");
+    }
+
+    #[test]
+    fn a_slot_is_drawn_as_often_as_its_weight_says() {
+        let mut snapshot = buffer(4);
+        for (slot, weight) in snapshot.slots.iter_mut().zip([1.0, 0.0, 3.0, 4.0]) {
+            slot.weight = weight;
+        }
+        let mut counts = [0u32; 4];
+        for step in 0..2_000 {
+            draw_by_weight(&snapshot, Draw::new(4), step, 8).into_iter().for_each(|slot| counts[slot] += 1);
+        }
+        let expected = [2_000, 0, 6_000, 8_000];
+        assert!(counts.iter().zip(expected).all(|(&n, expected)| n.abs_diff(expected) < 250), "{counts:?}");
     }
 
     #[test]

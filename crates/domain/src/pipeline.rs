@@ -76,7 +76,8 @@ impl Spec {
 
     /// What `rehearsal.update` says, or comes to.
     pub fn buffer_update(&self) -> BufferUpdate {
-        let usual = || method::usual_update(self.method, self.training.epochs.get(), self.adapter != Adapter::Full);
+        let (selects, adapts) = (self.policy().selects(), self.adapter != Adapter::Full);
+        let usual = || method::usual_update(self.method, selects, self.training.epochs.get(), adapts);
         self.rehearsal.update.unwrap_or_else(usual)
     }
 
@@ -191,6 +192,10 @@ fn check_method(spec: &Spec) -> Result<(), InvalidSpec> {
     spec.loss.check(spec.method).map_err(|(given, reason)| invalid("loss.parameters", given, reason))?;
     if spec.rehearsal.update == Some(BufferUpdate::Online) && !spec.method.may_offer_online() {
         let reason = format!("`{}` fills its memory after training; use `chunk`", spec.method.name());
+        return Err(invalid("rehearsal.update", "online", reason));
+    }
+    if spec.rehearsal.update == Some(BufferUpdate::Online) && spec.policy().selects() {
+        let reason = format!("`{:?}` chooses among a whole chunk; use `chunk`", spec.policy()).to_lowercase();
         return Err(invalid("rehearsal.update", "online", reason));
     }
     if spec.loss.deploys != Deploys::default() && spec.method != Method::ClsEr {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use domain::chunk::Row;
-use domain::pipeline::{Adapter, Input, Model as Origin, Precision, Spec};
+use domain::pipeline::{Adapter, Input, Method, Model as Origin, Precision, Spec};
 use tch::{Device, Tensor};
 
 use crate::data::Reader;
@@ -12,7 +12,7 @@ use crate::data::texts::{TOKENIZER, TextReader};
 use crate::files::{self, Precise};
 use crate::model::head::Head;
 use crate::model::{Geometry, Model, Net, Takes, folder, layers, scratch};
-use crate::publish::{ADAPTER, HEAD, LABELS, PREFIX};
+use crate::publish::{ADAPTER, HEAD, LABELS, MEANS, PREFIX};
 use crate::{Error, peft};
 
 /// What a net is made of.
@@ -63,13 +63,22 @@ pub(crate) fn build(sources: Sources, sample: Option<&Row>) -> Result<Assembled,
         Some(version) => Head::load(&version.join(HEAD), pipeline.seed, labels.len(), body.width())?,
         None => Head::new(pipeline.seed, labels.len(), body.width()),
     };
-    let mut net = Net { body, head: head.to_device(device), frozen: 0 };
+    let means = means(sources)?;
+    let mut net = Net { body, head: head.to_device(device), frozen: 0, means };
     let kind = precision.kind();
     let trained = peft::attach(&mut net, &pipeline.adapter, pipeline.seed, kind)?;
     if let (Adapter::Lora(_), Some(version)) = (&pipeline.adapter, version) {
         load_adapter(&version.join(ADAPTER), &trained)?;
     }
     Ok(Assembled { net, trained, reader })
+}
+
+/// What decides instead of the head, if the version has it.
+fn means(sources: Sources) -> Result<Option<Tensor>, Error> {
+    let file = sources.version.map(|version| version.join(MEANS)).filter(|file| file.exists());
+    let Some(file) = file.filter(|_| sources.pipeline.method == Method::Icarl) else { return Ok(None) };
+    let mut tensors = files::read_tensors(&file)?;
+    Ok(tensors.remove("means").map(|means| means.to_device(sources.device)))
 }
 
 fn reader(sources: Sources, takes: Takes) -> Result<Reader, Error> {

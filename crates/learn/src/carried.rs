@@ -6,13 +6,14 @@ use std::path::Path;
 use domain::buffer::Snapshot;
 use tch::Tensor;
 
-use crate::memory::Logits;
+use crate::memory::{Logits, Memory};
 use crate::method::State;
 use crate::{Error, Flat, files};
 
 /// Among a version's files, where there is something to hand over.
 pub const LEARNER: &str = "learner.safetensors";
 const LOGITS: &str = "memory.logits";
+const TARGET: &str = "memory.target";
 const METHOD: &str = "method.";
 
 /// By name, as files hold them.
@@ -21,9 +22,10 @@ pub struct Carried(pub BTreeMap<String, Tensor>);
 
 impl Carried {
     /// A tensor as long as the weights is written leaf by leaf, so that a head may grow.
-    pub fn new(state: State, logits: Option<Tensor>, weights: &Flat) -> Self {
-        let mut tensors: BTreeMap<String, Tensor> =
-            logits.map(|logits| (LOGITS.to_owned(), logits)).into_iter().collect();
+    pub fn new(state: State, memory: &Memory, weights: &Flat) -> Self {
+        let logits = memory.logits.as_ref().map(|logits| (LOGITS.to_owned(), logits.tensor()));
+        let target = memory.target.as_ref().map(|target| (TARGET.to_owned(), target.shallow_clone()));
+        let mut tensors: BTreeMap<String, Tensor> = logits.into_iter().chain(target).collect();
         for (key, tensor) in state {
             match tensor.numel() == weights.values.numel() && tensor.dim() == 1 {
                 true => tensors.extend(
@@ -47,6 +49,11 @@ impl Carried {
     /// (slots, classes)
     pub fn logits(&self) -> Option<&Tensor> {
         self.0.get(LOGITS)
+    }
+
+    /// The gradient that a matching coreset stands for: (draws, classes, width + 1)
+    pub fn target(&self) -> Option<Tensor> {
+        self.0.get(TARGET).map(Tensor::shallow_clone)
     }
 
     /// The same for a snapshot that keeps some of the slots of `before`.

@@ -82,11 +82,13 @@ impl Descent<'_> {
         let batch = |(rows, span): (&Rows, Range<usize>)| {
             let (first, count) = (start, span.len() as i64);
             start += count;
-            let logits = rows.logits.as_ref().map(|logits| logits.narrow(0, span.start as i64, count));
+            let part = |all: &Tensor| all.narrow(0, span.start as i64, count);
+            let (logits, weights) = (rows.logits.as_ref().map(part), rows.weights.as_ref().map(part));
             Batch {
                 inputs: inputs.narrow(first, count),
                 labels: labels.narrow(0, first, count),
                 logits: logits.map(|logits| logits.to_device(labels.device())),
+                weights: weights.map(|weights| weights.to_device(labels.device())),
                 of: rows.positions.len(),
             }
         };
@@ -112,10 +114,17 @@ impl Descent<'_> {
 
     /// What the net answers to rows of the pool, without dropout: (rows, classes), on the CPU.
     pub fn logits(&self, positions: &[i64]) -> Result<Tensor, Error> {
-        let _guard = tch::no_grad_guard();
-        let answer = |rows: &[i64]| Ok(self.net.forward(&self.inputs(rows)?).to_device(tch::Device::Cpu));
-        let groups = positions.chunks(GROUP).map(answer).collect::<Result<Vec<_>, Error>>()?;
-        Ok(Tensor::cat(&groups, 0))
+        grouped(positions, |rows| Ok(self.net.forward(&self.inputs(rows)?)))
+    }
+
+    /// What the net sees in rows of the pool, without dropout: (rows, width), on the CPU.
+    pub fn features(&self, positions: &[i64]) -> Result<Tensor, Error> {
+        grouped(positions, |rows| Ok(self.net.features(&self.inputs(rows)?)))
+    }
+
+    /// The same of another net.
+    pub fn features_of(&self, net: &Net, positions: &[i64]) -> Result<Tensor, Error> {
+        grouped(positions, |rows| Ok(net.features(&self.reader.apply(self.pool.data.take(rows).0))))
     }
 
     /// Of `−log p(y|x)` at one row of the pool, without dropout: (values).
@@ -146,4 +155,11 @@ impl Descent<'_> {
         let first = ordered.next().expect("at least one micro-batch").copy();
         Ok(ordered.fold(first, |sum, partial| sum + partial))
     }
+}
+
+/// Rows that are only looked at, group by group: what `look` finds, on the CPU.
+fn grouped(positions: &[i64], look: impl Fn(&[i64]) -> Result<Tensor, Error>) -> Result<Tensor, Error> {
+    let _guard = tch::no_grad_guard();
+    let found = |rows| Ok(look(rows)?.to_kind(Kind::Float).to_device(tch::Device::Cpu));
+    Ok(Tensor::cat(&positions.chunks(GROUP).map(found).collect::<Result<Vec<_>, Error>>()?, 0))
 }

@@ -20,7 +20,7 @@ pub fn evaluate(net: &Net, dataset: &Dataset, reader: &Reader, batch: usize, don
     let (mut correct, mut loss, mut scored) = (0, 0.0, 0);
     for rows in dataset.reading_order().chunks(batch) {
         let (rows, labels) = dataset.take(rows);
-        let logits = net.forward(&reader.apply(rows));
+        let logits = net.answer(&reader.apply(rows));
         correct += logits.argmax(-1, false).eq_tensor(&labels).sum(Kind::Int64).int64_value(&[]);
         let sum = logits.cross_entropy_loss(&labels, None::<&Tensor>, Reduction::Sum, -100, 0.0);
         loss += sum.double_value(&[]);

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use domain::buffer::Snapshot;
 use domain::draw::Draw;
 use domain::id::ChunkId;
+use domain::pipeline::SlotWeights;
 use tch::Tensor;
 
 use crate::Pool;
@@ -83,12 +84,17 @@ pub struct Rows {
     pub positions: Vec<i64>,
     /// (rows, classes)
     pub logits: Option<Tensor>,
+    /// (rows): what their losses are multiplied by, 1 on average. None where all are alike.
+    pub weights: Option<Tensor>,
 }
 
 pub struct Memory<'a> {
     pub snapshot: Snapshot,
     /// Where the method keeps them.
     pub logits: Option<Logits>,
+    /// (draws, classes, width + 1): the gradient that a matching coreset stands for.
+    pub target: Option<Tensor>,
+    uses: SlotWeights,
     pool: &'a Pool,
     /// Of replay.
     stream: Draw,
@@ -101,11 +107,12 @@ impl<'a> Memory<'a> {
     pub fn new(
         snapshot: Snapshot,
         logits: Option<Logits>,
+        uses: SlotWeights,
         pool: &'a Pool,
         stream: Draw,
         clock: &'a dyn Fn() -> f64,
     ) -> Self {
-        Self { snapshot, logits, pool, stream, clock, seconds: 0.0 }
+        Self { snapshot, logits, target: None, uses, pool, stream, clock, seconds: 0.0 }
     }
 
     /// The replay batches of a step, each of so many rows; none where nothing is remembered.
@@ -116,7 +123,10 @@ impl<'a> Memory<'a> {
             again => self.stream.named("again").at(again),
         });
         let drawn: Vec<Rows> = streams
-            .map(|stream| buffer::draw(&self.snapshot, stream, step, rows))
+            .map(|stream| match self.uses {
+                SlotWeights::Sampling => buffer::draw_by_weight(&self.snapshot, stream, step, rows),
+                SlotWeights::Loss | SlotWeights::Unit => buffer::draw(&self.snapshot, stream, step, rows),
+            })
             .filter(|slots| !slots.is_empty())
             .map(|slots| self.rows(&slots))
             .collect();
@@ -126,11 +136,30 @@ impl<'a> Memory<'a> {
 
     /// Of these slots.
     pub fn rows(&self, slots: &[usize]) -> Rows {
+        let logits = self.logits.as_ref().map(|all| all.take(slots));
+        Rows { positions: self.positions(slots), logits, weights: self.weights(slots) }
+    }
+
+    pub fn positions(&self, slots: &[usize]) -> Vec<i64> {
         let position = |&slot: &usize| self.pool.position(&self.snapshot, &self.snapshot.slots[slot]) as i64;
-        Rows {
-            positions: slots.iter().map(position).collect(),
-            logits: self.logits.as_ref().map(|all| all.take(slots)),
-        }
+        slots.iter().map(position).collect()
+    }
+
+    fn weights(&self, slots: &[usize]) -> Option<Tensor> {
+        let weights: Vec<f32> = slots.iter().map(|&slot| self.snapshot.slots[slot].weight).collect();
+        let sum: f32 = weights.iter().sum();
+        let differ = weights.iter().any(|weight| *weight != weights[0]);
+        (self.uses == SlotWeights::Loss && differ && sum > 0.0)
+            .then(|| Tensor::from_slice(&weights) * (weights.len() as f64 / f64::from(sum)))
+    }
+
+    /// Ends a chunk with these candidates, out of the slots and then the chunk's rows.
+    pub fn select(&mut self, chunk: &ChunkId, labels: &[u32], chosen: &[(usize, f32)]) {
+        let start = (self.clock)();
+        let before = self.snapshot.clone();
+        buffer::keep(&mut self.snapshot, chunk, labels, chosen);
+        self.logits = self.logits.take().map(|logits| logits.follow(&before, &self.snapshot));
+        self.seconds += (self.clock)() - start;
     }
 
     /// Shows the buffer those of the rows that are the chunks'; the slots that they took. `logits` are the rows' own,

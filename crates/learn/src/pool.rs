@@ -1,6 +1,7 @@
 //! The rows one update can see: its chunks' first, in data order, then remembered ones.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use domain::buffer::{Slot, Snapshot};
 use domain::id::ChunkId;
@@ -52,6 +53,11 @@ impl Pool {
         Self { data: data.to_device(device), fresh: count, chunks: starts, remembered, labels }
     }
 
+    /// Of every row.
+    pub fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
     /// The label at a position.
     pub fn label(&self, position: usize) -> u32 {
         self.labels[position]
@@ -64,6 +70,12 @@ impl Pool {
             Some((_, start)) => start + slot.row as usize,
             None => self.remembered[&(chunk.clone(), slot.row)],
         }
+    }
+
+    /// The run's chunks, each with its rows' positions.
+    pub fn chunks(&self) -> impl Iterator<Item = (&ChunkId, Range<usize>)> {
+        let ends = self.chunks.iter().skip(1).map(|(_, start)| *start).chain([self.fresh]);
+        self.chunks.iter().zip(ends).map(|((id, start), end)| (id, *start..end))
     }
 
     /// The chunk of a fresh row, and its place there.

@@ -39,7 +39,7 @@ fn score(net: &Net, reader: &Reader, dataset: &Dataset, batch: usize) -> Vec<Vec
     let mut scores = vec![Vec::new(); dataset.len()];
     for positions in dataset.reading_order().chunks(batch) {
         let (input, _) = dataset.take(positions);
-        let probabilities = net.forward(&reader.apply(input)).softmax(-1, Kind::Float);
+        let probabilities = net.answer(&reader.apply(input)).softmax(-1, Kind::Float);
         for (position, row) in positions.iter().zip(split(&probabilities)) {
             scores[*position as usize] = row;
         }

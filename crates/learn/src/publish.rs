@@ -18,6 +18,8 @@ pub const ADAPTER: &str = "adapter_model.safetensors";
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
 pub const HEAD: &str = "head.safetensors";
 pub const LABELS: &str = "labels.json";
+/// Where the nearest class mean decides.
+pub const MEANS: &str = "class_means.safetensors";
 pub const SNAPSHOT: &str = "snapshot.json";
 pub const CARD: &str = "README.md";
 /// How PEFT begins every tensor's name.
@@ -33,13 +35,15 @@ pub struct Publication<'a> {
     pub snapshot: &'a Snapshot,
     /// What the next update begins with, besides.
     pub carried: &'a Carried,
+    /// (classes, width), where the nearest one decides.
+    pub means: Option<&'a Tensor>,
     /// It was trained elsewhere.
     pub imported: bool,
 }
 
 /// Writes the files into `out` and names them, sorted.
 pub fn publish(out: &Path, publication: &Publication) -> Result<Vec<String>, Error> {
-    let Publication { pipeline, labels, net, trained, reader, snapshot, carried, .. } = publication;
+    let Publication { pipeline, labels, net, trained, reader, snapshot, carried, means, .. } = publication;
     std::fs::create_dir_all(out).map_err(|source| Error::Write { file: out.to_owned(), source })?;
     let mut names = vec![HEAD, LABELS, SNAPSHOT, CARD, reader.save(out)?];
     match &pipeline.adapter {
@@ -57,6 +61,10 @@ pub fn publish(out: &Path, publication: &Publication) -> Result<Vec<String>, Err
     files::write_tensors(&out.join(HEAD), &net.head.named(""))?;
     files::write_json(&out.join(LABELS), labels)?;
     files::write_json(&out.join(SNAPSHOT), snapshot)?;
+    if let Some(means) = means {
+        files::write_tensors(&out.join(MEANS), &[("means".to_owned(), means.shallow_clone())])?;
+        names.push(MEANS);
+    }
     if !carried.0.is_empty() {
         let tensors: Vec<_> = carried.0.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
         files::write_tensors(&out.join(LEARNER), &tensors)?;

@@ -8,17 +8,18 @@ use collective::Collective;
 use domain::buffer::Snapshot;
 use domain::draw::Draw;
 use domain::manifest::Manifest;
-use domain::pipeline::{BufferUpdate, Reduction};
-use tch::{Device, Tensor};
+use domain::pipeline::{BufferUpdate, Policy, Reduction};
+use tch::{Device, Kind, Tensor};
 
 use crate::batch::Order;
 use crate::carried::Carried;
 use crate::checkpoint::Saved;
 use crate::data::Reader;
 use crate::descent::Descent;
+use crate::intake::{Initial, Intake};
 use crate::memory::{Logits, Memory, Rows};
 use crate::method::{self, End, Keeps, Reads, Start, UpdateMethod};
-use crate::model::Net;
+use crate::model::{Net, normalised};
 use crate::optim::{self, Optimizer};
 use crate::stage::{self, Stage};
 use crate::{Error, Flat, Pool, Prefix, files};
@@ -36,6 +37,8 @@ pub struct Inputs<'a> {
     pub carried: Carried,
     /// The base's weights, laid out as the net's: what a method that starts anew starts from.
     pub base: Option<Tensor>,
+    /// What a coreset's gradients are taken at.
+    pub initial: Initial<'a>,
     pub resume: Option<Saved>,
     /// Seconds from any fixed moment.
     pub clock: &'a dyn Fn() -> f64,
@@ -64,13 +67,13 @@ impl Moment<'_> {
 /// Where what an update hands over is at hand.
 struct Left<'a> {
     method: &'a dyn UpdateMethod,
-    logits: Option<&'a Logits>,
+    memory: &'a Memory<'a>,
     weights: &'a Flat,
 }
 
 impl Left<'_> {
     fn carried(&self) -> Carried {
-        Carried::new(self.method.state(), self.logits.map(Logits::tensor), self.weights)
+        Carried::new(self.method.state(), self.memory, self.weights)
     }
 }
 
@@ -83,6 +86,8 @@ pub struct Outcome {
     pub finite: bool,
     pub snapshot: Snapshot,
     pub carried: Carried,
+    /// (classes, width), where the nearest one decides.
+    pub means: Option<Tensor>,
     /// What the rehearsal buffer's draws and offers took.
     pub rehearsal_seconds: f64,
 }
@@ -126,6 +131,7 @@ struct Update<'a> {
     memory: Memory<'a>,
     descent: Descent<'a>,
     base: Option<Tensor>,
+    initial: Initial<'a>,
     /// Rows are offered as they come.
     online: bool,
 }
@@ -137,7 +143,7 @@ impl<'a> Update<'a> {
         inputs: Inputs<'a>,
         collective: &'a dyn Collective,
     ) -> Result<(Self, Progress), Error> {
-        let Inputs { manifest, pool, reader, prefix, snapshot, carried, base, resume, clock } = inputs;
+        let Inputs { manifest, pool, reader, prefix, snapshot, carried, base, initial, resume, clock } = inputs;
         let pipeline = &manifest.pipeline;
         let draw = |purpose| Draw::new(pipeline.seed).named(purpose).at(manifest.update);
         let online = pipeline.buffer_update() == BufferUpdate::Online;
@@ -146,9 +152,9 @@ impl<'a> Update<'a> {
         let stages =
             stage::stages(method::phases(pipeline.method), &pipeline.training, pool, remembers, draw("order"))?;
 
-        let start = Start { weights, fresh: pool.fresh, seen: &snapshot.seen_by_label, draw: draw("method") };
         let found = resume.as_ref().map_or(&carried, |saved| &saved.carried);
-        method.begin(&start, found.state(weights));
+        let (seen, labels) = (&snapshot.seen_by_label[..], pool.labels());
+        method.begin(&Start { weights, fresh: pool.fresh, seen, labels, draw: draw("method") }, found.state(weights));
         let (snapshot, done, loss) = match &resume {
             Some(saved) => (saved.snapshot.clone(), saved.step, saved.loss),
             None => (snapshot, 0, None),
@@ -169,8 +175,10 @@ impl<'a> Update<'a> {
             parts: training.micro_batches(),
             noise: training.dropout.then(|| draw("dropout")),
         };
-        let memory = Memory::new(snapshot, logits, pool, draw("replay"), clock);
-        let update = Self { manifest, method, stages, memory, descent, base, online };
+        let uses = pipeline.rehearsal.weights;
+        let mut memory = Memory::new(snapshot, logits, uses, pool, draw("replay"), clock);
+        memory.target = found.target().filter(|_| pipeline.policy() == Policy::Gmc);
+        let update = Self { manifest, method, stages, memory, descent, base, initial, online };
         let order = update.order(update.stage(done));
         Ok((update, Progress { done, loss, optimizer, order }))
     }
@@ -201,7 +209,7 @@ impl<'a> Update<'a> {
         let memory = self.memory.draw(at.done, self.method.draws(), replayed);
         let fresh = match reads {
             Reads::Memory => self.memory.rows(&numbers),
-            _ => Rows { positions: numbers.iter().map(|&row| row as i64).collect(), logits: None },
+            _ => Rows { positions: numbers.iter().map(|&row| row as i64).collect(), logits: None, weights: None },
         };
         let wants_logits = self.memory.logits.is_some() && self.offers(epoch);
         let (mut gradient, mut loss, logits) =
@@ -224,7 +232,8 @@ impl<'a> Update<'a> {
     fn enter(&mut self, weights: &mut Flat, at: &mut Progress) -> Result<(), Error> {
         let phase = self.stage(at.done).phase;
         if phase.reads == Reads::Memory {
-            self.remember()?;
+            let keeps = self.method.keeps();
+            self.intake().take(keeps)?;
         }
         if let (true, Some(base)) = (phase.anew, &self.base) {
             let _guard = tch::no_grad_guard();
@@ -235,19 +244,9 @@ impl<'a> Update<'a> {
         Ok(())
     }
 
-    /// Offers every row of the chunk, and keeps the logits that the weights give those that are held.
-    fn remember(&mut self) -> Result<(), Error> {
-        let rows: Vec<usize> = (0..self.descent.pool.fresh).collect();
-        let taken = self.memory.offer(&rows, None);
-        self.keep(&taken)
-    }
-
-    fn keep(&mut self, slots: &[usize]) -> Result<(), Error> {
-        if self.memory.logits.is_some() && !slots.is_empty() {
-            let logits = self.descent.logits(&self.memory.rows(slots).positions)?;
-            self.memory.keep(slots, &logits);
-        }
-        Ok(())
+    fn intake(&mut self) -> Intake<'_, 'a> {
+        let Self { memory, descent, manifest, initial, .. } = self;
+        Intake { memory, descent, pipeline: &manifest.pipeline, initial: *initial }
     }
 
     fn offers(&self, epoch: u64) -> bool {
@@ -257,7 +256,7 @@ impl<'a> Update<'a> {
 
     fn moment<'m>(&'m self, weights: &'m Flat, at: &'m Progress, loss: f64, epoch: u64) -> Moment<'m> {
         let (values, optimizer, snapshot) = (&weights.values, at.optimizer.as_ref(), &self.memory.snapshot);
-        let left = Left { method: self.method.as_ref(), logits: self.memory.logits.as_ref(), weights };
+        let left = Left { method: self.method.as_ref(), memory: &self.memory, weights };
         Moment { step: at.done, total: self.total(), epoch, loss, values, optimizer, snapshot, left }
     }
 
@@ -266,25 +265,42 @@ impl<'a> Update<'a> {
         if whole {
             self.conclude(weights)?;
         }
-        let left = Left { method: self.method.as_ref(), logits: self.memory.logits.as_ref(), weights };
+        let left = Left { method: self.method.as_ref(), memory: &self.memory, weights };
         let (carried, finite) = (left.carried(), whole && files::is_finite(&weights.values));
+        let means = if whole && self.method.decides_by_means() { Some(self.means()?) } else { None };
         let Memory { mut snapshot, seconds: rehearsal_seconds, .. } = self.memory;
         buffer::compact(&mut snapshot);
-        Ok(Outcome { steps: at.done, loss: at.loss, finite, snapshot, carried, rehearsal_seconds })
+        Ok(Outcome { steps: at.done, loss: at.loss, finite, snapshot, carried, means, rehearsal_seconds })
     }
 
     /// What comes after the last step.
     fn conclude(&mut self, weights: &Flat) -> Result<(), Error> {
         let offered = self.online || self.stages.iter().any(|stage| stage.phase.reads == Reads::Memory);
+        let keeps = self.method.keeps();
         if !offered {
-            self.remember()?;
+            self.intake().take(keeps)?;
         }
-        if self.method.keeps() == Keeps::Refreshed {
-            self.keep(&(0..self.memory.snapshot.slots.len()).collect::<Vec<_>>())?;
+        if keeps == Keeps::Refreshed {
+            let all: Vec<usize> = (0..self.memory.snapshot.slots.len()).collect();
+            self.intake().keep(&all)?;
         }
         let descent = &self.descent;
         let mut gradient = |row| descent.row_gradient(weights, row);
         self.method.end(weights, End { gradient: &mut gradient, fresh: descent.pool.fresh })
+    }
+}
+
+impl Update<'_> {
+    /// Of memory's rows, class by class: NaN where there is none.
+    fn means(&self) -> Result<Tensor, Error> {
+        let slots = &self.memory.snapshot.slots;
+        let features = self.descent.features(&self.memory.positions(&(0..slots.len()).collect::<Vec<_>>()))?;
+        let labels: Vec<i64> = slots.iter().map(|slot| i64::from(slot.label)).collect();
+        let classes = self.manifest.labels.len() as i64;
+        let members = Tensor::from_slice(&labels).one_hot(classes).to_kind(Kind::Float).transpose(0, 1);
+        let sums = members.matmul(&normalised(&features));
+        let counts = members.sum_dim_intlist(&[1i64][..], true, Kind::Float);
+        Ok(normalised(&sums) / counts.clamp_max(1.0).masked_fill(&counts.eq(0.0), f64::NAN))
     }
 }
 

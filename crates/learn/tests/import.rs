@@ -47,6 +47,7 @@ fn version(run: &Manifest, out: &Path) -> Net {
         reader,
         snapshot,
         carried: &perennial_learn::Carried::default(),
+        means: None,
         imported: false,
     };
     publish::publish(out, &publication).unwrap();

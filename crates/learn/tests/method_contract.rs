@@ -40,12 +40,19 @@ fn a_step_is_the_sum_of_its_micro_batches() {
     for method in Method::ALL {
         let trial = Trial::with_memory(manifest(json!({"method": method.name()})), 12);
         let mut built = method::build(&trial.manifest.pipeline);
-        let start = Start { weights: &trial.weights, fresh: 45, seen: &[4, 4, 4], draw: Draw::new(1) };
+        let start =
+            Start { weights: &trial.weights, fresh: 45, seen: &[4, 4, 4], labels: &[0, 1, 2], draw: Draw::new(1) };
         built.begin(&start, State::new());
         let logits = layers::Init::Normal(1.0).draw(3, "logits", &[57, 3]);
         let batch = |start: i64, rows: i64, of: usize| {
             let (bytes, labels) = trial.pool.data.take(&support::span(start, rows));
-            Batch { inputs: trial.reader.apply(bytes), labels, logits: Some(logits.narrow(0, start, rows)), of }
+            Batch {
+                inputs: trial.reader.apply(bytes),
+                labels,
+                logits: Some(logits.narrow(0, start, rows)),
+                weights: None,
+                of,
+            }
         };
         let partial = |fresh: Batch, memory: Batch| {
             let learner = Learner::new(&trial.net, &trial.weights, None);

@@ -176,11 +176,11 @@ fn repeated_distillation_rewrites_every_logit() {
 fn loss(change: Value, logits: &Tensor) -> f64 {
     let trial = Trial::with_memory(manifest(change), 12);
     let mut built = method::build(&trial.manifest.pipeline);
-    let start = Start { weights: &trial.weights, fresh: 45, seen: &[4, 4, 4], draw: Draw::new(1) };
+    let start = Start { weights: &trial.weights, fresh: 45, seen: &[4, 4, 4], labels: &[0, 1, 2], draw: Draw::new(1) };
     built.begin(&start, State::new());
     let batch = |start: i64, logits: Option<Tensor>| {
         let (bytes, labels) = trial.pool.data.take(&support::span(start, 8));
-        Batch { inputs: trial.reader.apply(bytes), labels, logits, of: 8 }
+        Batch { inputs: trial.reader.apply(bytes), labels, logits, weights: None, of: 8 }
     };
     let memory = || batch(45, Some(logits.shallow_clone()));
     let learner = Learner::new(&trial.net, &trial.weights, None);
@@ -269,7 +269,7 @@ fn the_penalty_is_the_papers() {
     let draw = |seed| Init::Uniform(1.0).draw(seed, "tensor", &values.size());
     let (fisher, anchor) = (draw(1).abs(), draw(2));
     let mut built = method::build(&trial.manifest.pipeline);
-    let start = Start { weights: &trial.weights, fresh: 45, seen: &[], draw: Draw::new(1) };
+    let start = Start { weights: &trial.weights, fresh: 45, seen: &[], labels: &[0, 1, 2], draw: Draw::new(1) };
     let state = [("fisher.0", &fisher), ("anchor.0", &anchor)];
     built.begin(&start, state.map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone())).into());
     let (gradient, value) = built.pull(values).unwrap();
@@ -347,8 +347,11 @@ fn trial(change: &Value) -> Trial {
     trial
 }
 
+/// Each method, and a replaying one with each policy.
 fn all_methods() -> impl Iterator<Item = Value> {
-    Method::ALL.into_iter().map(|method| json!({"method": method.name(), "training": {"epochs": 1}}))
+    let methods = Method::ALL.into_iter().map(|method| json!({"method": method.name()}));
+    let policies = ["class-balanced", "greedy", "window", "herding", "k-centre", "gmc"];
+    methods.chain(policies.map(|policy| json!({"method": "der++", "rehearsal": {"policy": policy}})))
 }
 
 #[test]

@@ -175,6 +175,7 @@ fn a_version_of_a_text_model_gives_the_logits_that_were_trained() {
             reader,
             snapshot,
             carried: &perennial_learn::Carried::default(),
+            means: None,
             imported: false,
         };
         let files = publish::publish(&out, &publication).unwrap();

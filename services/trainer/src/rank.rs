@@ -2,27 +2,28 @@
 //!
 //! Meant for a child process: a panic, an out-of-memory or a hung all-reduce costs the attempt only.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod base;
+mod rows;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use collective::Collective;
 use domain::buffer::Snapshot;
-use domain::chunk::{Row, Shard};
 use domain::id::ChunkId;
-use domain::manifest::{ChunkData, Cost, Manifest};
+use domain::manifest::{Cost, Manifest};
 use domain::pipeline::{Adapter, Normalize, Pipeline, Precision};
 use learn::assemble::{self, Assembled, Sources};
 use learn::checkpoint::Saved;
 use learn::data::Reader;
-use learn::data::images::{PREPROCESSOR, Preprocess};
-use learn::method::Reads;
+use learn::data::images::Preprocess;
 use learn::model::Net;
 use learn::publish::{self, Publication};
 use learn::update::{self, Inputs, Moment, Outcome};
-use learn::{Carried, Flat, Pool, Prefix, checkpoint, method};
+use learn::{Carried, Flat, Prefix, checkpoint};
 use tch::{Device, Tensor};
 
+use self::base::Base;
 use crate::job::{Phase, Progress, TrainJob, Trained};
 
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +90,8 @@ fn take_over(
     at.phase = Phase::Write;
     progress(at);
     let (snapshot, carried) = remembered(job)?;
-    let outcome = Outcome { steps: 0, loss: None, finite: true, snapshot, carried, rehearsal_seconds: 0.0 };
+    let outcome =
+        Outcome { steps: 0, loss: None, finite: true, snapshot, carried, means: None, rehearsal_seconds: 0.0 };
     let precision = Precision::default();
     let made = Made { net: &net, trained: &trained, reader: &reader, outcome, precision, train_seconds: 0.0 };
     finish(job, collective, device, made)
@@ -107,7 +109,7 @@ fn update(
     progress(at);
 
     let (snapshot, carried) = remembered(job)?;
-    let rows = read(job, &snapshot)?;
+    let rows = rows::read(job, &snapshot)?;
     progress(at);
     let resume = job.resume.as_ref().map(|folder| checkpoint::load(folder, manifest)).transpose()?;
     let step = resume.as_ref().map_or(0, |saved| saved.step);
@@ -115,9 +117,9 @@ fn update(
     let precision = precision(pipeline, resume.as_ref(), collective, device, clock)?;
     let sources = Sources { precision, ..sources(job, device) };
     let Assembled { net, trained, mut reader } = assemble::assemble(sources, rows.sample()?)?;
-    let base = base(sources, rows.sample()?)?;
+    let base = Base::new(sources, rows.sample()?.clone());
     progress(at);
-    let pool = pool(manifest, rows, &reader, device)?;
+    let pool = rows::pool(manifest, rows, &reader, device)?;
     progress(at);
     if let Reader::Images(preprocess) = &mut reader
         && job.parent.is_none()
@@ -131,8 +133,19 @@ fn update(
     let (limits, scratch) = (pipeline.resources.prefix_cache, job.out.parent().unwrap_or(&job.out));
     let prefix = Prefix::fill(&net, &pool, &reader, limits, scratch, &mut |_| progress(at))?;
     let mut keeper = Keeper { job, precision, clock, keeps: collective.rank() == 0, step, second: started };
-    let prefix = prefix.as_ref();
-    let inputs = Inputs { manifest, pool: &pool, reader: &reader, prefix, snapshot, carried, base, resume, clock };
+    let initial = |seed| base.net(seed);
+    let inputs = Inputs {
+        manifest,
+        pool: &pool,
+        reader: &reader,
+        prefix: prefix.as_ref(),
+        snapshot,
+        carried,
+        base: base.values()?,
+        initial: &initial,
+        resume,
+        clock,
+    };
     let outcome = update::run(&net, &mut weights, inputs, collective, &mut |moment| {
         let loss = Some(moment.loss).filter(|loss| loss.is_finite());
         at = Progress { phase: Phase::Train, step: moment.step, total: moment.total, epoch: moment.epoch, loss };
@@ -164,7 +177,8 @@ fn finish(job: &TrainJob, collective: &dyn Collective, device: Device, made: Mad
     if collective.rank() == 0 {
         let Manifest { pipeline, labels, .. } = &job.manifest;
         let (snapshot, carried, imported) = (&outcome.snapshot, &outcome.carried, job.import.is_some());
-        let publication = Publication { pipeline, labels, net, trained, reader, snapshot, carried, imported };
+        let means = outcome.means.as_ref();
+        let publication = Publication { pipeline, labels, net, trained, reader, snapshot, carried, means, imported };
         files = publish::publish(&job.out, &publication)?;
     }
     let cost = Cost {
@@ -190,16 +204,6 @@ fn sources(job: &TrainJob, device: Device) -> Sources<'_> {
         device,
         precision: job.manifest.pipeline.training.precision,
     }
-}
-
-/// The weights that a method which starts anew starts from.
-fn base(sources: Sources, sample: &Row) -> Result<Option<Tensor>, Error> {
-    if !method::phases(sources.pipeline.method).iter().any(|phase| phase.anew) {
-        return Ok(None);
-    }
-    let described = sources.version.map(|version| version.join(PREPROCESSOR));
-    let sources = Sources { version: None, preprocessor: described.as_deref(), ..sources };
-    Ok(Some(Flat::over(assemble::assemble(sources, sample)?.trained).values))
 }
 
 /// What `auto` comes to: bf16 if that is faster on every rank's device; after a resume, what it was before.
@@ -252,87 +256,6 @@ fn remembered(job: &TrainJob) -> Result<(Snapshot, Carried), Error> {
     let adopted = buffer::adopt(parent.clone(), policy, capacity);
     carried.follow(&parent, &adopted);
     Ok((adopted, carried))
-}
-
-/// Undecoded rows.
-struct Rows {
-    chunks: Vec<(ChunkId, usize)>,
-    fresh: Vec<Row>,
-    remembered: Vec<learn::Remembered>,
-    memory: Vec<Row>,
-}
-
-impl Rows {
-    fn sample(&self) -> Result<&Row, Error> {
-        let first = self.fresh.iter().chain(&self.memory).next();
-        Ok(first.ok_or(learn::Error::NoRows { purpose: "train on" })?)
-    }
-}
-
-fn read(job: &TrainJob, snapshot: &Snapshot) -> Result<Rows, Error> {
-    let mut rows = Rows { chunks: Vec::new(), fresh: Vec::new(), remembered: Vec::new(), memory: Vec::new() };
-    for chunk in &job.manifest.chunks {
-        let before = rows.fresh.len();
-        for shard in &chunk.train {
-            rows.fresh.extend(store::examples::read_shard(fetched(job, shard)?)?);
-        }
-        rows.chunks.push((chunk.id.clone(), rows.fresh.len() - before));
-    }
-    if method::phases(job.manifest.pipeline.method).iter().all(|phase| phase.reads == Reads::Chunk) {
-        return Ok(rows);
-    }
-    for (chunk, wanted) in wanted(snapshot) {
-        // A chunk that trains again is already here.
-        if job.manifest.chunks.iter().any(|fresh| fresh.id == *chunk) {
-            continue;
-        }
-        let known = job.manifest.snapshot.iter().flat_map(|data| &data.chunks).find(|data| data.id == *chunk);
-        let data = known.ok_or_else(|| Error::NoChunk(chunk.clone()))?;
-        rows.memory.extend(read_wanted(job, data, &wanted)?);
-        rows.remembered.push(learn::Remembered { chunk: chunk.clone(), rows: wanted.into_iter().collect() });
-    }
-    Ok(rows)
-}
-
-/// The rows that slots refer to, chunk by chunk.
-fn wanted(snapshot: &Snapshot) -> BTreeMap<&ChunkId, BTreeSet<u32>> {
-    let mut wanted: BTreeMap<&ChunkId, BTreeSet<u32>> = BTreeMap::new();
-    for slot in &snapshot.slots {
-        wanted.entry(&snapshot.chunks[slot.chunk as usize]).or_default().insert(slot.row);
-    }
-    wanted
-}
-
-/// Those rows of a chunk, in order. Shards that hold none are not opened.
-fn read_wanted(job: &TrainJob, chunk: &ChunkData, wanted: &BTreeSet<u32>) -> Result<Vec<Row>, Error> {
-    let (mut found, mut start) = (Vec::new(), 0u32);
-    for shard in &chunk.train {
-        let end = start + shard.rows as u32;
-        let here: Vec<usize> = wanted.range(start..end).map(|row| (row - start) as usize).collect();
-        if !here.is_empty() {
-            found.extend(store::examples::read_shard_rows(fetched(job, shard)?, &here)?);
-        }
-        start = end;
-    }
-    match wanted.range(start..).next() {
-        Some(&row) => Err(Error::NoRow { chunk: chunk.id.clone(), row, rows: u64::from(start) }),
-        None => Ok(found),
-    }
-}
-
-fn fetched<'a>(job: &'a TrainJob, shard: &Shard) -> Result<&'a Path, Error> {
-    let path = job.shards.get(&shard.object.sha256);
-    path.map(PathBuf::as_path).ok_or_else(|| Error::NoShard(shard.object.sha256.clone()))
-}
-
-fn pool(manifest: &Manifest, rows: Rows, reader: &Reader, device: Device) -> Result<Pool, Error> {
-    let labels = &manifest.labels;
-    let fresh = reader.decode(&rows.fresh, "the run's chunks", labels)?;
-    let memory = match rows.memory.is_empty() {
-        true => None,
-        false => Some(reader.decode(&rows.memory, "the rehearsal buffer", labels)?),
-    };
-    Ok(Pool::new(rows.chunks, fresh, rows.remembered, memory, device))
 }
 
 /// Keeps the two newest checkpoints.

@@ -95,6 +95,7 @@ fn a_step_is_all_new_rows_while_there_is_nothing_to_replay() {
     let folder = tempfile::tempdir().unwrap();
     let stream = stream(folder.path(), &[0, 1], 40);
     let flags = ["bench", path(&stream), "--model", "mlp:8", "--method", "er", "--batch", "32", "--seed", "0"];
+    let flags = [&flags[..], &["--replay-fraction", "0.5"]].concat();
     let steps = |update| json_of(&[&flags[..], &["--buffer-update", update]].concat())["runs"][0]["steps"].clone();
     // 40 rows by 32, then by 16; a buffer that fills during the first task has half of its batches too.
     assert_eq!((steps("chunk"), steps("online")), (json!(2 + 3), json!(3 + 3)));
@@ -145,7 +146,7 @@ fn mistakes_are_named_and_have_their_exit_codes() {
     let folder = tempfile::tempdir().unwrap();
     let stream = stream(folder.path(), &[0], 20);
     let wrong: [(&[&str], i32, &str); 9] = [
-        (&["--model", "mlp:8", "--method", "der"], 2, "ft, er, joint"),
+        (&["--model", "mlp:8", "--method", "dark"], 2, "ft, er, offline-er, der, der++"),
         (&["--model", "mlp:8"], 2, "--method"),
         (&["--model", "no-such-folder", "--method", "ft"], 2, "neither a folder nor a model"),
         (&["--model", "mlp:8", "--method", "ft", "--ranks", "9"], 2, "resources.ranks"),

@@ -45,6 +45,7 @@ pub fn prepare(case: &Case, at: &Path) {
         reader: &made.reader,
         snapshot: &snapshot(&manifest),
         carried: &Carried::default(),
+        means: None,
         imported: false,
     };
     publish::publish(&at.join("version"), &publication).expect("a version");
@@ -69,8 +70,19 @@ pub fn serve(case: &Case, at: &Path) {
     let prefix = Prefix::fill(&net, &pool, &reader, limits, at, &mut |_| ()).expect("a prefix");
     let prefix = prefix.as_ref();
     let (manifest, pool, reader) = (&manifest, &pool, &reader);
-    let (carried, base, resume) = (Carried::default(), None, None);
-    let inputs = Inputs { manifest, pool, reader, prefix, snapshot, carried, base, resume, clock: &clock };
+    let initial = |_| unreachable!("no coreset is chosen");
+    let inputs = Inputs {
+        manifest,
+        pool,
+        reader,
+        prefix,
+        snapshot,
+        carried: Carried::default(),
+        base: None,
+        initial: &initial,
+        resume: None,
+        clock: &clock,
+    };
     println!("ready");
     let mut turn = Turn::next();
     let _ = update::run(&net, &mut weights, inputs, &collective::Solo, &mut |moment: &Moment| {

@@ -31,6 +31,8 @@ pub enum Method {
     OnlineEwc,
     /// Learning without forgetting (Li and Hoiem, 2017): the parent's answers on the new rows are kept.
     Lwf,
+    /// iCaRL (Rebuffi et al., 2017): the parent's answers on old classes are kept, and the nearest class mean decides.
+    Icarl,
     /// GDumb (Prabhu et al., 2020): training from the base's weights on the memory alone.
     Gdumb,
     /// Training on everything seen so far; the upper reference.
@@ -113,7 +115,7 @@ const CLS_ER: &[Parameter] = &[
 ];
 
 impl Method {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Ft,
         Self::Er,
         Self::OfflineEr,
@@ -124,6 +126,7 @@ impl Method {
         Self::Ewc,
         Self::OnlineEwc,
         Self::Lwf,
+        Self::Icarl,
         Self::Gdumb,
         Self::Joint,
     ];
@@ -160,7 +163,10 @@ impl Method {
                 Buffer::Unread,
                 const { &[weight("alpha", 1.0), Parameter { name: "temperature", default: 2.0, range: Range::Positive }] },
             ),
-            Self::Gdumb => ("gdumb", "training anew on memory alone", Buffer::After(Policy::Reservoir), &[]),
+            Self::Icarl => {
+                ("icarl", "incremental classifier and representation learning", Buffer::After(Policy::Herding), &[])
+            }
+            Self::Gdumb => ("gdumb", "training anew on memory alone", Buffer::After(Policy::ClassBalanced), &[]),
             Self::Joint => ("joint", "joint training on everything seen", Buffer::Only(Policy::Infinite), &[]),
         };
         About { name, title, buffer, parameters }
@@ -293,8 +299,8 @@ pub enum Deploys {
 }
 
 /// When rows are offered where the file does not say.
-pub(super) fn usual_update(method: Method, epochs: u32, adapts: bool) -> BufferUpdate {
-    match method.about().buffer == Buffer::Online && epochs == 1 && !adapts {
+pub(super) fn usual_update(method: Method, selects: bool, epochs: u32, adapts: bool) -> BufferUpdate {
+    match method.about().buffer == Buffer::Online && !selects && epochs == 1 && !adapts {
         true => BufferUpdate::Online,
         false => BufferUpdate::Chunk,
     }

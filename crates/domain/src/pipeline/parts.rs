@@ -118,11 +118,50 @@ pub struct Rehearsal {
     pub memory_size: NonZeroU32,
     /// Default: `online` where a whole model sees each row once and the method allows it, else `chunk`.
     pub update: Option<BufferUpdate>,
+    /// What the weights of remembered rows do, where the policy gives them any.
+    pub weights: SlotWeights,
+    pub gmc: Gmc,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SlotWeights {
+    /// A replayed row's loss counts by its weight.
+    #[default]
+    Loss,
+    /// A row is replayed as often as its weight says.
+    Sampling,
+    /// Every row counts the same.
+    Unit,
+}
+
+/// How `gmc` chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gmc {
+    /// Draws of the initial weights whose gradients are matched.
+    pub initialisations: NonZeroU32,
+    /// Matches each label's rows on their own, by the gradient of that label's row of the head.
+    pub per_class: bool,
+    /// Matches the gradient of everything ever offered instead of that of memory and chunk. Not `per_class`.
+    pub carries_target: bool,
+}
+
+impl Default for Gmc {
+    fn default() -> Self {
+        Self { initialisations: NonZeroU32::new(10).expect("not zero"), per_class: false, carries_target: true }
+    }
 }
 
 impl Default for Rehearsal {
     fn default() -> Self {
-        Self { policy: None, memory_size: NonZeroU32::new(500).expect("not zero"), update: None }
+        Self {
+            policy: None,
+            memory_size: NonZeroU32::new(500).expect("not zero"),
+            update: None,
+            weights: SlotWeights::default(),
+            gmc: Gmc::default(),
+        }
     }
 }
 

@@ -93,7 +93,7 @@ impl UpdateMethod for ComplementarySystems {
         let [logits, remembered] = learner.forward_all([fresh, memory]);
         let mut loss = cross_entropy(&logits, fresh) + self.alpha * cross_entropy(&remembered, memory);
         if let Some(taught) = taught {
-            loss += self.beta * row_distance(&remembered, &taught) / memory.of as f64;
+            loss += self.beta * row_distance(&remembered, &taught).sum(Kind::Float) / memory.of as f64;
         }
         Step { loss: loss / divisor(self.sum, &[self.alpha, self.beta]), logits }
     }

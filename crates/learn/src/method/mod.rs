@@ -6,6 +6,7 @@ mod er;
 mod ewc;
 mod fine_tune;
 mod gdumb;
+mod icarl;
 mod joint;
 mod lwf;
 mod offline_er;
@@ -32,6 +33,8 @@ pub struct Batch {
     /// (rows, classes): the logits that rows had when they entered memory; NaN for classes that were not known then, or
     /// where none were kept. None where no method asks.
     pub logits: Option<Tensor>,
+    /// (rows): what each row's loss is multiplied by. None where all count the same.
+    pub weights: Option<Tensor>,
     /// Rows of the whole step that this is a part of: what a mean divides by.
     pub of: usize,
 }
@@ -128,6 +131,8 @@ pub struct Start<'a> {
     pub fresh: usize,
     /// Rows of each label in all chunks before it.
     pub seen: &'a [u64],
+    /// Labels of the rows that the update reads.
+    pub labels: &'a [u32],
     /// Of the method's own draws.
     pub draw: Draw,
 }
@@ -152,6 +157,11 @@ pub trait UpdateMethod {
 
     fn keeps(&self) -> Keeps {
         Keeps::Nothing
+    }
+
+    /// Whether the mean features of memory's classes decide, and not the head.
+    fn decides_by_means(&self) -> bool {
+        false
     }
 
     /// `state` is what the parent's update left, or what a checkpoint holds.
@@ -184,7 +194,7 @@ pub const fn phases(method: Method) -> &'static [Phase] {
         Method::Er | Method::OfflineEr | Method::Der | Method::DerPlusPlus | Method::ClsEr => {
             const { &[phase(Reads::Replay)] }
         }
-        Method::Joint => const { &[phase(Reads::Everything)] },
+        Method::Joint | Method::Icarl => const { &[phase(Reads::Everything)] },
         Method::Gdumb => &[Phase { reads: Reads::Memory, anew: true }],
         Method::Rd => &[Phase { reads: Reads::Chunk, anew: true }, Phase { reads: Reads::Memory, anew: true }],
     }
@@ -202,6 +212,7 @@ pub fn build(pipeline: &Pipeline) -> Box<dyn UpdateMethod> {
         Method::Ewc => Box::new(ewc::Consolidation::new(number("lambda"), None)),
         Method::OnlineEwc => Box::new(ewc::Consolidation::new(number("lambda"), Some(number("gamma")))),
         Method::Lwf => Box::new(lwf::WithoutForgetting::new(number("alpha"), number("temperature"), sum(pipeline))),
+        Method::Icarl => Box::new(icarl::Icarl::default()),
         Method::Gdumb => Box::new(gdumb::Gdumb),
         Method::Joint => Box::new(joint::Joint),
     }

@@ -15,7 +15,7 @@ impl UpdateMethod for RepeatedDistillation {
         let logits = learner.forward(&rows.inputs);
         let loss = match &rows.logits {
             None => cross_entropy(&logits, rows),
-            Some(stored) => 0.5 * row_distance(&logits, &centred(stored)) / rows.of as f64,
+            Some(stored) => 0.5 * row_distance(&logits, &centred(stored)).sum(Kind::Float) / rows.of as f64,
         };
         Step { loss, logits }
     }

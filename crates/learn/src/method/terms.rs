@@ -6,21 +6,28 @@ use super::Batch;
 
 /// `CE(z, y)`, nats.
 pub fn cross_entropy(logits: &Tensor, batch: &Batch) -> Tensor {
-    logits.cross_entropy_loss(&batch.labels, None::<&Tensor>, Reduction::Sum, -100, 0.0) / batch.of as f64
+    let of = |reduction| logits.cross_entropy_loss(&batch.labels, None::<&Tensor>, reduction, -100, 0.0);
+    let sum = match &batch.weights {
+        Some(weights) => (of(Reduction::None) * weights).sum(Kind::Float),
+        None => of(Reduction::Sum),
+    };
+    sum / batch.of as f64
 }
 
 /// `MSE(z, z°)`: a row's mean over the classes its stored logits know; 0 for a row without any.
 pub fn logit_distance(logits: &Tensor, batch: &Batch) -> Tensor {
     let stored = batch.logits.as_ref().expect("memory keeps the logits");
-    row_distance(logits, stored) / batch.of as f64
+    let rows = row_distance(logits, stored);
+    let rows = batch.weights.as_ref().map_or_else(|| rows.shallow_clone(), |weights| &rows * weights);
+    rows.sum(Kind::Float) / batch.of as f64
 }
 
-/// Squared differences, averaged over each row's known classes and added over rows.
+/// (rows): squared differences, averaged over each row's known classes.
 pub fn row_distance(logits: &Tensor, stored: &Tensor) -> Tensor {
     let known = stored.isfinite();
     let difference = (logits - stored.nan_to_num(0.0, 0.0, 0.0)) * known.to_kind(Kind::Float);
     let classes = known.sum_dim_intlist(&[1i64][..], false, Kind::Float).clamp_min(1.0);
-    (difference.square().sum_dim_intlist(&[1i64][..], false, Kind::Float) / classes).sum(Kind::Float)
+    difference.square().sum_dim_intlist(&[1i64][..], false, Kind::Float) / classes
 }
 
 /// What a sum of terms with these weights, the new rows' being 1, is divided by.

@@ -119,12 +119,40 @@ pub struct Net {
     pub head: Head,
     /// Blocks below the lowest that trains.
     pub frozen: usize,
+    /// (classes, width): the mean of each class's normalised features, itself normalised; NaN for a class without any.
+    pub means: Option<Tensor>,
+}
+
+/// Of features (rows, width), once they are normalised; −∞ to a class without a mean.
+fn nearness(features: &Tensor, means: &Tensor) -> Tensor {
+    let distance = Tensor::cdist(&normalised(features), &means.nan_to_num(0.0, 0.0, 0.0), 2.0, None::<i64>);
+    (-distance.square()).masked_fill(&means.select(1, 0).isnan(), f64::NEG_INFINITY)
+}
+
+/// Each row divided by its norm.
+pub fn normalised(features: &Tensor) -> Tensor {
+    let features = features.to_kind(Kind::Float);
+    let norms = features.square().sum_dim_intlist(&[-1i64][..], true, Kind::Float).sqrt();
+    features / norms.clamp_min(1e-12)
 }
 
 impl Net {
     /// -> logits (rows, classes), f32.
     pub fn forward(&self, input: &Input) -> Tensor {
-        self.head.forward(&self.body.encode(self.embedded(input)))
+        self.head.forward(&self.features(input))
+    }
+
+    /// -> (rows, width)
+    pub fn features(&self, input: &Input) -> Tensor {
+        self.body.encode(self.embedded(input))
+    }
+
+    /// The scores that decide: the logits, or where the version knows class means, how near each is, −‖f − μ‖².
+    pub fn answer(&self, input: &Input) -> Tensor {
+        match &self.means {
+            Some(means) => nearness(&self.features(input), means),
+            None => self.forward(input),
+        }
     }
 
     /// The same while training: activations are dropped as the model's configuration says.

@@ -12,7 +12,7 @@ use domain::chunk::{Payload, Row};
 use domain::draw::Draw;
 use domain::id::ChunkId;
 use domain::manifest::Manifest;
-use domain::pipeline::{Input as Settings, Pooling};
+use domain::pipeline::{Input as Settings, Pooling, Spec};
 use image::{DynamicImage, GrayImage, ImageFormat};
 use perennial_learn::assemble::{Assembled, Sources, assemble};
 use perennial_learn::checkpoint::Saved;
@@ -191,6 +191,12 @@ pub struct Trial {
     pub base: Tensor,
 }
 
+/// The model from scratch, by another seed.
+fn untrained(manifest: &Manifest, seed: u64) -> Net {
+    let spec = Spec { seed, ..Spec::from(manifest.pipeline.clone()) };
+    assemble(Sources { pipeline: &spec, ..sources(manifest, None) }, &sample()).unwrap().net
+}
+
 /// The same tensors.
 pub fn handles(carried: &Carried) -> Carried {
     Carried(carried.0.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect())
@@ -255,6 +261,7 @@ impl Trial {
             snapshot: self.snapshot.clone(),
             carried: handles(&self.carried),
             base: Some(self.base.copy()),
+            initial: &|seed| Ok(untrained(&self.manifest, seed)),
             resume,
             clock: &clock,
         };
@@ -361,6 +368,7 @@ impl Trial {
             reader: &self.reader,
             snapshot: &outcome.snapshot,
             carried: &outcome.carried,
+            means: outcome.means.as_ref(),
             imported: false,
         };
         publish::publish(folder, &publication).unwrap()
@@ -383,6 +391,7 @@ pub fn published(run: &Manifest, base: &Path, rows: &[Row], out: &Path) -> (Inpu
         reader: &reader,
         snapshot: &snapshot,
         carried: &Carried::default(),
+        means: None,
         imported: false,
     };
     publish::publish(out, &publication).unwrap();

@@ -1,3 +1,8 @@
+use std::collections::BTreeMap;
+
+use domain::chunk::{Row, Shard};
+use domain::manifest::ChunkData;
+
 use super::*;
 use collective::Solo;
 use domain::chunk::{ObjectRef, Payload};
@@ -34,7 +39,7 @@ impl Place {
     fn job(&self, name: &str, parent: Option<&Path>) -> TrainJob {
         let spec = json!({
             "name": "p", "model": "mlp:8", "labels": ["a", "b"], "method": "er", "seed": 3,
-            "rehearsal": {"memory_size": 12}, "input": {"normalize": "dataset"},
+            "rehearsal": {"memory_size": 12, "update": "chunk"}, "input": {"normalize": "dataset"},
             "training": {"batch_size": 8, "micro_batches": 2, "checkpoint_steps": 1},
         });
         let object = ObjectRef { path: String::new(), sha256: String::new(), bytes: 0 };

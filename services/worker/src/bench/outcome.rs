@@ -157,7 +157,10 @@ fn settings(spec: &Spec, args: &Args) -> Value {
 
 /// With what defaults come to.
 fn rehearsal(spec: &Spec) -> Value {
-    json!({"policy": spec.policy(), "memory_size": spec.rehearsal.memory_size, "update": spec.buffer_update()})
+    let mut rehearsal = json!(spec.rehearsal);
+    rehearsal["policy"] = json!(spec.policy());
+    rehearsal["update"] = json!(spec.buffer_update());
+    rehearsal
 }
 
 fn training(spec: &Spec) -> Value {

@@ -5,12 +5,15 @@ use std::num::{NonZeroU32, NonZeroU64};
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use domain::pipeline::{
-    Adapter, BufferUpdate, Deploys, GateMode, GateSpec, Input, InvalidSpec, LabelsMode, Loss, Method, Model,
+    Adapter, BufferUpdate, Deploys, GateMode, GateSpec, Gmc, Input, InvalidSpec, LabelsMode, Loss, Method, Model,
     NonNegative, Normalization, Normalize, OptimizerKind, Pipeline, Policy, Pooling, Positive, Precision, Rehearsal,
-    Replay, ReplayDraws, Resources, Schedule, Share, Spec, Training,
+    Replay, ReplayDraws, Resources, Schedule, Share, SlotWeights, Spec, Training,
 };
 
 use super::flags::{adapter, number, one_of, parameters};
+
+const POLICIES: [&str; 8] =
+    ["reservoir", "class-balanced", "greedy", "window", "infinite", "herding", "k-centre", "gmc"];
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Settings {
@@ -40,8 +43,17 @@ pub struct Settings {
     #[arg(long, default_value = "stable", value_parser = one_of::<Deploys>(["stable", "working"]))]
     deploys: Deploys,
     /// Which rows the rehearsal buffer keeps. Default: what the method is used with, for most reservoir
-    #[arg(long, value_parser = one_of::<Policy>(["reservoir", "infinite"]))]
+    #[arg(long, value_parser = one_of::<Policy>(POLICIES))]
     buffer: Option<Policy>,
+    /// What the weights that gmc gives its rows do: each row's loss counts by its weight, or it is replayed as often
+    #[arg(long, default_value = "loss", value_parser = one_of::<SlotWeights>(["loss", "sampling", "unit"]))]
+    buffer_weights: SlotWeights,
+    /// Draws of the initial weights whose gradients gmc matches
+    #[arg(long, value_name = "N", default_value = "10")]
+    gmc_initialisations: NonZeroU32,
+    /// Let gmc match each label's rows on their own
+    #[arg(long)]
+    gmc_per_class: bool,
     /// Rows the buffer holds at most
     #[arg(long, value_name = "ROWS", default_value = "500")]
     buffer_size: NonZeroU32,
@@ -131,7 +143,7 @@ impl Settings {
             },
             method: self.method,
             loss: self.loss(preset),
-            rehearsal: Rehearsal { policy: self.buffer, memory_size: self.buffer_size, update: self.buffer_update },
+            rehearsal: self.rehearsal(),
             training: self.training(preset),
             resources: Resources { ranks: self.ranks, threads_per_rank: self.threads_per_rank, ..Resources::default() },
             evaluation: domain::pipeline::Evaluation::default(),
@@ -140,6 +152,17 @@ impl Settings {
             seed,
         };
         Pipeline::try_from(spec).map(Spec::from)
+    }
+
+    fn rehearsal(&self) -> Rehearsal {
+        let gmc = Gmc { initialisations: self.gmc_initialisations, per_class: self.gmc_per_class, ..Gmc::default() };
+        Rehearsal {
+            policy: self.buffer,
+            memory_size: self.buffer_size,
+            update: self.buffer_update,
+            weights: self.buffer_weights,
+            gmc,
+        }
     }
 
     fn loss(&self, preset: Option<Preset>) -> Loss {

@@ -1,0 +1,228 @@
+//! Gradient-matching coresets (Balles et al., 2021 and 2022): rows and weights whose summed gradient is that of all rows,
+//! at many draws of the initial weights, so that nothing has to be trained first.
+//!
+//! A row's gradient is that of the last layer, `g = δ ⊗ [φ; 1]` with `δ = softmax(z) − e_y`, which is never written out:
+//! `⟨g_i, g_j⟩ = ⟨δ_i, δ_j⟩·(⟨φ_i, φ_j⟩ + 1)`. Products are averaged over the draws.
+
+use buffer::omp::{self, Options, Problem};
+use buffer::{interleave, quotas};
+use tch::{Kind, Tensor};
+
+use crate::selection::by_label;
+
+/// Rows at every draw of the initial weights.
+pub struct Gradients {
+    /// (draws, rows, classes)
+    pub delta: Tensor,
+    /// (draws, rows, width + 1)
+    pub phi: Tensor,
+}
+
+/// Chosen rows in order of choice, with their weights.
+pub type Chosen = Vec<(usize, f32)>;
+
+impl Gradients {
+    /// At one draw after the other: features (rows, width), logits (rows, classes), and all rows' labels (rows).
+    pub fn new(draws: impl Iterator<Item = (Tensor, Tensor)>, labels: &Tensor) -> Self {
+        let (mut delta, mut phi) = (Vec::new(), Vec::new());
+        for (features, logits) in draws {
+            let truth = labels.one_hot(logits.size()[1]);
+            delta.push(logits.softmax(-1, Kind::Float) - truth);
+            phi.push(features.constant_pad_nd([0, 1]) + unit(features.size()[1]));
+        }
+        Self { delta: Tensor::stack(&delta, 0), phi: Tensor::stack(&phi, 0) }
+    }
+
+    fn draws(&self) -> f64 {
+        self.delta.size()[0] as f64
+    }
+
+    fn rows(&self) -> usize {
+        self.delta.size()[1] as usize
+    }
+
+    /// `Σ_i masses_i·g_i` at each draw: (draws, classes, width + 1).
+    pub fn sum(&self, masses: &Tensor) -> Tensor {
+        (&self.delta * masses.view([1, -1, 1])).transpose(1, 2).matmul(&self.phi)
+    }
+
+    /// Of the rows at `rows`, and of the one class's row of the head alone if `class` is given.
+    fn part(&self, rows: &[usize], class: Option<i64>) -> Self {
+        let index: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
+        let index = Tensor::from_slice(&index);
+        let delta = self.delta.index_select(1, &index);
+        let delta = class.map_or_else(|| delta.shallow_clone(), |class| delta.narrow(2, class, 1));
+        Self { delta, phi: self.phi.index_select(1, &index) }
+    }
+
+    fn problem(&self, target: &Tensor) -> Problem {
+        let correlations = (self.delta.matmul(target) * &self.phi).sum_dim_intlist(&[0i64, 2][..], false, Kind::Double);
+        Problem {
+            correlations: numbers(&(correlations / self.draws())),
+            target_norm2: target.square().sum(Kind::Double).double_value(&[]) / self.draws(),
+        }
+    }
+
+    /// The products of a row's gradient with every row's.
+    fn column(&self, row: usize) -> Vec<f64> {
+        let of = |rows: &Tensor| rows.matmul(&rows.narrow(1, row as i64, 1).transpose(1, 2)); // (draws, rows, 1)
+        let products = (of(&self.delta) * of(&self.phi)).sum_dim_intlist(&[0i64, 2][..], false, Kind::Double);
+        numbers(&(products / self.draws()))
+    }
+
+    /// At most `capacity` rows whose weighted sum is nearest to `target`.
+    pub fn matched(&self, target: &Tensor, capacity: usize) -> Chosen {
+        let problem = self.problem(target);
+        let coreset = omp::solve(&problem, &mut |row| self.column(row), &Options::new(capacity));
+        coreset.support.into_iter().zip(coreset.weights).map(|(row, weight)| (row, weight as f32)).collect()
+    }
+
+    /// What `‖target − Σ w·g‖ / ‖target‖` is left by these rows with their weights.
+    pub fn residual(&self, target: &Tensor, chosen: &[(usize, f32)]) -> f64 {
+        let mut masses = vec![0f32; self.rows()];
+        chosen.iter().for_each(|&(row, weight)| masses[row] = weight);
+        let left = target - self.sum(&Tensor::from_slice(&masses));
+        (left.norm() / target.norm()).double_value(&[])
+    }
+
+    /// The non-negative weights with which a choice of rows comes nearest to `target`.
+    pub fn weighed(&self, target: &Tensor, rows: &[usize]) -> Chosen {
+        let (weights, _) = omp::weigh(rows, &self.problem(target), &mut |row| self.column(row), 0.0);
+        rows.iter().zip(weights).map(|(&row, weight)| (row, weight as f32)).collect()
+    }
+}
+
+/// Out of rows with these masses. Each keeps its own if all have room.
+pub fn choose(gradients: &Gradients, masses: &[f32], target: &Tensor, capacity: usize) -> Chosen {
+    match masses.len() <= capacity {
+        true => masses.iter().copied().enumerate().collect(),
+        false => gradients.matched(target, capacity),
+    }
+}
+
+/// The same label by label, each with an equal share of the capacity: no class can vanish.
+pub fn choose_by_label(gradients: &Gradients, labels: &[u32], masses: &[f32], capacity: usize) -> Chosen {
+    let by_label = by_label(labels);
+    let counts: Vec<usize> = by_label.values().map(Vec::len).collect();
+    let mut weights = masses.to_vec();
+    let chosen = by_label.iter().zip(quotas(&counts, capacity)).map(|((&label, rows), share)| {
+        let own: Vec<f32> = rows.iter().map(|&row| masses[row]).collect();
+        let part = gradients.part(rows, Some(i64::from(label)));
+        let target = part.sum(&Tensor::from_slice(&own));
+        let chosen = choose(&part, &own, &target, share);
+        chosen.iter().for_each(|&(at, weight)| weights[rows[at]] = weight);
+        chosen.into_iter().map(|(at, _)| rows[at]).collect()
+    });
+    let order = interleave(&chosen.collect::<Vec<Vec<usize>>>());
+    order.into_iter().map(|row| (row, weights[row])).collect()
+}
+
+/// (width + 1): 1 in the last place.
+fn unit(width: i64) -> Tensor {
+    Tensor::ones([1], tch::kind::FLOAT_CPU).constant_pad_nd([width, 0])
+}
+
+fn numbers(values: &Tensor) -> Vec<f64> {
+    Vec::try_from(values).expect("a vector of f64")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::layers::Init;
+
+    const DRAWS: i64 = 3;
+    const ROWS: i64 = 40;
+
+    fn drawn(seed: u64, shape: &[i64]) -> Tensor {
+        Init::Normal(1.0).draw(seed, "coreset", shape)
+    }
+
+    fn labels() -> Vec<u32> {
+        (0..ROWS as u32).map(|row| row % 4).collect()
+    }
+
+    fn gradients() -> Gradients {
+        let labels: Vec<i64> = labels().into_iter().map(i64::from).collect();
+        let draws = (0..DRAWS as u64).map(|draw| (drawn(draw, &[ROWS, 5]), drawn(10 + draw, &[ROWS, 4])));
+        Gradients::new(draws, &Tensor::from_slice(&labels))
+    }
+
+    fn ones() -> Vec<f32> {
+        vec![1.0; ROWS as usize]
+    }
+
+    #[test]
+    fn products_are_those_of_the_last_layers_gradients() {
+        let gradients = gradients();
+        for draw in 0..DRAWS as u64 {
+            let (phi, weight) = (drawn(draw, &[ROWS, 5]), drawn(99, &[4, 5]).set_requires_grad(true));
+            let logits = phi.linear(&weight, None::<&Tensor>);
+            let own = Gradients::new(
+                [(phi.shallow_clone(), logits.detach())].into_iter(),
+                &Tensor::from_slice(&labels().into_iter().map(i64::from).collect::<Vec<_>>()),
+            );
+            let of = |row: i64| {
+                let label = Tensor::from_slice(&[row % 4]);
+                let loss = logits.narrow(0, row, 1).cross_entropy_for_logits(&label);
+                let weight = Tensor::run_backward(&[loss], &[&weight], true, false).remove(0).reshape([-1]);
+                // The gradient by the bias is δ, the product of the weight's with φ over ‖φ‖².
+                let phi = phi.get(row);
+                let bias = weight.view([4, 5]).matmul(&phi) / phi.dot(&phi);
+                Tensor::cat(&[weight, bias], 0)
+            };
+            let by_hand = |i: i64, j: i64| of(i).dot(&of(j)).double_value(&[]);
+            for (i, j) in [(0, 0), (3, 17), (22, 39)] {
+                assert!((own.column(i as usize)[j as usize] - by_hand(i, j)).abs() < 1e-4, "{i} {j}");
+            }
+        }
+        let column = gradients.column(7);
+        assert!((column[21] - gradients.column(21)[7]).abs() < 1e-6);
+    }
+
+    #[test]
+    fn correlations_are_sums_of_columns() {
+        let gradients = gradients();
+        let target = gradients.sum(&Tensor::from_slice(&ones()));
+        let problem = gradients.problem(&target);
+        let columns: Vec<Vec<f64>> = (0..ROWS as usize).map(|row| gradients.column(row)).collect();
+        for (row, correlation) in problem.correlations.iter().enumerate() {
+            let sum: f64 = columns.iter().map(|column| column[row]).sum();
+            assert!((correlation - sum).abs() < 1e-3, "{row}");
+        }
+        assert!((problem.target_norm2 - columns.iter().flatten().sum::<f64>()).abs() < 1e-2);
+    }
+
+    #[test]
+    fn a_matched_coreset_leaves_less_than_any_of_a_hundred_weighed_random_ones() {
+        let gradients = gradients();
+        let target = gradients.sum(&Tensor::from_slice(&ones()));
+        let ours = gradients.residual(&target, &choose(&gradients, &ones(), &target, 12));
+        let random = (0..100).map(|seed| {
+            let rows = &domain::draw::Draw::new(seed).permutation(ROWS as usize)[..12];
+            gradients.residual(&target, &gradients.weighed(&target, rows))
+        });
+        let best = random.fold(f64::INFINITY, f64::min);
+        assert!(ours < best, "{ours} {best}");
+    }
+
+    #[test]
+    fn all_rows_keep_their_masses_where_there_is_room() {
+        let gradients = gradients();
+        let target = gradients.sum(&Tensor::from_slice(&ones()));
+        let all = choose(&gradients, &ones(), &target, 100);
+        assert!(all.len() == 40 && gradients.residual(&target, &all) < 1e-6);
+    }
+
+    #[test]
+    fn label_by_label_no_class_vanishes() {
+        let gradients = gradients();
+        let mut labels = labels();
+        labels[3] = 9;
+        labels.iter_mut().enumerate().for_each(|(row, label)| *label = if row == 3 { 3 } else { *label % 3 });
+        let chosen = choose_by_label(&gradients, &labels, &ones(), 8);
+        let kept: std::collections::BTreeSet<u32> = chosen.iter().map(|&(row, _)| labels[row]).collect();
+        assert_eq!(kept.len(), 4);
+        assert!(chosen.len() <= 8 && chosen.iter().all(|(_, weight)| *weight >= 0.0));
+    }
+}

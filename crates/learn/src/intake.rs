@@ -1,0 +1,138 @@
+//! What memory takes of the chunk once it has been trained on.
+
+use domain::pipeline::{Gmc, Model as Origin, Pipeline, Policy};
+use tch::{Device, Tensor};
+
+use crate::coreset::{self, Chosen, Gradients};
+use crate::descent::Descent;
+use crate::memory::Memory;
+use crate::method::Keeps;
+use crate::model::Net;
+use crate::model::head::Head;
+use crate::selection::{self, Candidates};
+use crate::{Error, Pool};
+
+/// The base with initial weights of another seed.
+pub type Initial<'a> = &'a dyn Fn(u64) -> Result<Net, Error>;
+
+pub struct Intake<'a, 'm> {
+    pub memory: &'a mut Memory<'m>,
+    pub descent: &'a Descent<'m>,
+    pub pipeline: &'a Pipeline,
+    pub initial: Initial<'m>,
+}
+
+impl Intake<'_, '_> {
+    /// Shows memory every row of the chunks, and keeps the logits that the weights give those that it holds.
+    pub fn take(&mut self, keeps: Keeps) -> Result<(), Error> {
+        let taken = match self.memory.snapshot.policy.selects() {
+            true => self.select()?,
+            false => self.memory.offer(&(0..self.descent.pool.fresh).collect::<Vec<_>>(), None),
+        };
+        match keeps {
+            Keeps::Nothing => Ok(()),
+            Keeps::Logits | Keeps::Refreshed => self.keep(&taken),
+        }
+    }
+
+    /// Keeps the logits that the weights give the rows of these slots.
+    pub fn keep(&mut self, slots: &[usize]) -> Result<(), Error> {
+        if slots.is_empty() {
+            return Ok(());
+        }
+        let logits = self.descent.logits(&self.memory.rows(slots).positions)?;
+        self.memory.keep(slots, &logits);
+        Ok(())
+    }
+
+    /// Chunk by chunk, among memory's rows and the chunk's. The slots that hold rows of the chunks.
+    fn select(&mut self) -> Result<Vec<usize>, Error> {
+        let pool = self.descent.pool;
+        for (chunk, rows) in pool.chunks() {
+            let held = self.memory.snapshot.slots.len();
+            let mut positions = self.memory.positions(&(0..held).collect::<Vec<_>>());
+            positions.extend(rows.map(|row| row as i64));
+            let chosen = self.chosen(&positions, held)?;
+            self.memory.select(chunk, &labels(pool, &positions[held..]), &chosen);
+        }
+        let snapshot = &self.memory.snapshot;
+        let is_new = |slot: &usize| {
+            let chunk = &snapshot.chunks[snapshot.slots[*slot].chunk as usize];
+            pool.chunks().any(|(id, _)| id == chunk)
+        };
+        Ok((0..snapshot.slots.len()).filter(is_new).collect())
+    }
+
+    fn chosen(&mut self, positions: &[i64], held: usize) -> Result<Chosen, Error> {
+        let capacity = self.memory.snapshot.capacity as usize;
+        let (policy, labels) = (self.memory.snapshot.policy, labels(self.descent.pool, positions));
+        if policy == Policy::Gmc {
+            return self.matched(positions, &labels, held, capacity);
+        }
+        let features = self.descent.features(positions)?;
+        let rows = selection::choose(policy, &Candidates { labels, held, features }, capacity);
+        Ok(rows.into_iter().map(|row| (row, 1.0)).collect())
+    }
+
+    fn matched(&mut self, positions: &[i64], labels: &[u32], held: usize, capacity: usize) -> Result<Chosen, Error> {
+        let Gmc { per_class, carries_target, .. } = self.pipeline.rehearsal.gmc;
+        let gradients = self.gradients(positions)?;
+        let slots = self.memory.snapshot.slots.iter().map(|slot| slot.weight);
+        let masses: Vec<f32> = slots.chain(std::iter::repeat(1.0)).take(labels.len()).collect();
+        if per_class {
+            return Ok(coreset::choose_by_label(&gradients, labels, &masses, capacity));
+        }
+        let everything = gradients.sum(&Tensor::from_slice(&masses));
+        let target = match self.memory.target.take().filter(|_| carries_target) {
+            Some(before) => {
+                let new: Vec<f32> = (0..labels.len()).map(|row| f32::from(row >= held)).collect();
+                grown(&before, &everything) + gradients.sum(&Tensor::from_slice(&new))
+            }
+            None => everything,
+        };
+        let chosen = coreset::choose(&gradients, &masses, &target, capacity);
+        self.memory.target = carries_target.then_some(target);
+        Ok(chosen)
+    }
+
+    /// At as many draws of the initial weights as the pipeline says. Where the base is given, its features are the same
+    /// at every draw.
+    fn gradients(&self, positions: &[i64]) -> Result<Gradients, Error> {
+        let seed = |draw: u64| domain::draw::Draw::new(self.pipeline.seed).named("coreset").at(draw).bits();
+        let draws = u64::from(self.pipeline.rehearsal.gmc.initialisations.get());
+        let at = |draw: u64| {
+            let net = (self.initial)(seed(draw))?;
+            let features = self.descent.features_of(&net, positions)?;
+            let logits = net.head.to_device(Device::Cpu).forward(&features);
+            Ok::<_, Error>((features, logits))
+        };
+        let labels: Vec<i64> = labels(self.descent.pool, positions).into_iter().map(i64::from).collect();
+        let (features, logits) = at(0)?;
+        let classes = logits.size()[1] as usize;
+        let mut all = vec![(features.shallow_clone(), logits)];
+        for draw in 1..draws {
+            all.push(match &self.pipeline.model {
+                Origin::Scratch(_) => at(draw)?,
+                Origin::Folder(_) => {
+                    let head = Head::new(seed(draw), classes, features.size()[1]);
+                    (features.shallow_clone(), head.forward(&features))
+                }
+            });
+        }
+        Ok(Gradients::new(all.into_iter(), &Tensor::from_slice(&labels)))
+    }
+}
+
+fn labels(pool: &Pool, positions: &[i64]) -> Vec<u32> {
+    positions.iter().map(|&position| pool.label(position as usize)).collect()
+}
+
+/// `before` (draws, classes then, width + 1) with the classes of `now`; nothing of it if it is of other draws or another
+/// width.
+fn grown(before: &Tensor, now: &Tensor) -> Tensor {
+    let (then, today) = (before.size(), now.size());
+    if (then[0], then[2]) != (today[0], today[2]) || then[1] > today[1] {
+        return now.zeros_like();
+    }
+    before.constant_pad_nd([0, 0, 0, today[1] - then[1]])
+}
