@@ -51,29 +51,27 @@ fn the_demo_tells_its_whole_story_without_data() {
     assert!(std::fs::read_to_string(&page).unwrap().ends_with("</html>"));
 }
 
-/// Three tasks, since joint training orders two remembered chunks only at the third.
-fn demo_and_bench_agree(method: &str) {
+/// Three tasks, since joint training orders two remembered chunks only at the third. The daemon's ranks are two
+/// processes, the bench's is itself.
+fn demo_and_bench_agree(method: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let stream = support::stream(folder.path(), &[0, 1, 2], 80);
-    let flags = ["--model", "mlp:24", "--method", method, "--batch", "8", "--epochs", "2", "--seed", "5"];
+    let flags = ["--model", "mlp:24", "--batch", "8", "--epochs", "2", "--seed", "5", "--micro-batches", "2"];
     let more = ["--replay-batch", "8", "--buffer-size", "40", "--threads-per-rank", "1"];
-    let flags = [&flags[..], &more].concat();
+    let flags = [&flags[..], &more, &["--method"], method].concat();
     let report = folder.path().join("report.html");
-    let demo = ["demo", "--data", path(&stream), "--no-baseline", "--report", path(&report)];
+    let demo = ["demo", "--data", path(&stream), "--no-baseline", "--ranks", "2", "--report", path(&report)];
     let demo = json_of(&[&demo[..], &flags].concat());
     let bench = &json_of(&[&["bench", path(&stream)][..], &flags].concat())["runs"][0];
-    assert_eq!(demo["arms"]["perennial"]["accuracy_matrix"], bench["accuracy_matrix"]);
-    assert_eq!(demo["arms"]["perennial"]["forgetting"], bench["forgetting"]);
+    assert_eq!(demo["arms"]["perennial"]["accuracy_matrix"], bench["accuracy_matrix"], "{method:?}");
+    assert_eq!(demo["arms"]["perennial"]["forgetting"], bench["forgetting"], "{method:?}");
     let last = demo["versions"].as_array().unwrap().last().unwrap();
-    assert_eq!((&last["version"], &last["weights_sha256"]), (&Value::from(3), &bench["weights_sha256"]));
+    assert_eq!((&last["version"], &last["weights_sha256"]), (&Value::from(3), &bench["weights_sha256"]), "{method:?}");
 }
 
 #[test]
-fn replay_through_the_daemon_gives_the_numbers_of_the_bench() {
-    demo_and_bench_agree("er");
-}
-
-#[test]
-fn joint_training_through_the_daemon_gives_the_numbers_of_the_bench() {
-    demo_and_bench_agree("joint");
+fn every_method_through_the_daemon_gives_the_numbers_of_the_bench() {
+    let methods = domain::pipeline::Method::ALL.map(|method| vec![method.name()]);
+    let coreset = vec!["der++", "--buffer", "gmc", "--gmc-initialisations", "3"];
+    methods.into_iter().chain([coreset]).for_each(|method| demo_and_bench_agree(&method));
 }

@@ -48,7 +48,8 @@ impl Intake<'_, '_> {
     /// Chunk by chunk, among memory's rows and the chunk's. The slots that hold rows of the chunks.
     fn select(&mut self) -> Result<Vec<usize>, Error> {
         let pool = self.descent.pool;
-        for (chunk, rows) in pool.chunks() {
+        // A chunk may be held out altogether.
+        for (chunk, rows) in pool.chunks().filter(|(_, rows)| !rows.is_empty()) {
             let held = self.memory.snapshot.slots.len();
             let mut positions = self.memory.positions(&(0..held).collect::<Vec<_>>());
             positions.extend(rows.map(|row| row as i64));

@@ -5,11 +5,11 @@ mod support;
 use std::collections::BTreeMap;
 
 use domain::buffer::Snapshot;
-use perennial_learn::evaluate;
 use perennial_learn::update::Outcome;
+use perennial_learn::{Pool, evaluate};
 use serde_json::{Value, json};
 use support::{Trial, handles, manifest};
-use tch::Kind;
+use tch::{Device, Kind};
 
 const LOGITS: &str = "memory.logits";
 
@@ -41,6 +41,18 @@ fn herding_and_k_centre_give_each_label_an_equal_share() {
             let position = trial.pool.position(&outcome.snapshot, slot);
             assert_eq!(trial.pool.label(position), slot.label);
         }
+    }
+}
+
+#[test]
+fn a_chunk_that_is_held_out_altogether_brings_nothing_to_choose_from() {
+    for name in ["herding", "gmc"] {
+        let mut trial = Trial::new(manifest(policy(name, "ft")));
+        let rows = support::rows(20, 5);
+        let chunks = vec![(support::chunk("held-out"), 0), (support::chunk("x"), rows.len())];
+        trial.pool = Pool::new(chunks, support::dataset(&rows), Vec::new(), None, Device::Cpu);
+        let outcome = trial.run();
+        assert_eq!((outcome.snapshot.seen, outcome.snapshot.chunks.len()), (20, 1), "{name}");
     }
 }
 
