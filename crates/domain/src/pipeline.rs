@@ -195,7 +195,7 @@ fn check_method(spec: &Spec) -> Result<(), InvalidSpec> {
         return Err(invalid("rehearsal.update", "online", reason));
     }
     if spec.rehearsal.update == Some(BufferUpdate::Online) && spec.policy().selects() {
-        let reason = format!("`{:?}` chooses among a whole chunk; use `chunk`", spec.policy()).to_lowercase();
+        let reason = format!("`{}` chooses among a whole chunk; use `chunk`", spec.policy().name());
         return Err(invalid("rehearsal.update", "online", reason));
     }
     if spec.loss.deploys != Deploys::default() && spec.method != Method::ClsEr {
@@ -333,6 +333,9 @@ mod tests {
             Ok(BufferUpdate::Chunk)
         );
         assert_eq!(update(json!({"method": "gdumb"})), Ok(BufferUpdate::Chunk));
+        assert_eq!(update(json!({"rehearsal": {"policy": "herding"}})), Ok(BufferUpdate::Chunk));
+        let e = update(json!({"rehearsal": {"policy": "k-centre", "update": "online"}})).unwrap_err();
+        assert!(e.contains("`k-centre` chooses among a whole chunk; use `chunk`"), "{e}");
         let e = update(json!({"method": "gdumb", "rehearsal": {"update": "online"}})).unwrap_err();
         assert!(e.contains("`rehearsal.update` is online: `gdumb` fills its memory after training"), "{e}");
     }
@@ -345,6 +348,8 @@ mod tests {
         let names: Vec<&str> = listed.map(|one| one["const"].as_str().unwrap()).collect();
         let expected = ["reservoir", "class-balanced", "greedy", "window", "infinite", "herding", "k-centre", "gmc"];
         assert_eq!(names, expected);
+        let named = |name: &&str| serde_json::from_value::<Policy>(json!(name)).unwrap().name() == *name;
+        assert!(names.iter().all(named));
         let selects = |name: &&str| serde_json::from_value::<Policy>(json!(name)).unwrap().selects();
         assert_eq!(names.into_iter().filter(selects).collect::<Vec<_>>(), expected[5..]);
     }

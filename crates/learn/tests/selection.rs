@@ -137,6 +137,8 @@ fn the_nearest_class_mean_decides() {
     let folder = tempfile::tempdir().unwrap();
     let names = trial.publish(folder.path(), &outcome);
     assert!(names.contains(&"class_means.safetensors".to_owned()));
+    let card = std::fs::read_to_string(folder.path().join("README.md")).unwrap();
+    assert!(card.contains("nearest to the features"));
     let sources = support::sources(&trial.manifest, Some(folder.path()));
     let read = perennial_learn::assemble::assemble(sources, &support::sample()).unwrap();
     let unseen = support::dataset(&support::rows(100, 12345));

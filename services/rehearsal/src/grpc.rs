@@ -46,7 +46,7 @@ impl Rehearsal {
             let tip = current.tip.map(|tip| &current.versions[&tip]);
             let stats = v1::GetBufferStatsResponse {
                 snapshot: tip.map(|version| describe(current, version)),
-                policy: format!("{:?}", current.pipeline.policy()).to_lowercase(),
+                policy: current.pipeline.policy().name().to_owned(),
                 capacity: u64::from(current.pipeline.rehearsal.memory_size.get()),
                 ..Default::default()
             };

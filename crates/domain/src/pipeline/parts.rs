@@ -93,6 +93,20 @@ pub enum Policy {
 }
 
 impl Policy {
+    /// As a pipeline file writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Reservoir => "reservoir",
+            Self::ClassBalanced => "class-balanced",
+            Self::Greedy => "greedy",
+            Self::Window => "window",
+            Self::Infinite => "infinite",
+            Self::Herding => "herding",
+            Self::KCentre => "k-centre",
+            Self::Gmc => "gmc",
+        }
+    }
+
     /// Whether rows are chosen among memory and chunk together, once the chunk has ended, instead of one by one.
     pub const fn selects(self) -> bool {
         matches!(self, Self::Herding | Self::KCentre | Self::Gmc)

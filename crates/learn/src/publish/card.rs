@@ -8,7 +8,7 @@ use crate::data::Reader;
 use crate::model::mlp;
 
 pub fn card(publication: &Publication) -> String {
-    let Publication { pipeline, labels, net, reader, imported, .. } = publication;
+    let Publication { pipeline, labels, net, reader, imported, means, .. } = publication;
     let library = match pipeline.adapter {
         Adapter::Lora(_) => "peft",
         Adapter::Full => "transformers",
@@ -24,13 +24,17 @@ pub fn card(publication: &Publication) -> String {
          A version of the pipeline `{name}`, {origin}.\n\
          Lineage, data, settings and scores: `perennial_manifest.json`.\n\n\
          Base model: {base}\n\nLabels, in the order of the head's rows: {labels}\n\n\
-         ## Load it\n\n{code}",
+         ## Load it\n\n{code}{means}",
         name = pipeline.name,
         origin = origin(pipeline, *imported),
         base = base(pipeline),
         code = code(pipeline, &net.body.config(), reader),
+        means = if means.is_some() { BY_MEANS } else { "" },
     )
 }
+
+const BY_MEANS: &str = "\nPerennial answers with the class whose row of `class_means.safetensors` is nearest to the features divided by \
+    their norm, not by these logits.\n";
 
 fn origin(pipeline: &Spec, imported: bool) -> String {
     let adapter = adapter(&pipeline.adapter);
