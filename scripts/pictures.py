@@ -3,7 +3,7 @@
 import html
 
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 640, 360, 48, 36, 120, 40
-COLOURS = ["#1f6fb4", "#d95f0e", "#2a9d5c", "#7b4ab2", "#c0392b", "#8c6d31", "#16a2b8", "#e377c2", "#666666"]
+COLOURS = ["#1f6fb4", "#d95f0e", "#2a9d5c", "#7b4ab2", "#c0392b", "#8c6d31", "#16a2b8", "#e377c2", "#666666", "#bcbd22", "#000000"]
 
 
 def text(x, y, words, **more):

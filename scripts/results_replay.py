@@ -7,6 +7,7 @@ and weights of er, der and der++ as the paper of dark experience replay has them
 what is there is not run again. Pictures go to docs/pictures. Needs `make build` and PERENNIAL_DATA.
 """
 
+import hashlib
 import json
 import os
 import pathlib
@@ -50,14 +51,17 @@ PLAIN = {
 
 
 def runs(method, flags, size, out):
-    kept = out / f"{method}-{size or 'none'}.json"
+    flags = [*COMMON.split(), "--method", method, *flags.split()] + (["--buffer-size", str(size)] if size else [])
+    # Other flags are another run.
+    kept = out / f"{method}-{size or 'none'}-{hashlib.sha256(' '.join(flags).encode()).hexdigest()[:8]}.json"
     if not kept.exists():
         print(f"{method}, {size or 'no'} rows", file=sys.stderr)
         data, target = pathlib.Path(os.environ["PERENNIAL_DATA"]), os.environ.get("CARGO_TARGET_DIR") or ROOT / "target"
         command = [pathlib.Path(target) / "release/perennial", "bench", data / "streams" / f"{STREAM}.json"]
-        flags = [*COMMON.split(), "--method", method, *flags.split()] + (["--buffer-size", str(size)] if size else [])
         ran = subprocess.run([*command, *flags], check=True, stdout=subprocess.PIPE)
-        kept.write_bytes(ran.stdout)
+        whole = kept.with_suffix(".tmp")
+        whole.write_bytes(ran.stdout)
+        whole.rename(kept)
     return json.loads(kept.read_bytes())["runs"]
 
 

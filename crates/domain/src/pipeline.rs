@@ -198,9 +198,16 @@ fn check_method(spec: &Spec) -> Result<(), InvalidSpec> {
         let reason = format!("`{}` chooses among a whole chunk; use `chunk`", spec.policy().name());
         return Err(invalid("rehearsal.update", "online", reason));
     }
-    if spec.loss.deploys != Deploys::default() && spec.method != Method::ClsEr {
-        let reason = format!("`{}` has one set of weights; leave it out", spec.method.name());
-        return Err(invalid("loss.deploys", "working", reason));
+    if let Some((field, given)) = spec.loss.idle(spec.method) {
+        return Err(invalid(field, given, format!("`{}` would pass it over; leave it out", spec.method.name())));
+    }
+    if spec.rehearsal.weights == SlotWeights::Sampling && !spec.method.replays() {
+        let reason = format!("`{}` draws no replay batches; leave it out", spec.method.name());
+        return Err(invalid("rehearsal.weights", "sampling", reason));
+    }
+    if spec.rehearsal.gmc != Gmc::default() && spec.policy() != Policy::Gmc {
+        let reason = format!("the policy is `{}`; leave it out, or use `gmc`", spec.policy().name());
+        return Err(invalid("rehearsal.gmc", "set", reason));
     }
     Ok(())
 }
@@ -348,6 +355,7 @@ mod tests {
         let names: Vec<&str> = listed.map(|one| one["const"].as_str().unwrap()).collect();
         let expected = ["reservoir", "class-balanced", "greedy", "window", "infinite", "herding", "k-centre", "gmc"];
         assert_eq!(names, expected);
+        assert_eq!(Policy::ALL.map(Policy::name), expected);
         let named = |name: &&str| serde_json::from_value::<Policy>(json!(name)).unwrap().name() == *name;
         assert!(names.iter().all(named));
         let selects = |name: &&str| serde_json::from_value::<Policy>(json!(name)).unwrap().selects();

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use domain::chunk::Row;
-use domain::pipeline::{Adapter, Input, Method, Model as Origin, Precision, Spec};
+use domain::pipeline::{Adapter, Input, Model as Origin, Precision, Spec};
 use tch::{Device, Tensor};
 
 use crate::data::Reader;
@@ -76,9 +76,14 @@ pub(crate) fn build(sources: Sources, sample: Option<&Row>) -> Result<Assembled,
 /// What decides instead of the head, if the version has it.
 fn means(sources: Sources) -> Result<Option<Tensor>, Error> {
     let file = sources.version.map(|version| version.join(MEANS)).filter(|file| file.exists());
-    let Some(file) = file.filter(|_| sources.pipeline.method == Method::Icarl) else { return Ok(None) };
-    let mut tensors = files::read_tensors(&file)?;
-    Ok(tensors.remove("means").map(|means| means.to_device(sources.device)))
+    let Some(file) = file else { return Ok(None) };
+    let Some(means) = files::read_tensors(&file)?.remove("means") else {
+        return Err(Error::NoTensor { file, tensor: "means".to_owned() });
+    };
+    // Labels that came since have none.
+    let missing = sources.labels.len() as i64 - means.size()[0];
+    let new = Tensor::full([missing.max(0), means.size()[1]], f64::NAN, (means.kind(), means.device()));
+    Ok(Some(Tensor::cat(&[means, new], 0).to_device(sources.device)))
 }
 
 fn reader(sources: Sources, takes: Takes) -> Result<Reader, Error> {
@@ -169,6 +174,11 @@ fn spec_error(pipeline: &Spec, reason: String) -> Error {
         Origin::Scratch(spec) => spec.clone(),
     };
     Error::ModelSpec { given, reason }
+}
+
+/// Of the version in `folder`.
+pub fn labels(folder: &Path) -> Result<Vec<String>, Error> {
+    files::read_json(&folder.join(LABELS))
 }
 
 /// A version's labels must be the first of the run's. How many there are.

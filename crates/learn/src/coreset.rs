@@ -14,7 +14,7 @@ use crate::selection::by_label;
 pub struct Gradients {
     /// (draws, rows, classes)
     pub delta: Tensor,
-    /// (draws, rows, width + 1)
+    /// (draws, rows, width + 1); (1, …) where the features are the same at every draw
     pub phi: Tensor,
 }
 
@@ -22,15 +22,11 @@ pub struct Gradients {
 pub type Chosen = Vec<(usize, f32)>;
 
 impl Gradients {
-    /// At one draw after the other: features (rows, width), logits (rows, classes), and all rows' labels (rows).
-    pub fn new(draws: impl Iterator<Item = (Tensor, Tensor)>, labels: &Tensor) -> Self {
-        let (mut delta, mut phi) = (Vec::new(), Vec::new());
-        for (features, logits) in draws {
-            let truth = labels.one_hot(logits.size()[1]);
-            delta.push(logits.softmax(-1, Kind::Float) - truth);
-            phi.push(features.constant_pad_nd([0, 1]) + unit(features.size()[1]));
-        }
-        Self { delta: Tensor::stack(&delta, 0), phi: Tensor::stack(&phi, 0) }
+    /// Of each draw the logits (rows, classes) and, or once for all draws, the features (rows, width). Labels (rows).
+    pub fn new(features: &[Tensor], logits: &[Tensor], labels: &Tensor) -> Self {
+        let delta = logits.iter().map(|logits| logits.softmax(-1, Kind::Float) - labels.one_hot(logits.size()[1]));
+        let phi = features.iter().map(|features| features.constant_pad_nd([0, 1]) + unit(features.size()[1]));
+        Self { delta: Tensor::stack(&delta.collect::<Vec<_>>(), 0), phi: Tensor::stack(&phi.collect::<Vec<_>>(), 0) }
     }
 
     fn draws(&self) -> f64 {
@@ -56,7 +52,15 @@ impl Gradients {
     }
 
     fn problem(&self, target: &Tensor) -> Problem {
-        let correlations = (self.delta.matmul(target) * &self.phi).sum_dim_intlist(&[0i64, 2][..], false, Kind::Double);
+        let of = |rows: &Tensor, draw: i64| rows.get(draw.min(rows.size()[0] - 1));
+        // Draw by draw: all at once would take the room of all features again.
+        let correlations = (0..self.delta.size()[0])
+            .map(|draw| {
+                let products = of(&self.delta, draw).matmul(&target.get(draw)) * of(&self.phi, draw);
+                products.sum_dim_intlist(&[1i64][..], false, Kind::Double)
+            })
+            .reduce(|sum, next| sum + next)
+            .expect("at least one draw");
         Problem {
             correlations: numbers(&(correlations / self.draws())),
             target_norm2: target.square().sum(Kind::Double).double_value(&[]) / self.draws(),
@@ -92,12 +96,18 @@ impl Gradients {
     }
 }
 
-/// Out of rows with these masses. Each keeps its own if all have room.
+/// Out of rows with these masses. Each keeps its own if all have room. Where no row's gradient tells it from the others,
+/// as those of a single class, the first stand for all.
 pub fn choose(gradients: &Gradients, masses: &[f32], target: &Tensor, capacity: usize) -> Chosen {
-    match masses.len() <= capacity {
-        true => masses.iter().copied().enumerate().collect(),
-        false => gradients.matched(target, capacity),
+    if masses.len() <= capacity {
+        return masses.iter().copied().enumerate().collect();
     }
+    let chosen = gradients.matched(target, capacity);
+    if !chosen.is_empty() {
+        return chosen;
+    }
+    let weight = masses.iter().sum::<f32>() / capacity as f32;
+    (0..capacity).map(|row| (row, weight)).collect()
 }
 
 /// The same label by label, each with an equal share of the capacity: no class can vanish.
@@ -142,10 +152,15 @@ mod tests {
         (0..ROWS as u32).map(|row| row % 4).collect()
     }
 
+    fn truth() -> Tensor {
+        Tensor::from_slice(&labels().into_iter().map(i64::from).collect::<Vec<_>>())
+    }
+
     fn gradients() -> Gradients {
-        let labels: Vec<i64> = labels().into_iter().map(i64::from).collect();
-        let draws = (0..DRAWS as u64).map(|draw| (drawn(draw, &[ROWS, 5]), drawn(10 + draw, &[ROWS, 4])));
-        Gradients::new(draws, &Tensor::from_slice(&labels))
+        let draws = |first: u64, width: i64| -> Vec<Tensor> {
+            (first..first + DRAWS as u64).map(|draw| drawn(draw, &[ROWS, width])).collect()
+        };
+        Gradients::new(&draws(0, 5), &draws(10, 4), &truth())
     }
 
     fn ones() -> Vec<f32> {
@@ -158,10 +173,7 @@ mod tests {
         for draw in 0..DRAWS as u64 {
             let (phi, weight) = (drawn(draw, &[ROWS, 5]), drawn(99, &[4, 5]).set_requires_grad(true));
             let logits = phi.linear(&weight, None::<&Tensor>);
-            let own = Gradients::new(
-                [(phi.shallow_clone(), logits.detach())].into_iter(),
-                &Tensor::from_slice(&labels().into_iter().map(i64::from).collect::<Vec<_>>()),
-            );
+            let own = Gradients::new(&[phi.shallow_clone()], &[logits.detach()], &truth());
             let of = |row: i64| {
                 let label = Tensor::from_slice(&[row % 4]);
                 let loss = logits.narrow(0, row, 1).cross_entropy_for_logits(&label);
@@ -212,6 +224,27 @@ mod tests {
         let target = gradients.sum(&Tensor::from_slice(&ones()));
         let all = choose(&gradients, &ones(), &target, 100);
         assert!(all.len() == 40 && gradients.residual(&target, &all) < 1e-6);
+    }
+
+    #[test]
+    fn features_that_are_the_same_at_every_draw_are_held_once() {
+        let (phi, logits) = (drawn(0, &[ROWS, 5]), [drawn(10, &[ROWS, 4]), drawn(11, &[ROWS, 4])]);
+        let once = Gradients::new(&[phi.shallow_clone()], &logits, &truth());
+        let each = Gradients::new(&[phi.shallow_clone(), phi], &logits, &truth());
+        let masses = Tensor::from_slice(&ones());
+        assert_eq!(once.sum(&masses), each.sum(&masses));
+        let target = once.sum(&masses);
+        assert_eq!(once.problem(&target).correlations, each.problem(&target).correlations);
+        assert_eq!(once.column(3), each.column(3));
+    }
+
+    #[test]
+    fn rows_of_a_single_class_stand_for_each_other() {
+        let labels = Tensor::zeros([ROWS], (Kind::Int64, tch::Device::Cpu));
+        let gradients = Gradients::new(&[drawn(0, &[ROWS, 5])], &[drawn(1, &[ROWS, 1])], &labels);
+        let target = gradients.sum(&Tensor::from_slice(&ones()));
+        let chosen = choose(&gradients, &ones(), &target, 8);
+        assert_eq!(chosen, (0..8).map(|row| (row, 5.0)).collect::<Vec<_>>());
     }
 
     #[test]

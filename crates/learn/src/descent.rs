@@ -11,7 +11,7 @@ use crate::batch::part;
 use crate::data::Reader;
 use crate::input::Input;
 use crate::memory::Rows;
-use crate::method::{Batch, Learner, UpdateMethod};
+use crate::method::{Batch, Learner, Step, UpdateMethod};
 use crate::model::Net;
 use crate::{Error, Flat, Pool, Prefix};
 
@@ -54,11 +54,11 @@ impl Descent<'_> {
                 return Ok(weights.nothing());
             }
             let learner = Learner::new(self.net, weights, self.noise.map(|draw| draw.at(step).at(l as u64)));
-            let step = method.loss(&learner, &batches[0], &batches[1..]);
+            let Step { loss, logits } = method.loss(&learner, &batches[0], &batches[1..]);
             if let Some(seen) = &seen {
-                seen.narrow(0, span.start as i64, span.len() as i64).copy_(&step.logits.detach());
+                seen.narrow(0, span.start as i64, span.len() as i64).copy_(&logits.detach());
             }
-            Ok(weights.partial(&step.loss))
+            Ok(weights.partial(&loss))
         });
         let sum = self.reduce(partials)?;
         let logits = seen.map(|seen| self.together(seen, weights)).transpose()?;

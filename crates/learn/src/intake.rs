@@ -80,14 +80,16 @@ impl Intake<'_, '_> {
         let gradients = self.gradients(positions)?;
         let slots = self.memory.snapshot.slots.iter().map(|slot| slot.weight);
         let masses: Vec<f32> = slots.chain(std::iter::repeat(1.0)).take(labels.len()).collect();
+        let before = self.memory.target.take();
         if per_class {
             return Ok(coreset::choose_by_label(&gradients, labels, &masses, capacity));
         }
         let everything = gradients.sum(&Tensor::from_slice(&masses));
-        let target = match self.memory.target.take().filter(|_| carries_target) {
+        // At other draws, or with classes that came since, the old sum is of other gradients: memory's masses stand for it.
+        let target = match before.filter(|before| carries_target && before.size() == everything.size()) {
             Some(before) => {
                 let new: Vec<f32> = (0..labels.len()).map(|row| f32::from(row >= held)).collect();
-                grown(&before, &everything) + gradients.sum(&Tensor::from_slice(&new))
+                before + gradients.sum(&Tensor::from_slice(&new))
             }
             None => everything,
         };
@@ -109,31 +111,24 @@ impl Intake<'_, '_> {
         };
         let labels: Vec<i64> = labels(self.descent.pool, positions).into_iter().map(i64::from).collect();
         let (features, logits) = at(0)?;
-        let classes = logits.size()[1] as usize;
-        let mut all = vec![(features.shallow_clone(), logits)];
+        let (mut features, mut logits) = (vec![features], vec![logits]);
         for draw in 1..draws {
-            all.push(match &self.pipeline.model {
-                Origin::Scratch(_) => at(draw)?,
-                Origin::Folder(_) => {
-                    let head = Head::new(seed(draw), classes, features.size()[1]);
-                    (features.shallow_clone(), head.forward(&features))
+            match &self.pipeline.model {
+                Origin::Scratch(_) => {
+                    let (seen, answered) = at(draw)?;
+                    features.push(seen);
+                    logits.push(answered);
                 }
-            });
+                Origin::Folder(_) => {
+                    let [classes, width] = [&logits[0], &features[0]].map(|rows| rows.size()[1]);
+                    logits.push(Head::new(seed(draw), classes as usize, width).forward(&features[0]));
+                }
+            }
         }
-        Ok(Gradients::new(all.into_iter(), &Tensor::from_slice(&labels)))
+        Ok(Gradients::new(&features, &logits, &Tensor::from_slice(&labels)))
     }
 }
 
 fn labels(pool: &Pool, positions: &[i64]) -> Vec<u32> {
     positions.iter().map(|&position| pool.label(position as usize)).collect()
-}
-
-/// `before` (draws, classes then, width + 1) with the classes of `now`; nothing of it if it is of other draws or another
-/// width.
-fn grown(before: &Tensor, now: &Tensor) -> Tensor {
-    let (then, today) = (before.size(), now.size());
-    if (then[0], then[2]) != (today[0], today[2]) || then[1] > today[1] {
-        return now.zeros_like();
-    }
-    before.constant_pad_nd([0, 0, 0, today[1] - then[1]])
 }

@@ -140,6 +140,14 @@ impl<'a> Memory<'a> {
         Rows { positions: self.positions(slots), logits, weights: self.weights(slots) }
     }
 
+    /// Slots whose logits ought to be kept and are not known.
+    pub fn unknown(&self) -> Vec<usize> {
+        let Some(logits) = &self.logits else { return Vec::new() };
+        let known =
+            |slot: usize| logits.values[slot * logits.classes..][..logits.classes].iter().any(|z| z.is_finite());
+        (0..self.snapshot.slots.len()).filter(|&slot| !known(slot)).collect()
+    }
+
     pub fn positions(&self, slots: &[usize]) -> Vec<i64> {
         let position = |&slot: &usize| self.pool.position(&self.snapshot, &self.snapshot.slots[slot]) as i64;
         slots.iter().map(position).collect()

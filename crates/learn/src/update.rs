@@ -35,6 +35,8 @@ pub struct Inputs<'a> {
     pub snapshot: Snapshot,
     /// What the parent left besides, its slots being the snapshot's.
     pub carried: Carried,
+    /// Labels of the parent's head; 0 without a parent.
+    pub parent_labels: usize,
     /// The base's weights, laid out as the net's: what a method that starts anew starts from.
     pub base: Option<Tensor>,
     /// What a coreset's gradients are taken at.
@@ -143,7 +145,8 @@ impl<'a> Update<'a> {
         inputs: Inputs<'a>,
         collective: &'a dyn Collective,
     ) -> Result<(Self, Progress), Error> {
-        let Inputs { manifest, pool, reader, prefix, snapshot, carried, base, initial, resume, clock } = inputs;
+        let Inputs { manifest, pool, reader, prefix, snapshot, carried, parent_labels, base, initial, resume, clock } =
+            inputs;
         let pipeline = &manifest.pipeline;
         let draw = |purpose| Draw::new(pipeline.seed).named(purpose).at(manifest.update);
         let online = pipeline.buffer_update() == BufferUpdate::Online;
@@ -153,8 +156,11 @@ impl<'a> Update<'a> {
             stage::stages(method::phases(pipeline.method), &pipeline.training, pool, remembers, draw("order"))?;
 
         let found = resume.as_ref().map_or(&carried, |saved| &saved.carried);
-        let (seen, labels) = (&snapshot.seen_by_label[..], pool.labels());
-        method.begin(&Start { weights, fresh: pool.fresh, seen, labels, draw: draw("method") }, found.state(weights));
+        // A parent that has seen no row here was trained elsewhere, on each of its labels.
+        let imported = vec![1; parent_labels];
+        let seen = if snapshot.seen == 0 { &imported[..] } else { &snapshot.seen_by_label[..] };
+        let start = Start { weights, fresh: pool.fresh, seen, labels: pool.labels(), draw: draw("method") };
+        method.begin(&start, found.state(weights));
         let (snapshot, done, loss) = match &resume {
             Some(saved) => (saved.snapshot.clone(), saved.step, saved.loss),
             None => (snapshot, 0, None),
@@ -178,7 +184,12 @@ impl<'a> Update<'a> {
         let uses = pipeline.rehearsal.weights;
         let mut memory = Memory::new(snapshot, logits, uses, pool, draw("replay"), clock);
         memory.target = found.target().filter(|_| pipeline.policy() == Policy::Gmc);
-        let update = Self { manifest, method, stages, memory, descent, base, initial, online };
+        let mut update = Self { manifest, method, stages, memory, descent, base, initial, online };
+        if resume.is_none() {
+            // What another method remembered has none: the parent's own are the best there are.
+            let unknown = update.memory.unknown();
+            update.intake().keep(&unknown)?;
+        }
         let order = update.order(update.stage(done));
         Ok((update, Progress { done, loss, optimizer, order }))
     }
@@ -294,6 +305,10 @@ impl Update<'_> {
     /// Of memory's rows, class by class: NaN where there is none.
     fn means(&self) -> Result<Tensor, Error> {
         let slots = &self.memory.snapshot.slots;
+        if slots.is_empty() {
+            let shape = [self.manifest.labels.len() as i64, self.descent.net.body.width()];
+            return Ok(Tensor::full(shape, f64::NAN, tch::kind::FLOAT_CPU));
+        }
         let features = self.descent.features(&self.memory.positions(&(0..slots.len()).collect::<Vec<_>>()))?;
         let labels: Vec<i64> = slots.iter().map(|slot| i64::from(slot.label)).collect();
         let classes = self.manifest.labels.len() as i64;

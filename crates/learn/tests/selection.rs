@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 
 use domain::buffer::Snapshot;
 use perennial_learn::update::Outcome;
-use perennial_learn::{Pool, evaluate};
+use perennial_learn::{Carried, Pool, evaluate};
 use serde_json::{Value, json};
 use support::{Trial, handles, manifest};
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 
 const LOGITS: &str = "memory.logits";
 
@@ -117,12 +117,68 @@ fn weights_change_the_replay_loss_unless_told_otherwise() {
 }
 
 #[test]
-fn logits_follow_their_rows_when_a_selection_moves_them() {
+fn new_rows_of_a_selection_keep_the_trained_nets_logits() {
     let (trial, outcome) = first(policy("herding", "der"));
     let positions: Vec<i64> =
         outcome.snapshot.slots.iter().map(|slot| trial.pool.position(&outcome.snapshot, slot) as i64).collect();
     let now = trial.net.forward(&trial.reader.apply(trial.pool.data.take(&positions).0)).detach();
     assert!(outcome.carried.0[LOGITS].allclose(&now, 1e-5, 1e-6, false));
+}
+
+/// Logits that tell each row of memory from the others.
+fn marked(trial: &mut Trial) {
+    let rows = trial.snapshot.slots.len() as i64;
+    let marks = Tensor::arange(rows, tch::kind::FLOAT_CPU).unsqueeze(1).repeat([1, 3]);
+    trial.carried = Carried([(LOGITS.to_owned(), marks)].into());
+}
+
+#[test]
+fn logits_follow_their_rows_when_a_selection_moves_them() {
+    let change = json!({"method": "der", "rehearsal": {"policy": "herding", "memory_size": 30}});
+    let mut trial = Trial::new(manifest(change));
+    let old = Trial::with_memory(manifest(json!({"rehearsal": {"memory_size": 30}})), 24);
+    (trial.snapshot, trial.pool) = (old.snapshot, old.pool);
+    trial.snapshot.policy = domain::pipeline::Policy::Herding;
+    let before = trial.snapshot.clone();
+    marked(&mut trial);
+    let outcome = trial.run();
+    let stored = &outcome.carried.0[LOGITS];
+    let mut kept = 0;
+    for (slot, row) in outcome.snapshot.slots.iter().enumerate() {
+        if outcome.snapshot.chunks[row.chunk as usize].0 == "old" {
+            let from = before.slots.iter().position(|old| old.row == row.row).unwrap();
+            assert_eq!(stored.double_value(&[slot as i64, 0]), from as f64);
+            kept += 1;
+        }
+    }
+    assert!(kept > 3, "{kept}");
+}
+
+#[test]
+fn logits_follow_their_rows_into_a_smaller_memory() {
+    let mut trial = Trial::with_memory(manifest(policy("reservoir", "der")), 12);
+    marked(&mut trial);
+    let before = trial.snapshot.clone();
+    let after = buffer::adopt(before.clone(), before.policy, 5);
+    trial.carried.follow(&before, &after);
+    for (slot, row) in after.slots.iter().enumerate() {
+        let from = before.slots.iter().position(|old| old.row == row.row).unwrap();
+        assert_eq!(trial.carried.0[LOGITS].double_value(&[slot as i64, 0]), from as f64);
+    }
+}
+
+#[test]
+fn a_classifier_by_means_knows_no_label_that_came_since() {
+    let (trial, outcome) = first(json!({"method": "icarl"}));
+    let folder = tempfile::tempdir().unwrap();
+    trial.publish(folder.path(), &outcome);
+    let mut grown = manifest(json!({"method": "er", "labels": ["a", "b", "c", "d"]}));
+    grown.labels.push("d".to_owned());
+    let sources = support::sources(&grown, Some(folder.path()));
+    let read = perennial_learn::assemble::assemble(sources, &support::sample()).unwrap();
+    let answer = read.net.answer(&trial.inputs());
+    assert_eq!(answer.size(), [12, 4]);
+    assert!(answer.select(1, 3).isinf().all().int64_value(&[]) == 1);
 }
 
 #[test]

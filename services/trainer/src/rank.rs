@@ -20,7 +20,7 @@ use learn::data::images::Preprocess;
 use learn::model::Net;
 use learn::publish::{self, Publication};
 use learn::update::{self, Inputs, Moment, Outcome};
-use learn::{Carried, Flat, Prefix, checkpoint};
+use learn::{Carried, Flat, Pool, Prefix, checkpoint};
 use tch::{Device, Tensor};
 
 use self::base::Base;
@@ -121,12 +121,7 @@ fn update(
     progress(at);
     let pool = rows::pool(manifest, rows, &reader, device)?;
     progress(at);
-    if let Reader::Images(preprocess) = &mut reader
-        && job.parent.is_none()
-        && pipeline.input.normalize == Some(Normalize::Dataset)
-    {
-        *preprocess = Preprocess::standard(preprocess.geometry, &pool.data, pool.fresh);
-    }
+    measure(job, &mut reader, &pool);
     let mut weights = Flat::over(trained);
 
     let started = clock();
@@ -141,6 +136,7 @@ fn update(
         prefix: prefix.as_ref(),
         snapshot,
         carried,
+        parent_labels: parent_labels(job)?,
         base: base.values()?,
         initial: &initial,
         resume,
@@ -206,6 +202,16 @@ fn sources(job: &TrainJob, device: Device) -> Sources<'_> {
     }
 }
 
+/// Standardises by the first update's rows, if the pipeline says so.
+fn measure(job: &TrainJob, reader: &mut Reader, pool: &Pool) {
+    if let Reader::Images(preprocess) = reader
+        && job.parent.is_none()
+        && job.manifest.pipeline.input.normalize == Some(Normalize::Dataset)
+    {
+        *preprocess = Preprocess::standard(preprocess.geometry, &pool.data, pool.fresh);
+    }
+}
+
 /// What `auto` comes to: bf16 if that is faster on every rank's device; after a resume, what it was before.
 fn precision(
     pipeline: &Pipeline,
@@ -236,6 +242,14 @@ fn account(files: Vec<String>, weights_sha256: String, reader: &Reader, outcome:
         seen: outcome.snapshot.seen,
         chunks: outcome.snapshot.chunks,
         cost,
+    }
+}
+
+/// Labels of the parent's head.
+fn parent_labels(job: &TrainJob) -> Result<usize, Error> {
+    match &job.parent {
+        Some(folder) => Ok(assemble::labels(folder)?.len()),
+        None => Ok(0),
     }
 }
 

@@ -78,6 +78,7 @@ pub fn serve(case: &Case, at: &Path) {
         prefix,
         snapshot,
         carried: Carried::default(),
+        parent_labels: 0,
         base: None,
         initial: &initial,
         resume: None,

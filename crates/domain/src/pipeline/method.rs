@@ -150,12 +150,12 @@ impl Method {
             ),
             Self::ClsEr => ("cls-er", "complementary learning systems", Buffer::Online, CLS_ER),
             Self::Rd => ("rd", "repeated distillation", Buffer::After(Policy::Reservoir), &[]),
-            Self::Ewc => ("ewc", "elastic weight consolidation", Buffer::Unread, const { &[weight("lambda", 0.4)] }),
+            Self::Ewc => ("ewc", "elastic weight consolidation", Buffer::Unread, const { &[weight("lambda", 0.8)] }),
             Self::OnlineEwc => (
                 "online-ewc",
                 "elastic weight consolidation with one running penalty",
                 Buffer::Unread,
-                const { &[weight("lambda", 0.4), share("gamma", 1.0)] },
+                const { &[weight("lambda", 0.8), share("gamma", 1.0)] },
             ),
             Self::Lwf => (
                 "lwf",
@@ -185,6 +185,16 @@ impl Method {
     /// What `loss.parameters` may name.
     pub const fn parameters(self) -> &'static [Parameter] {
         self.about().parameters
+    }
+
+    /// Whether its loss is a sum of terms with weights.
+    pub const fn weighs_terms(self) -> bool {
+        matches!(self, Self::Er | Self::Der | Self::DerPlusPlus | Self::ClsEr | Self::Lwf)
+    }
+
+    /// Whether each step draws remembered rows beside its own.
+    pub const fn replays(self) -> bool {
+        matches!(self, Self::Er | Self::OfflineEr | Self::Der | Self::DerPlusPlus | Self::ClsEr)
     }
 
     /// The policy in force where the file names `asked`.
@@ -239,6 +249,20 @@ impl Loss {
             self.check_copies()?;
         }
         Ok(())
+    }
+
+    /// Otherwise the key that the method would pass over, and what it says.
+    pub(super) fn idle(&self, method: Method) -> Option<(&'static str, &'static str)> {
+        let keys = [
+            ("loss.normalization", "sum", self.normalization != Normalization::default() && !method.weighs_terms()),
+            (
+                "loss.replay_draws",
+                "shared",
+                self.replay_draws != ReplayDraws::default() && method != Method::DerPlusPlus,
+            ),
+            ("loss.deploys", "working", self.deploys != Deploys::default() && method != Method::ClsEr),
+        ];
+        keys.into_iter().find(|(.., is_idle)| *is_idle).map(|(key, value, _)| (key, value))
     }
 
     /// The plastic copy follows the working weights more closely than the stable one.

@@ -93,6 +93,17 @@ pub enum Policy {
 }
 
 impl Policy {
+    pub const ALL: [Self; 8] = [
+        Self::Reservoir,
+        Self::ClassBalanced,
+        Self::Greedy,
+        Self::Window,
+        Self::Infinite,
+        Self::Herding,
+        Self::KCentre,
+        Self::Gmc,
+    ];
+
     /// As a pipeline file writes it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -140,7 +151,7 @@ pub struct Rehearsal {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SlotWeights {
-    /// A replayed row's loss counts by its weight.
+    /// A remembered row's loss counts by its weight, where memory has batches of its own. Not in `icarl`.
     #[default]
     Loss,
     /// A row is replayed as often as its weight says.

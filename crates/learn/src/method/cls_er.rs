@@ -9,7 +9,7 @@ use domain::draw::Draw;
 use domain::pipeline::{Deploys, Pipeline};
 use tch::{Kind, Tensor};
 
-use super::terms::{cross_entropy, divisor, row_distance};
+use super::terms::{cross_entropy, divisor, mean, row_distance};
 use super::{Batch, End, Learner, Start, State, Step, UpdateMethod};
 use crate::{Error, Flat};
 
@@ -65,7 +65,7 @@ impl ComplementarySystems {
         Self {
             alpha: pipeline.parameter("alpha"),
             beta: pipeline.parameter("beta"),
-            sum: super::sum(pipeline),
+            sum: super::normalizes(pipeline),
             deploys: pipeline.loss.deploys,
             plastic: Average::new("plastic", pipeline),
             stable: Average::new("stable", pipeline),
@@ -93,7 +93,7 @@ impl UpdateMethod for ComplementarySystems {
         let [logits, remembered] = learner.forward_all([fresh, memory]);
         let mut loss = cross_entropy(&logits, fresh) + self.alpha * cross_entropy(&remembered, memory);
         if let Some(taught) = taught {
-            loss += self.beta * row_distance(&remembered, &taught).sum(Kind::Float) / memory.of as f64;
+            loss += self.beta * mean(row_distance(&remembered, &taught), memory);
         }
         Step { loss: loss / divisor(self.sum, &[self.alpha, self.beta]), logits }
     }

@@ -24,7 +24,7 @@ impl DarkReplay {
             alpha: pipeline.parameter("alpha"),
             beta: if labels { pipeline.parameter("beta") } else { 0.0 },
             shared: pipeline.loss.replay_draws == ReplayDraws::Shared,
-            sum: super::sum(pipeline),
+            sum: super::normalizes(pipeline),
         }
     }
 }

@@ -81,10 +81,9 @@ impl UpdateMethod for Consolidation {
 
     fn end(&mut self, weights: &Flat, end: End) -> Result<(), Error> {
         let (mut fisher, anchor) = (self.fisher(end)?, weights.values.copy());
-        if let Some(gamma) = self.decay
-            && let Some(before) = self.penalties.pop()
-        {
-            fisher += before.fisher * gamma;
+        if let Some(gamma) = self.decay {
+            // More than one, if `ewc` left them.
+            self.penalties.drain(..).for_each(|before| fisher += before.fisher * gamma);
         }
         self.penalties.push(Penalty { fisher, anchor });
         Ok(())

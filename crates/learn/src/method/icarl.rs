@@ -2,7 +2,7 @@
 //! answers for classes that it knows and with the label for the others; memory by herding; a row belongs to the class
 //! whose mean feature over memory is nearest.
 //!
-//! Averaged over the classes known or present, as mammoth has it; the paper's sum takes a smaller learning rate.
+//! A chunk that brings no new class teaches nothing: all its targets are the parent's own answers. Averaged over the classes known or present, as mammoth has it; the paper's sum takes a smaller learning rate.
 
 use tch::{Kind, Reduction, Tensor};
 

@@ -204,14 +204,16 @@ pub fn build(pipeline: &Pipeline) -> Box<dyn UpdateMethod> {
     let number = |name| pipeline.parameter(name);
     match pipeline.method {
         Method::Ft => Box::new(fine_tune::FineTune),
-        Method::Er => Box::new(er::ExperienceReplay { alpha: number("alpha"), sum: sum(pipeline) }),
+        Method::Er => Box::new(er::ExperienceReplay { alpha: number("alpha"), sum: normalizes(pipeline) }),
         Method::OfflineEr => Box::new(offline_er::OfflineReplay::default()),
         Method::Der | Method::DerPlusPlus => Box::new(der::DarkReplay::new(pipeline)),
         Method::ClsEr => Box::new(cls_er::ComplementarySystems::new(pipeline)),
         Method::Rd => Box::new(rd::RepeatedDistillation),
         Method::Ewc => Box::new(ewc::Consolidation::new(number("lambda"), None)),
         Method::OnlineEwc => Box::new(ewc::Consolidation::new(number("lambda"), Some(number("gamma")))),
-        Method::Lwf => Box::new(lwf::WithoutForgetting::new(number("alpha"), number("temperature"), sum(pipeline))),
+        Method::Lwf => {
+            Box::new(lwf::WithoutForgetting::new(number("alpha"), number("temperature"), normalizes(pipeline)))
+        }
         Method::Icarl => Box::new(icarl::Icarl::default()),
         Method::Gdumb => Box::new(gdumb::Gdumb),
         Method::Joint => Box::new(joint::Joint),
@@ -219,6 +221,6 @@ pub fn build(pipeline: &Pipeline) -> Box<dyn UpdateMethod> {
 }
 
 /// Whether terms are divided by the sum of their weights.
-fn sum(pipeline: &Pipeline) -> bool {
+fn normalizes(pipeline: &Pipeline) -> bool {
     pipeline.loss.normalization == Normalization::Sum
 }

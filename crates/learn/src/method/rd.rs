@@ -5,7 +5,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::terms::{cross_entropy, row_distance};
+use super::terms::{cross_entropy, mean, row_distance};
 use super::{Batch, Keeps, Learner, Step, UpdateMethod};
 
 pub struct RepeatedDistillation;
@@ -15,7 +15,7 @@ impl UpdateMethod for RepeatedDistillation {
         let logits = learner.forward(&rows.inputs);
         let loss = match &rows.logits {
             None => cross_entropy(&logits, rows),
-            Some(stored) => 0.5 * row_distance(&logits, &centred(stored)).sum(Kind::Float) / rows.of as f64,
+            Some(stored) => 0.5 * mean(row_distance(&logits, &centred(stored)), rows),
         };
         Step { loss, logits }
     }

@@ -17,8 +17,15 @@ pub fn cross_entropy(logits: &Tensor, batch: &Batch) -> Tensor {
 /// `MSE(z, z°)`: a row's mean over the classes its stored logits know; 0 for a row without any.
 pub fn logit_distance(logits: &Tensor, batch: &Batch) -> Tensor {
     let stored = batch.logits.as_ref().expect("memory keeps the logits");
-    let rows = row_distance(logits, stored);
-    let rows = batch.weights.as_ref().map_or_else(|| rows.shallow_clone(), |weights| &rows * weights);
+    mean(row_distance(logits, stored), batch)
+}
+
+/// The micro-batch's part of the mean of what each row (rows) comes to, by the rows' weights.
+pub fn mean(rows: Tensor, batch: &Batch) -> Tensor {
+    let rows = match &batch.weights {
+        Some(weights) => rows * weights,
+        None => rows,
+    };
     rows.sum(Kind::Float) / batch.of as f64
 }
 

@@ -1,12 +1,13 @@
 //! Small pipelines, procedural images, and ranks that are threads.
 
-#![allow(dead_code)] // each test file uses its part
+#![allow(dead_code, unused_imports)] // each test file uses its part
+
+mod ranks;
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Barrier, Mutex};
 
-use collective::{Collective, Error};
+use collective::Collective;
 use domain::buffer::Snapshot;
 use domain::chunk::{Payload, Row};
 use domain::draw::Draw;
@@ -26,6 +27,8 @@ use perennial_learn::update::{self, Inputs, Moment, Outcome};
 use perennial_learn::{Carried, Flat, Pool, Prefix, Remembered, publish};
 use serde_json::{Value, json};
 use tch::{Device, Tensor};
+
+pub use ranks::{Loopback, ranks};
 
 pub const SIDE: u32 = 8;
 pub const IMAGES: Geometry = Geometry { channels: 1, side: SIDE as i64 };
@@ -260,6 +263,7 @@ impl Trial {
             prefix: prefix.as_ref(),
             snapshot: self.snapshot.clone(),
             carried: handles(&self.carried),
+            parent_labels: 0,
             base: Some(self.base.copy()),
             initial: &|seed| Ok(untrained(&self.manifest, seed)),
             resume,
@@ -291,71 +295,6 @@ pub fn sources<'a>(manifest: &'a Manifest, version: Option<&'a Path>) -> Sources
     let Manifest { pipeline, labels, .. } = manifest;
     let precision = pipeline.training.precision;
     Sources { pipeline, labels, base: None, version, preprocessor: None, device: Device::Cpu, precision }
-}
-
-/// One rank of a group within the process.
-pub struct Loopback {
-    rank: usize,
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    turn: Barrier,
-    places: Mutex<Vec<Option<Tensor>>>,
-}
-
-/// Runs `work` on `world` ranks, each on its own thread, and returns what they return in rank order.
-pub fn ranks<T: Send>(world: usize, work: impl Fn(&dyn Collective) -> T + Sync) -> Vec<T> {
-    let places = (0..world).map(|_| None).collect();
-    let shared = Arc::new(Shared { turn: Barrier::new(world), places: Mutex::new(places) });
-    std::thread::scope(|scope| {
-        let start = |rank| {
-            let (shared, work) = (shared.clone(), &work);
-            scope.spawn(move || {
-                tch::set_num_threads(1);
-                work(&Loopback { rank, shared })
-            })
-        };
-        let threads: Vec<_> = (0..world).map(start).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    })
-}
-
-impl Collective for Loopback {
-    fn rank(&self) -> usize {
-        self.rank
-    }
-
-    fn world(&self) -> usize {
-        self.shared.places.lock().unwrap().len()
-    }
-
-    fn all_reduce(&self, tensor: &mut Tensor) -> Result<(), Error> {
-        let sum = self.all_gather(tensor)?.into_iter().reduce(|sum, next| sum + next).unwrap();
-        tensor.copy_(&sum);
-        Ok(())
-    }
-
-    fn broadcast(&self, tensor: &mut Tensor, root: usize) -> Result<(), Error> {
-        let all = self.all_gather(tensor)?;
-        tensor.copy_(&all[root]);
-        Ok(())
-    }
-
-    fn all_gather(&self, tensor: &Tensor) -> Result<Vec<Tensor>, Error> {
-        self.shared.places.lock().unwrap()[self.rank] = Some(tensor.detach().copy());
-        self.shared.turn.wait();
-        let all = self.shared.places.lock().unwrap().iter().map(|place| place.as_ref().unwrap().copy()).collect();
-        self.shared.turn.wait();
-        Ok(all)
-    }
-
-    fn barrier(&self) -> Result<(), Error> {
-        self.shared.turn.wait();
-        Ok(())
-    }
-
-    fn abort(&mut self) {}
 }
 
 impl Trial {

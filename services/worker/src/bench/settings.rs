@@ -12,9 +12,6 @@ use domain::pipeline::{
 
 use super::flags::{adapter, number, one_of, parameters};
 
-const POLICIES: [&str; 8] =
-    ["reservoir", "class-balanced", "greedy", "window", "infinite", "herding", "k-centre", "gmc"];
-
 #[derive(Clone, Debug, clap::Args)]
 pub struct Settings {
     /// A Hugging Face folder, `hf://ORG/NAME@REVISION`, or a model to make from the seed: `mlp:100,100`, `vit:d=64,layers=4,heads=4,patch=4,mlp=128`
@@ -43,7 +40,7 @@ pub struct Settings {
     #[arg(long, default_value = "stable", value_parser = one_of::<Deploys>(["stable", "working"]))]
     deploys: Deploys,
     /// Which rows the rehearsal buffer keeps. Default: what the method is used with, for most reservoir
-    #[arg(long, value_parser = one_of::<Policy>(POLICIES))]
+    #[arg(long, value_parser = one_of::<Policy>(Policy::ALL.map(Policy::name)))]
     buffer: Option<Policy>,
     /// What the weights that gmc gives its rows do: each row's loss counts by its weight, or it is replayed as often
     #[arg(long, default_value = "loss", value_parser = one_of::<SlotWeights>(["loss", "sampling", "unit"]))]
@@ -57,8 +54,8 @@ pub struct Settings {
     /// Rows the buffer holds at most
     #[arg(long, value_name = "ROWS", default_value = "500")]
     buffer_size: NonZeroU32,
-    /// When rows are offered to the buffer: after the step that saw them, or after the task. Default: online where a
-    /// whole model sees each row once and the method replays, else chunk
+    /// When rows are offered to the buffer: after the step that saw them, or after the task. Default: online for er, der,
+    /// der++ and cls-er where a whole model sees each row once, else chunk
     #[arg(long, value_parser = one_of::<BufferUpdate>(["online", "chunk"]))]
     buffer_update: Option<BufferUpdate>,
     /// This share of each batch is remembered rows. Default: the preset's, else 0.5
@@ -170,6 +167,9 @@ impl Settings {
             Some(Preset::Renate) => (Normalization::Sum, ReplayDraws::Shared),
             Some(Preset::Mammoth) | None => (Normalization::None, ReplayDraws::Independent),
         };
+        // A preset says nothing to a method that would pass it over.
+        let normalization = if self.method.weighs_terms() { normalization } else { Normalization::default() };
+        let replay_draws = if self.method == Method::DerPlusPlus { replay_draws } else { ReplayDraws::default() };
         Loss {
             parameters: self.loss_weights.clone().unwrap_or_default(),
             normalization: self.loss_normalization.unwrap_or(normalization),
