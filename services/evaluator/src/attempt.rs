@@ -158,6 +158,9 @@ async fn score(
     attend(child, node.stall, done).await
 }
 
+/// Lines of a child's stderr that explain its end.
+const LAST_WORDS: usize = 8;
+
 /// Reads the child to its end, or kills it when it says nothing for `stall`.
 async fn attend(mut child: Child, stall: Duration, done: &mut (dyn FnMut(u64) + Send)) -> Result<Vec<Score>, Error> {
     let _alive = child.stdin.take();
@@ -193,8 +196,10 @@ async fn attend(mut child: Child, stall: Duration, done: &mut (dyn FnMut(u64) + 
         }
         _ => {
             let words = words.await.unwrap_or_default();
-            let end = words.lines().count().saturating_sub(8);
-            let last: Vec<&str> = words.lines().skip(end).collect();
+            let end = words.lines().count().saturating_sub(LAST_WORDS);
+            // A panic says first what happened, and then for long where.
+            let start = words.lines().position(|line| line.contains("panicked at")).unwrap_or(end);
+            let last: Vec<&str> = words.lines().skip(start).take(LAST_WORDS).collect();
             Err(Error::ended(format!("ended with {status}: {}", last.join(" | "))))
         }
     }
@@ -234,5 +239,9 @@ mod tests {
         let (died, _) = said("echo why >&2; exit 3", LONG).await;
         let error = died.unwrap_err();
         assert!(error.to_string().contains("exit status: 3: why") && !error.is_permanent(), "{error}");
+        let (panicked, _) =
+            said("echo early >&2; echo panicked at x >&2; echo why >&2; seq 50 >&2; exit 101", LONG).await;
+        let error = panicked.unwrap_err().to_string();
+        assert!(error.contains("101: panicked at x | why | 1 |"), "{error}");
     }
 }

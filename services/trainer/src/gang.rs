@@ -183,8 +183,17 @@ async fn listen(
 async fn last_words(stderr: impl AsyncRead + Unpin) -> String {
     let mut lines = BufReader::new(stderr).lines();
     let mut kept = std::collections::VecDeque::new();
+    let mut panicked = false;
     while let Ok(Some(line)) = lines.next_line().await {
         tracing::debug!(line, "a rank said");
+        if !panicked && line.contains("panicked at") {
+            panicked = true;
+            kept.clear();
+        }
+        // A panic says first what happened, and then for long where.
+        if panicked && kept.len() == LAST_WORDS {
+            continue;
+        }
         kept.push_back(line);
         if kept.len() > LAST_WORDS {
             kept.pop_front();
@@ -220,6 +229,14 @@ mod tests {
     async fn a_rank_that_dies_is_explained_by_its_last_words() {
         let error = ranks("echo why >&2; kill -9 $$", LONG).await.unwrap_err();
         assert!(error.to_string().contains("signal: 9") && error.to_string().contains("why"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_explained_by_its_first_words() {
+        let script =
+            "echo early >&2; echo \"thread 'main' panicked at x.rs:1\" >&2; echo why >&2; seq 50 >&2; exit 101";
+        let error = ranks(script, LONG).await.unwrap_err().to_string();
+        assert!(error.contains("panicked at x.rs:1 | why | 1 |") && !error.contains("early"), "{error}");
     }
 
     #[tokio::test]
