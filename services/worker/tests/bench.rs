@@ -111,6 +111,8 @@ fn all_tasks_at_once_are_one_update_over_their_rows() {
     assert_eq!((rows.len(), rows[0].as_array().unwrap().len(), &run["steps"]), (1, 3, &json!(4)));
     let mean = rows[0].as_array().unwrap().iter().map(|a| a.as_f64().unwrap()).sum::<f64>() / 3.0;
     assert!((run["average_accuracy"].as_f64().unwrap() - mean).abs() < 1e-12);
+    // Every task has as many test rows.
+    assert!((run["micro_average_accuracy"].as_f64().unwrap() - mean).abs() < 1e-12);
     assert_eq!(run["forgetting"], json!(0.0));
 }
 

@@ -1,5 +1,6 @@
 //! What `bench` prints. Field names are the JSON's keys, which scripts rely on.
 
+use domain::manifest::Cost;
 use domain::matrix::AccuracyMatrix;
 use domain::pipeline::{Method, Spec};
 use serde::Serialize;
@@ -25,17 +26,36 @@ pub struct Run {
     pub seed: u64,
     pub accuracy_matrix: AccuracyMatrix,
     average_accuracy: Option<f64>,
+    /// Each test row weighs the same, instead of each task.
+    micro_average_accuracy: Option<f64>,
     average_incremental_accuracy: Option<f64>,
     forgetting: Option<f64>,
     backward_transfer: Option<f64>,
     forward_transfer: Option<f64>,
     learning_accuracy: Option<f64>,
-    steps: u64,
-    seconds: Seconds,
-    /// Largest resident set of a rank: host memory, on a GPU too.
-    peak_memory_bytes: u64,
+    #[serde(flatten)]
+    spent: Spent,
     /// Of the last version.
     weights_sha256: String,
+}
+
+/// What a seed took.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Spent {
+    pub steps: u64,
+    pub seconds: Seconds,
+    /// Largest resident set of a rank: host memory, on a GPU too.
+    pub peak_memory_bytes: u64,
+}
+
+impl Spent {
+    /// An update's.
+    pub fn add(&mut self, cost: &Cost) {
+        self.steps += cost.steps;
+        self.seconds.train += cost.train_seconds;
+        self.seconds.rehearsal += cost.rehearsal_seconds;
+        self.peak_memory_bytes = self.peak_memory_bytes.max(cost.peak_memory_bytes);
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -48,28 +68,27 @@ pub struct Seconds {
 }
 
 impl Run {
-    /// `initial` is the accuracy before the first update, where that is worth comparing with.
+    /// `items` are the tasks' test rows. `initial` is the accuracy before the first update, where that is worth comparing
+    /// with.
     pub fn new(
         seed: u64,
         matrix: AccuracyMatrix,
+        items: &[u64],
         initial: Option<&[Option<f64>]>,
-        steps: u64,
-        seconds: Seconds,
-        peak_memory_bytes: u64,
+        spent: Spent,
         weights_sha256: String,
     ) -> Self {
         Self {
             seed,
             average_accuracy: matrix.average_accuracy(),
+            micro_average_accuracy: matrix.micro_average_accuracy(items),
             average_incremental_accuracy: matrix.average_incremental_accuracy(),
             forgetting: matrix.forgetting(),
             backward_transfer: matrix.backward_transfer(),
             forward_transfer: initial.and_then(|initial| matrix.forward_transfer(initial)),
             learning_accuracy: matrix.learning_accuracy(),
             accuracy_matrix: matrix,
-            steps,
-            seconds,
-            peak_memory_bytes,
+            spent,
             weights_sha256,
         }
     }
@@ -136,8 +155,8 @@ impl Outcome {
                 run.learning_accuracy,
             ];
             let rest = [
-                format!("{:.1}", run.seconds.train),
-                (run.peak_memory_bytes >> 20).to_string(),
+                format!("{:.1}", run.spent.seconds.train),
+                (run.spent.peak_memory_bytes >> 20).to_string(),
                 run.weights_sha256.chars().take(12).collect(),
             ];
             [run.seed.to_string()].into_iter().chain(figures.map(percent)).chain(rest).collect::<Vec<_>>()

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use collective::{Solo, StoreServer};
 use domain::chunk::ObjectRef;
+use domain::evalset::EvalSet;
 use domain::id::Version;
 use domain::manifest::{ChunkData, Manifest, Parent, SnapshotData};
 use domain::matrix::AccuracyMatrix;
@@ -18,7 +19,7 @@ use trainer::job::{Progress, TrainJob, Trained};
 use trainer::rank;
 
 use super::flags::percent;
-use super::outcome::{Run, Seconds};
+use super::outcome::{Run, Spent};
 use super::stream::Tasks;
 use super::watch::{Watch, clock};
 
@@ -109,7 +110,7 @@ impl Setup<'_> {
 pub fn run(setup: &Setup, pipeline: Pipeline) -> anyhow::Result<Run> {
     let (seed, tasks, updates) = (pipeline.seed, setup.tasks, setup.updates());
     forget_peak();
-    let (mut matrix, mut seconds, mut steps, mut peak) = (AccuracyMatrix::default(), Seconds::default(), 0, 0);
+    let (mut matrix, mut spent) = (AccuracyMatrix::default(), Spent::default());
     let (mut parent, mut initial): (Option<Finished>, _) = (None, None);
     for (update, chunks) in updates.iter().enumerate() {
         let task = setup.title(update);
@@ -128,11 +129,8 @@ pub fn run(setup: &Setup, pipeline: Pipeline) -> anyhow::Result<Run> {
         }
         let time = clock();
         let scores = evaluate(&job, Subject::Version)?;
-        seconds.evaluate += time();
-        seconds.train += trained.cost.train_seconds;
-        seconds.rehearsal += trained.cost.rehearsal_seconds;
-        steps += trained.cost.steps;
-        peak = peak.max(trained.cost.peak_memory_bytes);
+        spent.seconds.evaluate += time();
+        spent.add(&trained.cost);
         matrix.push(row(&scores, tasks.test.len()));
         if setup.at_once {
             matrix = AccuracyMatrix::new(matrix.rows, vec![Some(0); tasks.test.len()]);
@@ -144,7 +142,8 @@ pub fn run(setup: &Setup, pipeline: Pipeline) -> anyhow::Result<Run> {
         }
     }
     let weights_sha256 = parent.map(|last| last.trained.weights_sha256).unwrap_or_default();
-    Ok(Run::new(seed, matrix, initial.as_deref(), steps, seconds, peak, weights_sha256))
+    let items: Vec<u64> = tasks.test.iter().map(EvalSet::items).collect();
+    Ok(Run::new(seed, matrix, &items, initial.as_deref(), spent, weights_sha256))
 }
 
 /// The accuracy of the base with its initial head, where forward transfer is defined.
