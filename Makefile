@@ -34,7 +34,7 @@ bench: setup reference  ## A LoRA step against PEFT's, in turns: make bench ARGS
 results-text: build reference  ## The figures on text streams (hours): make results-text OUT=folder
 	python3 -B scripts/results_text.py $(or $(OUT),$(TARGET)/results-text)
 
-results-replay: build  ## The figures on replay and its kin (a quarter of an hour): make results-replay OUT=folder
+results-replay: build  ## The figures on replay and its kin (some 20 minutes): make results-replay OUT=folder
 	python3 -B scripts/results_replay.py $(or $(OUT),$(TARGET)/results-replay)
 
 demo: build  ## Run the demo: make demo ARGS="..."
