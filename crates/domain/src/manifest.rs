@@ -104,4 +104,10 @@ pub struct Cost {
     /// Largest resident set of a rank: host memory, on a GPU too.
     pub peak_memory_bytes: u64,
     pub final_loss: Option<f64>,
+    /// Rows left out of a step because the net's answers to them were no numbers.
+    #[serde(default)]
+    pub dropped_rows: u64,
+    /// Where rows were set aside: the epoch whose weights these are, from 1.
+    #[serde(default)]
+    pub best_epoch: Option<u64>,
 }

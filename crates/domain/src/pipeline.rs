@@ -4,22 +4,31 @@
 //! [`Pipeline`] is a spec with nothing left to doubt.
 
 mod adapter;
+mod check;
+mod loss;
 mod method;
 mod number;
 mod parts;
+mod rehearsal;
+mod selection;
+mod training;
 
 use std::ops::Deref;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::evalset::ARCHIVE;
 use crate::id::{Namespace, PipelineId, PipelineName};
 
 pub use adapter::{Adapter, Layers, Lora};
-pub use method::{Deploys, Loss, Method, Normalization, Parameter, Range, ReplayDraws};
-pub use number::{InvalidNumber, NonNegative, Positive, Share};
+pub use check::hub_remedy;
+pub use loss::{Deploys, FeaturePooling, Loss, Normalization, ReplayDraws};
+pub use method::{Method, Parameter, Range};
+pub use number::{InvalidNumber, NonNegative, Positive, Ratio, Share};
 pub use parts::*;
+pub use rehearsal::*;
+pub use selection::{Rule, Selection, SelectionWeights};
+pub use training::*;
 
 /// A pipeline file as written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -81,6 +90,18 @@ impl Spec {
         self.rehearsal.update.unwrap_or_else(usual)
     }
 
+    /// Which weights become the version.
+    pub fn deploys(&self) -> Deploys {
+        let usual = if self.method == Method::ClsEr { Deploys::Stable } else { Deploys::Working };
+        self.loss.deploys.unwrap_or(usual)
+    }
+
+    /// What `training.reinitialize` says, or comes to.
+    pub fn reinitialize(&self) -> Option<ShrinkPerturb> {
+        let usual = (self.method == Method::SuperEr).then(ShrinkPerturb::default);
+        self.training.reinitialize.or(usual)
+    }
+
     /// A number of the method's loss.
     ///
     /// # Panics
@@ -110,124 +131,9 @@ fn invalid(field: &'static str, given: impl ToString, reason: impl Into<String>)
 impl TryFrom<Spec> for Pipeline {
     type Error = InvalidSpec;
     fn try_from(spec: Spec) -> Result<Self, InvalidSpec> {
-        if spec.task.as_str() == ARCHIVE {
-            return Err(invalid("task", format!("`{ARCHIVE}`"), "old tasks merge under that name; choose another"));
-        }
-        check_model(&spec)?;
-        check_labels(&spec)?;
-        check_steps(&spec)?;
-        check_method(&spec)?;
-        if spec.adapter == Adapter::Full && spec.training.precision == Precision::Bf16 {
-            let reason =
-                "only frozen layers take it, and without an adapter none is frozen; use `f32`, or `adapter.lora`";
-            return Err(invalid("training.precision", "bf16", reason));
-        }
-        if let Adapter::Lora(lora) = &spec.adapter
-            && lora.target_modules.is_empty()
-        {
-            return Err(invalid(
-                "adapter.lora.target_modules",
-                "empty",
-                "name at least one linear layer, such as `query`",
-            ));
-        }
+        check::all(&spec)?;
         Ok(Self(spec))
     }
-}
-
-/// A worker reads stores, by digest; the Hub is the client's.
-fn check_hub(spec: &Spec) -> Result<(), InvalidSpec> {
-    let (field, place) = match &spec.model {
-        Model::Folder(folder) => ("model.uri", &folder.uri),
-        Model::Scratch(line) => ("model", line),
-    };
-    match hub_remedy(place) {
-        Some(remedy) => Err(invalid(field, format!("`{place}`"), remedy)),
-        None => Ok(()),
-    }
-}
-
-/// What to do instead of naming a model of the Hub, if `place` is one.
-pub fn hub_remedy(place: &str) -> Option<String> {
-    place.starts_with("hf://").then(|| {
-        format!("`perennial model push {place}` stores a copy and prints the `uri` and `sha256` to write instead")
-    })
-}
-
-/// The digest names a folder of the worker's cache, so that it must be nothing but a digest.
-fn check_model(spec: &Spec) -> Result<(), InvalidSpec> {
-    check_hub(spec)?;
-    match &spec.model {
-        Model::Folder(folder) if folder.sha256.len() != 64 || !folder.sha256.bytes().all(|b| b.is_ascii_hexdigit()) => {
-            let reason = "expected 64 hex digits, as `perennial model push DIR` prints them";
-            Err(invalid("model.sha256", format!("`{}`", folder.sha256), reason))
-        }
-        Model::Scratch(line) if !line.starts_with("mlp:") && !line.starts_with("vit:") => {
-            let reason = "expected a line such as `mlp:100,100` or `vit:d=64`, or the `uri` and `sha256` of a folder, as \
-                          `perennial model push DIR` prints them";
-            Err(invalid("model", format!("`{line}`"), reason))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn check_labels(spec: &Spec) -> Result<(), InvalidSpec> {
-    let mut seen = std::collections::HashSet::new();
-    for label in &spec.labels {
-        if label.is_empty() {
-            return Err(invalid("labels", "holding an empty name", "give each label a name"));
-        }
-        if !seen.insert(label) {
-            return Err(invalid("labels", format!("naming `{label}` twice"), "names must differ"));
-        }
-    }
-    if spec.labels.is_empty() && spec.labels_mode == LabelsMode::Closed {
-        let reason = "list the label names, or set `labels_mode: open`";
-        return Err(invalid("labels", "empty", reason));
-    }
-    Ok(())
-}
-
-fn check_method(spec: &Spec) -> Result<(), InvalidSpec> {
-    spec.loss.check(spec.method).map_err(|(given, reason)| invalid("loss.parameters", given, reason))?;
-    if spec.rehearsal.update == Some(BufferUpdate::Online) && !spec.method.may_offer_online() {
-        let reason = format!("`{}` fills its memory after training; use `chunk`", spec.method.name());
-        return Err(invalid("rehearsal.update", "online", reason));
-    }
-    if spec.rehearsal.update == Some(BufferUpdate::Online) && spec.policy().selects() {
-        let reason = format!("`{}` chooses among a whole chunk; use `chunk`", spec.policy().name());
-        return Err(invalid("rehearsal.update", "online", reason));
-    }
-    if let Some((field, given)) = spec.loss.idle(spec.method) {
-        return Err(invalid(field, given, format!("`{}` would pass it over; leave it out", spec.method.name())));
-    }
-    if spec.rehearsal.weights == SlotWeights::Sampling && !spec.method.replays() {
-        let reason = format!("`{}` draws no replay batches; leave it out", spec.method.name());
-        return Err(invalid("rehearsal.weights", "sampling", reason));
-    }
-    if spec.rehearsal.gmc != Gmc::default() && spec.policy() != Policy::Gmc {
-        let reason = format!("the policy is `{}`; leave it out, or use `gmc`", spec.policy().name());
-        return Err(invalid("rehearsal.gmc", "set", reason));
-    }
-    Ok(())
-}
-
-fn check_steps(spec: &Spec) -> Result<(), InvalidSpec> {
-    let training = &spec.training;
-    let (l, ranks) = (training.micro_batches(), spec.resources.ranks.get() as usize);
-    if ranks > l {
-        let reason = format!("at most `training.micro_batches` ({l}) ranks have work to do");
-        return Err(invalid("resources.ranks", ranks, reason));
-    }
-    let (new, memory) = training.split();
-    if l > new {
-        let reason = format!("a step has only {new} new rows to divide");
-        return Err(invalid("training.micro_batches", l, reason));
-    }
-    if new == 0 {
-        return Err(invalid("training.replay", memory, "it leaves no room for new rows"));
-    }
-    Ok(())
 }
 
 impl From<Pipeline> for Spec {
@@ -324,6 +230,38 @@ mod tests {
             let e = loss(method, parameters).unwrap_err();
             assert!(e.contains("`loss.parameters` is") && e.contains(expected), "{e}");
         }
+    }
+
+    #[test]
+    fn what_would_be_passed_over_is_refused() {
+        let refused = |change: Value| {
+            let merged = parse(|s| change.as_object().unwrap().iter().for_each(|(k, v)| s[k] = v.clone()));
+            merged.unwrap_err()
+        };
+        let training = |key: &str, value: Value| json!({"training": {key: value}});
+        for (change, expected) in [
+            (training("selection", json!({"keep": 0.3})), "`training.selection.keep` is 0.3: the rule is `all`"),
+            (training("selection", json!({"rule": "random", "keep": 0.0})), "0 is out of range: must be above 0"),
+            (training("validation", json!({"patience": 2})), "set `training.validation.fraction`"),
+            (json!({"rehearsal": {"refresh_decay": 0.9}}), "`er` keeps no answers"),
+            (json!({"loss": {"deploys": "working"}}), "`er` would pass it over"),
+            (json!({"loss": {"feature_pooling": "gap"}}), "`er` would pass it over"),
+            (json!({"method": "icarl", "loss": {"mask_absent_classes": true}}), "`icarl` would pass it over"),
+            (
+                json!({"method": "der", "training": {"selection": {"rule": "top-loss"}}}),
+                "`training.selection.rule` is top-loss: `der` keeps the answers of every row as it comes",
+            ),
+        ] {
+            let e = refused(change);
+            assert!(e.contains(expected), "{e}");
+        }
+    }
+
+    #[test]
+    fn what_is_deployed_and_reinitialised_is_the_methods_own_unless_said() {
+        let of = |method: &str| parse(|s| s["method"] = json!(method)).unwrap();
+        assert_eq!((of("cls-er").deploys(), of("super-er").deploys()), (Deploys::Stable, Deploys::Working));
+        assert!(of("super-er").reinitialize().is_some() && of("der").reinitialize().is_none());
     }
 
     #[test]

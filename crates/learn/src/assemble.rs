@@ -152,6 +152,7 @@ fn check_input(input: &Input, takes: Takes) -> Result<(), Error> {
         ("input.normalize", "images", input.normalize.is_some()),
         ("input.channels", "images", input.channels.is_some()),
         ("input.image_size", "images", input.image_size.is_some()),
+        ("input.augment", "images", !input.augment.is_empty()),
         ("input.max_length", "texts", input.max_length.is_some()),
     ];
     match settings.into_iter().find(|(_, of, is_set)| *is_set && *of != reads) {

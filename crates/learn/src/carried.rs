@@ -6,13 +6,15 @@ use std::path::Path;
 use domain::buffer::Snapshot;
 use tch::Tensor;
 
-use crate::memory::{Logits, Memory};
+use crate::kept;
+use crate::memory::Memory;
 use crate::method::State;
 use crate::{Error, Flat, files};
 
 /// Among a version's files, where there is something to hand over.
 pub const LEARNER: &str = "learner.safetensors";
 const LOGITS: &str = "memory.logits";
+const FEATURES: &str = "memory.features";
 const TARGET: &str = "memory.target";
 const METHOD: &str = "method.";
 
@@ -23,9 +25,11 @@ pub struct Carried(pub BTreeMap<String, Tensor>);
 impl Carried {
     /// A tensor as long as the weights is written leaf by leaf, so that a head may grow.
     pub fn new(state: State, memory: &Memory, weights: &Flat) -> Self {
-        let logits = memory.logits.as_ref().map(|logits| (LOGITS.to_owned(), logits.tensor()));
-        let target = memory.target.as_ref().map(|target| (TARGET.to_owned(), target.shallow_clone()));
-        let mut tensors: BTreeMap<String, Tensor> = logits.into_iter().chain(target).collect();
+        let target = memory.target.as_ref().map(Tensor::shallow_clone);
+        let (features, logits) = memory.kept.as_ref().map_or((None, None), |kept| (kept.features(), kept.logits()));
+        let named = [(FEATURES, features), (LOGITS, logits), (TARGET, target)];
+        let mut tensors: BTreeMap<String, Tensor> =
+            named.into_iter().filter_map(|(name, tensor)| Some((name.to_owned(), tensor?))).collect();
         for (key, tensor) in state {
             match tensor.numel() == weights.values.numel() && tensor.dim() == 1 {
                 true => tensors.extend(
@@ -46,9 +50,9 @@ impl Carried {
         Ok(Self(files::read_tensors(&file)?))
     }
 
-    /// (slots, classes)
-    pub fn logits(&self) -> Option<&Tensor> {
-        self.0.get(LOGITS)
+    /// Of each slot: pooled features (slots, columns) and logits (slots, classes).
+    pub fn kept(&self) -> (Option<&Tensor>, Option<&Tensor>) {
+        (self.0.get(FEATURES), self.0.get(LOGITS))
     }
 
     /// The gradient that a matching coreset stands for: (draws, classes, width + 1)
@@ -58,9 +62,14 @@ impl Carried {
 
     /// The same for a snapshot that keeps some of the slots of `before`.
     pub fn follow(&mut self, before: &Snapshot, after: &Snapshot) {
-        let Some(stored) = self.0.get_mut(LOGITS).filter(|_| before.slots != after.slots) else { return };
-        let classes = stored.size()[1] as usize;
-        *stored = Logits::read(stored, before.slots.len(), classes).follow(before, after).tensor();
+        if before.slots == after.slots {
+            return;
+        }
+        for name in [FEATURES, LOGITS] {
+            if let Some(stored) = self.0.get_mut(name) {
+                *stored = kept::follow(stored, before, after);
+            }
+        }
     }
 
     /// The method's tensors, laid out as `weights` are. One that does not fit them was another adapter's.

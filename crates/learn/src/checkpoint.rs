@@ -30,6 +30,7 @@ pub struct Saved {
     /// Steps done.
     pub step: u64,
     pub loss: Option<f64>,
+    pub dropped_rows: u64,
     pub snapshot: Snapshot,
     /// What frozen linear layers were in.
     pub precision: Precision,
@@ -42,6 +43,8 @@ pub struct Saved {
 struct Trainer {
     step: u64,
     loss: Option<f64>,
+    #[serde(default)]
+    dropped_rows: u64,
     snapshot: Snapshot,
     precision: Precision,
 }
@@ -67,7 +70,7 @@ pub fn save(folder: &Path, run: &Manifest, precision: Precision, moment: &Moment
     tensors.extend(moment.carried().0.into_iter().map(|(name, tensor)| (format!("{CARRIED}{name}"), tensor)));
     files::write_tensors(&folder.join(STATE), &tensors)?;
     let (loss, snapshot) = (Some(moment.loss), moment.snapshot.clone());
-    let trainer = Trainer { step: moment.step, loss, snapshot, precision };
+    let trainer = Trainer { step: moment.step, loss, dropped_rows: moment.dropped_rows, snapshot, precision };
     files::write_json(&folder.join(TRAINER), &trainer)?;
     let mut parts = BTreeMap::new();
     for name in [STATE, TRAINER] {
@@ -101,6 +104,7 @@ pub fn load(folder: &Path, run: &Manifest) -> Result<Saved, Error> {
     Ok(Saved {
         step: trainer.step,
         loss: trainer.loss,
+        dropped_rows: trainer.dropped_rows,
         snapshot: trainer.snapshot,
         precision: trainer.precision,
         carried: Carried(carried.into_iter().map(bare).collect()),

@@ -1,5 +1,6 @@
 //! Rows as tensors: decoded once, made into what a model reads batch by batch.
 
+mod augment;
 pub mod images;
 mod processor;
 pub mod texts;
@@ -8,7 +9,9 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use domain::chunk::Row;
+use domain::draw::Draw;
 use domain::manifest::Preprocessing;
+use domain::pipeline::Augmentation;
 use tch::{Device, Kind, Tensor};
 
 use crate::Error;
@@ -54,6 +57,16 @@ impl Reader {
         match (self, input) {
             (Self::Images(preprocess), Input::Pixels(pixels)) => Input::Pixels(preprocess.apply(&pixels)),
             (_, input) => input,
+        }
+    }
+
+    /// The same for training: each image varied anew.
+    pub fn varied(&self, input: Input, how: &[Augmentation], draw: Draw) -> Input {
+        match (self, input) {
+            (Self::Images(preprocess), Input::Pixels(pixels)) => {
+                Input::Pixels(preprocess.apply(&augment::varied(&pixels, how, draw)))
+            }
+            (_, input) => self.apply(input),
         }
     }
 

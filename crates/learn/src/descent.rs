@@ -1,18 +1,18 @@
 //! What a step's rows say: the gradient, the same on every rank.
 
-use std::ops::Range;
-
 use collective::Collective;
 use domain::draw::Draw;
-use domain::pipeline::Reduction;
+use domain::pipeline::{Augmentation, Reduction};
 use tch::{Kind, Tensor};
 
 use crate::batch::part;
 use crate::data::Reader;
 use crate::input::Input;
+use crate::kept::numbers;
 use crate::memory::Rows;
-use crate::method::{Batch, Learner, Step, UpdateMethod};
+use crate::method::{Batch, Keeps, Learner, Step, UpdateMethod};
 use crate::model::Net;
+use crate::selective::{Chosen, Selector, Sight};
 use crate::{Error, Flat, Pool, Prefix};
 
 /// Rows that are only looked at go through the net in groups of this size.
@@ -29,70 +29,123 @@ pub struct Descent<'a> {
     pub parts: usize,
     /// Of dropout masks.
     pub noise: Option<Draw>,
+    /// How images are varied while training, and by which draws; None where they are not.
+    pub augment: &'a [Augmentation],
+    pub variation: Option<Draw>,
+    /// (classes): 0, or −∞ for one that is left out of the cross-entropy. None where none is.
+    pub absent: Option<Tensor>,
 }
 
-/// The gradient (values), the loss, and the new rows' logits (rows, classes) where they are wanted, on the CPU.
-pub type Slope = (Tensor, f64, Option<Tensor>);
+/// Which way a step goes, the same on every rank.
+pub struct Slope {
+    /// (values)
+    pub gradient: Tensor,
+    pub loss: f64,
+    /// Of the new rows, (rows, columns), and of each replay batch: what memory would keep, where it is wanted. On the CPU.
+    pub answers: Vec<Tensor>,
+    /// Of the new rows, where they are wanted: NaN for none.
+    pub losses: Vec<f32>,
+}
+
+/// Rows of a step, and what of them is wanted besides the gradient.
+pub struct Sweep<'a> {
+    pub step: u64,
+    pub fresh: &'a Rows,
+    pub memory: &'a [Rows],
+    pub selector: &'a Selector,
+    /// Columns of each answer; 0 where none are wanted.
+    pub answers: i64,
+}
+
+/// A micro-batch of one source before it is fetched.
+struct Part {
+    rows: Rows,
+    of: f64,
+}
 
 impl Descent<'_> {
-    pub fn gradient(
-        &self,
-        method: &dyn UpdateMethod,
-        weights: &Flat,
-        step: u64,
-        fresh: &Rows,
-        memory: &[Rows],
-        wants_logits: bool,
-    ) -> Result<Slope, Error> {
-        let classes = self.net.head.bias.numel() as i64;
-        let seen = wants_logits.then(|| Tensor::zeros([fresh.positions.len() as i64, classes], tch::kind::FLOAT_CPU));
+    pub fn gradient(&self, method: &dyn UpdateMethod, weights: &Flat, sweep: &Sweep) -> Result<Slope, Error> {
+        let nothing = |rows: usize, columns: i64| Tensor::zeros([rows as i64, columns], tch::kind::FLOAT_CPU);
+        let wanted = std::iter::once(sweep.fresh).chain(sweep.memory).filter(|_| sweep.answers > 0);
+        let answers: Vec<Tensor> = wanted.map(|rows| nothing(rows.len(), sweep.answers)).collect();
+        let losses = sweep.selector.remembers().then(|| nothing(sweep.fresh.len(), 1));
         let mine = part(self.parts, self.collective.rank(), self.collective.world());
         let partials = mine.map(|l| {
-            let span = part(fresh.positions.len(), l, self.parts);
-            let batches = self.batches(l, fresh, memory)?;
+            let parts = self.parts(l, sweep, losses.as_ref())?;
+            let batches = self.batches(&parts, sweep.step, l)?;
             if batches.iter().all(Batch::is_empty) {
                 return Ok(weights.nothing());
             }
-            let learner = Learner::new(self.net, weights, self.noise.map(|draw| draw.at(step).at(l as u64)));
-            let Step { loss, logits } = method.loss(&learner, &batches[0], &batches[1..]);
-            if let Some(seen) = &seen {
-                seen.narrow(0, span.start as i64, span.len() as i64).copy_(&logits.detach());
+            let learner = Learner::new(self.net, weights, self.noise.map(|draw| draw.at(sweep.step).at(l as u64)));
+            let Step { loss, fresh, replayed } = method.loss(&learner, &batches[0], &batches[1..]);
+            for (all, own) in answers.iter().zip(std::iter::once(&fresh).chain(&replayed)) {
+                let span = part(all.size()[0] as usize, l, self.parts);
+                all.narrow(0, span.start as i64, span.len() as i64).copy_(&own.detach());
             }
             Ok(weights.partial(&loss))
         });
         let sum = self.reduce(partials)?;
-        let logits = seen.map(|seen| self.together(seen, weights)).transpose()?;
+        let answers = answers.into_iter().map(|own| self.together(own, weights)).collect::<Result<_, _>>()?;
+        let losses = losses.map(|own| self.together(own, weights)).transpose()?;
         let values = weights.values.numel() as i64;
-        Ok((sum.narrow(0, 0, values), sum.double_value(&[values]), logits))
+        Ok(Slope {
+            gradient: sum.narrow(0, 0, values),
+            loss: sum.double_value(&[values]),
+            answers,
+            losses: losses.map_or_else(Vec::new, |losses| numbers(&losses)),
+        })
     }
 
-    /// Micro-batch `l` of the new rows, then of each replay batch, fetched together.
-    fn batches(&self, l: usize, fresh: &Rows, memory: &[Rows]) -> Result<Vec<Batch>, Error> {
-        let sources: Vec<(&Rows, Range<usize>)> = std::iter::once(fresh)
-            .chain(memory)
-            .map(|rows| (rows, part(rows.positions.len(), l, self.parts)))
-            .collect();
-        let positions: Vec<i64> =
-            sources.iter().flat_map(|(rows, span)| &rows.positions[span.clone()]).copied().collect();
+    /// Micro-batch `l` of the new rows, less those that are not chosen, then of each replay batch.
+    fn parts(&self, l: usize, sweep: &Sweep, losses: Option<&Tensor>) -> Result<Vec<Part>, Error> {
+        let cut = |rows: &Rows| {
+            let span = part(rows.len(), l, self.parts);
+            (rows.span(span.clone()), span)
+        };
+        let (mut fresh, span) = cut(sweep.fresh);
+        let mut of = sweep.fresh.len() as f64;
+        if !sweep.selector.is_all() && !fresh.is_empty() {
+            let sight = sweep.selector.looks().then(|| self.sight(&fresh.positions)).transpose()?;
+            if let (Some(losses), Some(sight)) = (losses, &sight) {
+                losses.narrow(0, span.start as i64, span.len() as i64).copy_(&sight.losses().unsqueeze(1));
+            }
+            let Chosen { rows, weights, share } = sweep.selector.choose(sweep.step, &fresh.positions, sight.as_ref());
+            fresh = fresh.pick(&rows).weighed(weights);
+            of *= share;
+        }
+        let memory = sweep.memory.iter().map(|rows| Part { rows: cut(rows).0, of: rows.len().max(1) as f64 });
+        Ok(std::iter::once(Part { rows: fresh, of }).chain(memory).collect())
+    }
+
+    /// The rows of all parts, fetched together.
+    fn batches(&self, parts: &[Part], step: u64, l: usize) -> Result<Vec<Batch>, Error> {
+        let positions: Vec<i64> = parts.iter().flat_map(|part| &part.rows.positions).copied().collect();
         if positions.is_empty() {
             return Ok(Vec::new());
         }
-        let (inputs, labels) = (self.inputs(&positions)?, self.pool.data.labels(&positions));
+        let varied = self.variation.map(|draw| draw.at(step).at(l as u64));
+        let (inputs, labels) = (self.varied(&positions, varied)?, self.pool.data.labels(&positions));
+        let device = labels.device();
         let mut start = 0;
-        let batch = |(rows, span): (&Rows, Range<usize>)| {
-            let (first, count) = (start, span.len() as i64);
+        let batch = |Part { rows, of }: &Part| {
+            let (first, count) = (start, rows.len() as i64);
             start += count;
-            let part = |all: &Tensor| all.narrow(0, span.start as i64, count);
-            let (logits, weights) = (rows.logits.as_ref().map(part), rows.weights.as_ref().map(part));
+            let moved = |tensor: &Option<Tensor>| tensor.as_ref().map(|tensor| tensor.to_device(device));
             Batch {
                 inputs: inputs.narrow(first, count),
                 labels: labels.narrow(0, first, count),
-                logits: logits.map(|logits| logits.to_device(labels.device())),
-                weights: weights.map(|weights| weights.to_device(labels.device())),
-                of: rows.positions.len(),
+                kept: moved(&rows.kept),
+                weights: moved(&rows.weights),
+                of: *of,
+                absent: self.absent.as_ref().map(Tensor::shallow_clone),
             }
         };
-        Ok(sources.into_iter().map(batch).collect())
+        Ok(parts.iter().map(batch).collect())
+    }
+
+    /// (rows), on the CPU.
+    pub fn labels(&self, positions: &[i64]) -> Tensor {
+        self.pool.data.labels(positions).to_device(tch::Device::Cpu)
     }
 
     fn inputs(&self, positions: &[i64]) -> Result<Input, Error> {
@@ -100,6 +153,30 @@ impl Descent<'_> {
             Some(prefix) => prefix.take(positions),
             None => Ok(self.reader.apply(self.pool.data.take(positions).0)),
         }
+    }
+
+    /// The same rows, each varied anew.
+    fn varied(&self, positions: &[i64], draw: Option<Draw>) -> Result<Input, Error> {
+        match draw {
+            Some(draw) => Ok(self.reader.varied(self.pool.data.take(positions).0, self.augment, draw)),
+            None => self.inputs(positions),
+        }
+    }
+
+    /// Rows before any of them is chosen.
+    fn sight(&self, positions: &[i64]) -> Result<Sight, Error> {
+        let _guard = tch::no_grad_guard();
+        let features = self.net.features(&self.inputs(positions)?);
+        let logits = self.net.head.forward(&features);
+        let cpu = |tensor: &Tensor| tensor.to_device(tch::Device::Cpu);
+        Ok(Sight { features: cpu(&features), logits: cpu(&logits), labels: self.labels(positions) })
+    }
+
+    /// Which of these rows the net answers with numbers.
+    pub fn sound(&self, positions: &[i64]) -> Result<Vec<usize>, Error> {
+        let finite = self.logits(positions)?.isfinite().all_dim(1, false);
+        let finite = Vec::<bool>::try_from(finite).expect("a vector of bool");
+        Ok((0..positions.len()).filter(|&row| finite[row]).collect())
     }
 
     /// Rows of which each rank knows its own, the others being zero.
@@ -115,6 +192,16 @@ impl Descent<'_> {
     /// What the net answers to rows of the pool, without dropout: (rows, classes), on the CPU.
     pub fn logits(&self, positions: &[i64]) -> Result<Tensor, Error> {
         grouped(positions, |rows| Ok(self.net.forward(&self.inputs(rows)?)))
+    }
+
+    /// What memory keeps of rows of the pool, by the weights as they are: (rows, columns), on the CPU.
+    pub fn answers(&self, keeps: Keeps, positions: &[i64]) -> Result<Tensor, Error> {
+        match keeps.features {
+            None => self.logits(positions),
+            Some(pooling) => {
+                grouped(positions, |rows| Ok(keeps.of(&self.net.observe(&self.inputs(rows)?, None, pooling))))
+            }
+        }
     }
 
     /// What the net sees in rows of the pool, without dropout: (rows, width), on the CPU.

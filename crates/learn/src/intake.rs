@@ -23,25 +23,22 @@ pub struct Intake<'a, 'm> {
 }
 
 impl Intake<'_, '_> {
-    /// Shows memory every row of the chunks, and keeps the logits that the weights give those that it holds.
+    /// Shows memory every row of the chunks, and keeps what the weights answer to those that it takes.
     pub fn take(&mut self, keeps: Keeps) -> Result<(), Error> {
         let taken = match self.memory.snapshot.policy.selects() {
             true => self.select()?,
-            false => self.memory.offer(&(0..self.descent.pool.fresh).collect::<Vec<_>>(), None),
+            false => self.memory.offer(self.descent.pool.training(), None),
         };
-        match keeps {
-            Keeps::Nothing => Ok(()),
-            Keeps::Logits | Keeps::Refreshed => self.keep(&taken),
-        }
+        self.keep(keeps, &taken)
     }
 
-    /// Keeps the logits that the weights give the rows of these slots.
-    pub fn keep(&mut self, slots: &[usize]) -> Result<(), Error> {
-        if slots.is_empty() {
+    /// Keeps what the weights answer to the rows of these slots.
+    pub fn keep(&mut self, keeps: Keeps, slots: &[usize]) -> Result<(), Error> {
+        if slots.is_empty() || !keeps.anything() {
             return Ok(());
         }
-        let logits = self.descent.logits(&self.memory.rows(slots).positions)?;
-        self.memory.keep(slots, &logits);
+        let answers = self.descent.answers(keeps, &self.memory.positions(slots))?;
+        self.memory.keep(slots, &answers);
         Ok(())
     }
 
@@ -52,7 +49,7 @@ impl Intake<'_, '_> {
         for (chunk, rows) in pool.chunks().filter(|(_, rows)| !rows.is_empty()) {
             let held = self.memory.snapshot.slots.len();
             let mut positions = self.memory.positions(&(0..held).collect::<Vec<_>>());
-            positions.extend(rows.map(|row| row as i64));
+            positions.extend(rows.iter().map(|&row| row as i64));
             let chosen = self.chosen(&positions, held)?;
             self.memory.select(chunk, &labels(pool, &positions[held..]), &chosen);
         }

@@ -20,6 +20,7 @@ mod flat;
 pub mod import;
 pub mod input;
 mod intake;
+mod kept;
 mod memory;
 pub mod method;
 pub mod model;
@@ -31,8 +32,10 @@ pub mod predict;
 mod prefix;
 pub mod publish;
 mod selection;
+pub mod selective;
 mod stage;
 pub mod update;
+mod validation;
 mod weights;
 
 pub use carried::{Carried, LEARNER};

@@ -1,6 +1,6 @@
 //! The rehearsal buffer at work: a snapshot, and what the method keeps of its rows.
 
-use std::collections::HashMap;
+use std::ops::Range;
 
 use domain::buffer::Snapshot;
 use domain::draw::Draw;
@@ -9,89 +9,71 @@ use domain::pipeline::SlotWeights;
 use tch::Tensor;
 
 use crate::Pool;
-
-/// Logits of remembered rows, one row a slot.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Logits {
-    classes: usize,
-    /// NaN where a row or a class has none.
-    values: Vec<f32>,
-}
-
-impl Logits {
-    /// None of any slot.
-    pub fn unknown(slots: usize, classes: usize) -> Self {
-        Self { classes, values: vec![f32::NAN; slots * classes] }
-    }
-
-    /// Of the first `slots` slots and `classes` classes: what `stored` (slots, classes then) says, else NaN.
-    pub fn read(stored: &Tensor, slots: usize, classes: usize) -> Self {
-        let mut logits = Self::unknown(slots, classes);
-        let width = stored.size().get(1).map_or(0, |width| *width as usize);
-        let rows = Vec::<f32>::try_from(stored.reshape([-1])).expect("a vector of f32");
-        for (slot, row) in rows.chunks_exact(width.max(1)).enumerate().take(slots) {
-            let known = width.min(classes);
-            logits.row(slot)[..known].copy_from_slice(&row[..known]);
-        }
-        logits
-    }
-
-    fn row(&mut self, slot: usize) -> &mut [f32] {
-        &mut self.values[slot * self.classes..][..self.classes]
-    }
-
-    fn set(&mut self, slot: usize, row: &[f32]) {
-        if self.values.len() < (slot + 1) * self.classes {
-            self.values.resize((slot + 1) * self.classes, f32::NAN);
-        }
-        self.row(slot).copy_from_slice(row);
-    }
-
-    /// (slots, classes)
-    fn take(&self, slots: &[usize]) -> Tensor {
-        let rows = slots.iter().map(|slot| &self.values[slot * self.classes..][..self.classes]);
-        let rows: Vec<f32> = rows.flatten().copied().collect();
-        Tensor::from_slice(&rows).view([slots.len() as i64, self.classes as i64])
-    }
-
-    /// All of them: (slots, classes)
-    pub fn tensor(&self) -> Tensor {
-        Tensor::from_slice(&self.values).view([-1, self.classes as i64])
-    }
-
-    /// The same rows where they stand in `after`, which keeps some of `before`'s.
-    pub fn follow(&self, before: &Snapshot, after: &Snapshot) -> Self {
-        let place = |snapshot: &Snapshot, slot: usize| {
-            let slot = snapshot.slots[slot];
-            (snapshot.chunks[slot.chunk as usize].clone(), slot.row)
-        };
-        let places: HashMap<(ChunkId, u32), usize> =
-            (0..before.slots.len()).map(|slot| (place(before, slot), slot)).collect();
-        let mut moved = Self::unknown(after.slots.len(), self.classes);
-        for slot in 0..after.slots.len() {
-            if let Some(&from) = places.get(&place(after, slot)) {
-                let row = self.values[from * self.classes..][..self.classes].to_vec();
-                moved.set(slot, &row);
-            }
-        }
-        moved
-    }
-}
+use crate::kept::{Kept, numbers};
 
 /// Rows of one step out of one source.
 pub struct Rows {
     /// Where they stand in the pool.
     pub positions: Vec<i64>,
-    /// (rows, classes)
-    pub logits: Option<Tensor>,
+    /// Where they stand in memory; empty if they do not.
+    pub slots: Vec<usize>,
+    /// (rows, columns): what memory keeps of them.
+    pub kept: Option<Tensor>,
     /// (rows): what their losses are multiplied by, 1 on average. None where all are alike.
     pub weights: Option<Tensor>,
 }
 
+impl Rows {
+    /// Of the chunk.
+    pub fn fresh(positions: Vec<i64>) -> Self {
+        Self { positions, slots: Vec::new(), kept: None, weights: None }
+    }
+
+    pub fn len(&self) -> usize {
+        self.positions.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.positions.is_empty()
+    }
+
+    /// Those that follow one another.
+    pub fn span(&self, span: Range<usize>) -> Self {
+        let rows = |all: &Tensor| all.narrow(0, span.start as i64, span.len() as i64);
+        Self {
+            positions: self.positions[span.clone()].to_vec(),
+            slots: self.slots.get(span.clone()).unwrap_or_default().to_vec(),
+            kept: self.kept.as_ref().map(rows),
+            weights: self.weights.as_ref().map(rows),
+        }
+    }
+
+    /// With their losses multiplied by these, too.
+    pub fn weighed(mut self, weights: Option<Vec<f32>>) -> Self {
+        if let Some(weights) = weights {
+            let new = Tensor::from_slice(&weights);
+            self.weights = Some(self.weights.map_or_else(|| new.shallow_clone(), |own| own * &new));
+        }
+        self
+    }
+
+    /// Some of them.
+    pub fn pick(&self, chosen: &[usize]) -> Self {
+        let index = Tensor::from_slice(&chosen.iter().map(|&row| row as i64).collect::<Vec<_>>());
+        let rows = |all: &Tensor| all.index_select(0, &index);
+        Self {
+            positions: chosen.iter().map(|&row| self.positions[row]).collect(),
+            slots: chosen.iter().filter_map(|&row| self.slots.get(row).copied()).collect(),
+            kept: self.kept.as_ref().map(rows),
+            weights: self.weights.as_ref().map(rows),
+        }
+    }
+}
+
 pub struct Memory<'a> {
     pub snapshot: Snapshot,
-    /// Where the method keeps them.
-    pub logits: Option<Logits>,
+    /// Where the method keeps any answers.
+    pub kept: Option<Kept>,
     /// (draws, classes, width + 1): the gradient that a matching coreset stands for.
     pub target: Option<Tensor>,
     uses: SlotWeights,
@@ -106,13 +88,18 @@ pub struct Memory<'a> {
 impl<'a> Memory<'a> {
     pub fn new(
         snapshot: Snapshot,
-        logits: Option<Logits>,
+        kept: Option<Kept>,
         uses: SlotWeights,
         pool: &'a Pool,
         stream: Draw,
         clock: &'a dyn Fn() -> f64,
     ) -> Self {
-        Self { snapshot, logits, target: None, uses, pool, stream, clock, seconds: 0.0 }
+        Self { snapshot, kept, target: None, uses, pool, stream, clock, seconds: 0.0 }
+    }
+
+    /// Of an answer; 0 where none is kept.
+    pub fn kept_columns(&self) -> i64 {
+        self.kept.as_ref().map_or(0, |kept| kept.columns() as i64)
     }
 
     /// The replay batches of a step, each of so many rows; none where nothing is remembered.
@@ -136,16 +123,14 @@ impl<'a> Memory<'a> {
 
     /// Of these slots.
     pub fn rows(&self, slots: &[usize]) -> Rows {
-        let logits = self.logits.as_ref().map(|all| all.take(slots));
-        Rows { positions: self.positions(slots), logits, weights: self.weights(slots) }
+        let kept = self.kept.as_ref().map(|all| all.take(slots));
+        Rows { positions: self.positions(slots), slots: slots.to_vec(), kept, weights: self.weights(slots) }
     }
 
-    /// Slots whose logits ought to be kept and are not known.
+    /// Slots of which something ought to be kept that is not known.
     pub fn unknown(&self) -> Vec<usize> {
-        let Some(logits) = &self.logits else { return Vec::new() };
-        let known =
-            |slot: usize| logits.values[slot * logits.classes..][..logits.classes].iter().any(|z| z.is_finite());
-        (0..self.snapshot.slots.len()).filter(|&slot| !known(slot)).collect()
+        let Some(kept) = &self.kept else { return Vec::new() };
+        (0..self.snapshot.slots.len()).filter(|&slot| !kept.knows(slot)).collect()
     }
 
     pub fn positions(&self, slots: &[usize]) -> Vec<i64> {
@@ -166,26 +151,23 @@ impl<'a> Memory<'a> {
         let start = (self.clock)();
         let before = self.snapshot.clone();
         buffer::keep(&mut self.snapshot, chunk, labels, chosen);
-        self.logits = self.logits.take().map(|logits| logits.follow(&before, &self.snapshot));
+        self.kept = self.kept.take().map(|kept| kept.follow(&before, &self.snapshot));
         self.seconds += (self.clock)() - start;
     }
 
-    /// Shows the buffer those of the rows that are the chunks'; the slots that they took. `logits` are the rows' own,
-    /// (rows, classes), where they are at hand.
-    pub fn offer(&mut self, rows: &[usize], logits: Option<&Tensor>) -> Vec<usize> {
+    /// Shows the buffer those of the rows that are the chunks'; the slots that they took. `answers` are the rows' own,
+    /// (rows, columns), where they are at hand.
+    pub fn offer(&mut self, rows: &[usize], answers: Option<&Tensor>) -> Vec<usize> {
         let start = (self.clock)();
-        let logits = logits.map(|logits| Vec::<f32>::try_from(logits.reshape([-1])).expect("a vector of f32"));
+        let answers = answers.map(numbers);
         let mut taken = Vec::new();
         for (at, &position) in rows.iter().enumerate().filter(|(_, row)| **row < self.pool.fresh) {
             let (chunk, row) = self.pool.origin(position);
             let Some(slot) = buffer::offer(&mut self.snapshot, chunk, row, self.pool.label(position)) else { continue };
             taken.push(slot);
-            if let Some(kept) = &mut self.logits {
-                let classes = kept.classes;
-                match &logits {
-                    Some(values) => kept.set(slot, &values[at * classes..][..classes]),
-                    None => kept.set(slot, &vec![f32::NAN; classes]),
-                }
+            if let Some(kept) = &mut self.kept {
+                let row = answers.as_ref().and_then(|all| all.chunks_exact(all.len() / rows.len()).nth(at));
+                kept.set(slot, row);
             }
         }
         taken.sort_unstable();
@@ -194,12 +176,30 @@ impl<'a> Memory<'a> {
         taken
     }
 
-    /// Keeps what `logits` (slots, classes) says of these slots.
-    pub fn keep(&mut self, slots: &[usize], logits: &Tensor) {
-        let Some(kept) = &mut self.logits else { return };
-        let values = Vec::<f32>::try_from(logits.reshape([-1])).expect("a vector of f32");
-        for (row, &slot) in values.chunks_exact(kept.classes).zip(slots) {
-            kept.set(slot, row);
+    /// Keeps what `answers` (slots, columns) says of these slots.
+    pub fn keep(&mut self, slots: &[usize], answers: &Tensor) {
+        let Some(kept) = &mut self.kept else { return };
+        let answers = numbers(answers);
+        for (row, &slot) in answers.chunks_exact(answers.len() / slots.len()).zip(slots) {
+            kept.set(slot, Some(row));
+        }
+    }
+
+    /// The same of what was not kept of them yet.
+    pub fn complete(&mut self, slots: &[usize], answers: &Tensor) {
+        let Some(kept) = &mut self.kept else { return };
+        let answers = numbers(answers);
+        for (row, &slot) in answers.chunks_exact(answers.len() / slots.len()).zip(slots) {
+            kept.complete(slot, row);
+        }
+    }
+
+    /// Lets answers (rows, columns) to a replayed batch blend into what is kept of its rows.
+    pub fn refresh(&mut self, rows: &Rows, answers: &Tensor, decay: f64) {
+        let Some(kept) = self.kept.as_mut().filter(|_| !rows.is_empty()) else { return };
+        let answers = numbers(answers);
+        for (row, &slot) in answers.chunks_exact(answers.len() / rows.len()).zip(&rows.slots) {
+            kept.blend(slot, row, decay as f32);
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The rows one update can see: its chunks' first, in data order, then remembered ones.
 
 use std::collections::HashMap;
-use std::ops::Range;
 
 use domain::buffer::{Slot, Snapshot};
+use domain::draw::Draw;
 use domain::id::ChunkId;
 use tch::Device;
 
@@ -18,6 +18,9 @@ pub struct Pool {
     chunks: Vec<(ChunkId, usize)>,
     remembered: HashMap<(ChunkId, u32), usize>,
     labels: Vec<u32>,
+    /// Of the chunks' rows, those that train, in order; and those that validate.
+    training: Vec<usize>,
+    validation: Vec<usize>,
 }
 
 /// The rows of a chunk that a snapshot's slots refer to, in the order of its dataset.
@@ -50,7 +53,41 @@ impl Pool {
         };
         let remembered = rows.zip(count..).collect();
         let labels = data.all_labels();
-        Self { data: data.to_device(device), fresh: count, chunks: starts, remembered, labels }
+        let training = (0..count).collect();
+        let data = data.to_device(device);
+        Self { data, fresh: count, chunks: starts, remembered, labels, training, validation: Vec::new() }
+    }
+
+    /// Sets this share of the chunks' rows aside, but never all of them.
+    pub fn set_aside(mut self, share: f64, draw: Draw) -> Self {
+        let count = ((share * self.fresh as f64) as usize).min(self.fresh.saturating_sub(1));
+        let mut order = draw.permutation(self.fresh);
+        self.training = order.split_off(count);
+        self.validation = order;
+        self.training.sort_unstable();
+        self.validation.sort_unstable();
+        self
+    }
+
+    /// The chunks' rows that train, in order.
+    pub fn training(&self) -> &[usize] {
+        &self.training
+    }
+
+    /// The chunks' rows that were set aside.
+    pub fn validation(&self) -> Vec<i64> {
+        self.validation.iter().map(|&row| row as i64).collect()
+    }
+
+    /// The position of row `number` of those that train and then of those that are remembered.
+    pub fn trains(&self, number: usize) -> usize {
+        let remembered = || number - self.training.len() + self.fresh;
+        self.training.get(number).copied().unwrap_or_else(remembered)
+    }
+
+    /// Rows that train, and rows that are remembered.
+    pub fn everything(&self) -> usize {
+        self.data.len() - self.validation.len()
     }
 
     /// Of every row.
@@ -72,10 +109,11 @@ impl Pool {
         }
     }
 
-    /// The run's chunks, each with its rows' positions.
-    pub fn chunks(&self) -> impl Iterator<Item = (&ChunkId, Range<usize>)> {
+    /// The run's chunks, each with the positions of its rows that train.
+    pub fn chunks(&self) -> impl Iterator<Item = (&ChunkId, &[usize])> {
         let ends = self.chunks.iter().skip(1).map(|(_, start)| *start).chain([self.fresh]);
-        self.chunks.iter().zip(ends).map(|((id, start), end)| (id, *start..end))
+        let place = |row: usize| self.training.partition_point(|&known| known < row);
+        self.chunks.iter().zip(ends).map(move |((id, start), end)| (id, &self.training[place(*start)..place(end)]))
     }
 
     /// The chunk of a fresh row, and its place there.

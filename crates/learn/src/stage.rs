@@ -26,8 +26,8 @@ impl Stage {
     /// Rows that the phase goes through.
     pub fn rows(&self, pool: &Pool, slots: usize) -> usize {
         match self.phase.reads {
-            Reads::Chunk | Reads::Replay => pool.fresh,
-            Reads::Everything => pool.data.len(),
+            Reads::Chunk | Reads::Replay => pool.training().len(),
+            Reads::Everything => pool.everything(),
             Reads::Memory => slots,
         }
     }
@@ -45,7 +45,7 @@ pub fn stages(
     for &phase in phases {
         let (batch, replayed) = split(phase.reads, training, remembers);
         // On memory alone, as long as on the chunk.
-        let rows = if phase.reads == Reads::Everything { pool.data.len() } else { pool.fresh };
+        let rows = if phase.reads == Reads::Everything { pool.everything() } else { pool.training().len() };
         if rows == 0 {
             return Err(Error::NoRows { purpose: "train on" });
         }

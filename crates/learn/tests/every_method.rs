@@ -31,11 +31,24 @@ fn trial(change: &Value) -> Trial {
     trial
 }
 
-/// Each method, and a replaying one with each policy.
+/// Each method, and a replaying one with each policy and with what else changes an update.
 fn all_methods() -> impl Iterator<Item = Value> {
     let methods = Method::ALL.into_iter().map(|method| json!({"method": method.name()}));
     let policies = ["class-balanced", "greedy", "window", "herding", "k-centre", "gmc"];
-    methods.chain(policies.map(|policy| json!({"method": "der++", "rehearsal": {"policy": policy}})))
+    let policies = policies.map(|policy| json!({"method": "der++", "rehearsal": {"policy": policy}}));
+    let rules = ["random", "sb-fixed", "sb-history", "gradient-matching"].map(|rule| {
+        // Four new rows to a micro-batch.
+        json!({"method": "er", "training": {"batch_size": 32, "selection": {"rule": rule}}})
+    });
+    let validation = json!({"fraction": 0.2, "patience": 1, "metric": "accuracy"});
+    let others = [
+        json!({"method": "super-er", "rehearsal": {"refresh_decay": 0.9}}),
+        json!({"method": "er", "training": {"epochs": 3, "validation": validation}}),
+        json!({"method": "rd", "training": {"epochs": 2, "validation": {"fraction": 0.2}}}),
+        json!({"method": "der", "input": {"augment": ["random_crop", "hflip", "rotate", "colour_jitter"]}}),
+        json!({"method": "er", "training": {"reinitialize": {"shrink": 0.9}}, "loss": {"mask_absent_classes": true}}),
+    ];
+    methods.chain(policies).chain(rules).chain(others)
 }
 
 #[test]

@@ -14,7 +14,7 @@ use tch::{Kind, Tensor};
 fn batch(trial: &Trial, start: i64, rows: i64) -> Batch {
     let (bytes, labels) = trial.pool.data.take(&span(start, rows));
     let pixels = trial.reader.apply(bytes).pixels().to_kind(trial.weights.values.kind());
-    Batch { inputs: Input::Pixels(pixels), labels, logits: None, weights: None, of: rows as usize }
+    Batch { inputs: Input::Pixels(pixels), labels, kept: None, weights: None, of: rows as f64, absent: None }
 }
 
 fn direction(trial: &Trial, seed: u64) -> Tensor {

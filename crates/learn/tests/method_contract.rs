@@ -43,25 +43,25 @@ fn a_step_is_the_sum_of_its_micro_batches() {
         let start =
             Start { weights: &trial.weights, fresh: 45, seen: &[4, 4, 4], labels: &[0, 1, 2], draw: Draw::new(1) };
         built.begin(&start, State::new());
-        let logits = layers::Init::Normal(1.0).draw(3, "logits", &[57, 3]);
-        let batch = |start: i64, rows: i64, of: usize| {
+        // Features of both layers, then logits.
+        let keeps = built.keeps();
+        let columns = if keeps.features.is_some() { 16 + 12 } else { 0 } + if keeps.logits { 3 } else { 0 };
+        let kept = layers::Init::Normal(1.0).draw(3, "kept", &[57, columns]);
+        let batch = |start: i64, rows: i64, of: f64| {
             let (bytes, labels) = trial.pool.data.take(&support::span(start, rows));
-            Batch {
-                inputs: trial.reader.apply(bytes),
-                labels,
-                logits: Some(logits.narrow(0, start, rows)),
-                weights: None,
-                of,
-            }
+            let (inputs, kept) = (trial.reader.apply(bytes), Some(kept.narrow(0, start, rows)));
+            Batch { inputs, labels, kept, weights: None, of, absent: None }
         };
-        let partial = |fresh: Batch, memory: Batch| {
+        let replays = method::phases(method)[0].reads == Reads::Replay;
+        let draws = if replays { built.draws() as i64 } else { 0 };
+        // Six rows of each replay batch in two parts.
+        let partial = |fresh: Batch, start: i64, rows: i64| {
             let learner = Learner::new(&trial.net, &trial.weights, None);
-            let memory = [memory];
-            let replays = method::phases(method)[0].reads == Reads::Replay;
-            trial.weights.partial(&built.loss(&learner, &fresh, if replays { &memory } else { &[] }).loss)
+            let memory: Vec<Batch> = (0..draws).map(|draw| batch(20 + 10 * draw + start, rows, 6.0)).collect();
+            trial.weights.partial(&built.loss(&learner, &fresh, &memory).loss)
         };
-        let whole = partial(batch(0, 8, 8), batch(20, 6, 6));
-        let parts = partial(batch(0, 3, 8), batch(20, 4, 6)) + partial(batch(3, 5, 8), batch(24, 2, 6));
+        let whole = partial(batch(0, 8, 8.0), 0, 6);
+        let parts = partial(batch(0, 3, 8.0), 0, 4) + partial(batch(3, 5, 8.0), 4, 2);
         let difference = (whole - parts).abs().max().double_value(&[]);
         assert!(difference < 2e-6, "{method:?} {difference}");
     }

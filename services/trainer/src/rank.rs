@@ -90,8 +90,7 @@ fn take_over(
     at.phase = Phase::Write;
     progress(at);
     let (snapshot, carried) = remembered(job)?;
-    let outcome =
-        Outcome { steps: 0, loss: None, finite: true, snapshot, carried, means: None, rehearsal_seconds: 0.0 };
+    let outcome = Outcome::untrained(snapshot, carried);
     let precision = Precision::default();
     let made = Made { net: &net, trained: &trained, reader: &reader, outcome, precision, train_seconds: 0.0 };
     finish(job, collective, device, made)
@@ -126,7 +125,11 @@ fn update(
 
     let started = clock();
     let (limits, scratch) = (pipeline.resources.prefix_cache, job.out.parent().unwrap_or(&job.out));
-    let prefix = Prefix::fill(&net, &pool, &reader, limits, scratch, &mut |_| progress(at))?;
+    let prefix = match pipeline.input.augment.is_empty() {
+        true => Prefix::fill(&net, &pool, &reader, limits, scratch, &mut |_| progress(at))?,
+        // A row is another whenever it is read.
+        false => None,
+    };
     let mut keeper = Keeper { job, precision, clock, keeps: collective.rank() == 0, step, second: started };
     let initial = |seed| base.net(seed);
     let inputs = Inputs {
@@ -186,6 +189,8 @@ fn finish(job: &TrainJob, collective: &dyn Collective, device: Device, made: Mad
         precision,
         peak_memory_bytes,
         final_loss: outcome.loss.filter(|loss| loss.is_finite()),
+        dropped_rows: outcome.dropped_rows,
+        best_epoch: outcome.best_epoch,
     };
     Ok(account(files, publish::weights_sha256(trained), reader, outcome, cost))
 }

@@ -5,6 +5,7 @@
 
 pub mod flags;
 mod outcome;
+mod rows;
 mod seed;
 pub mod settings;
 pub mod shelf;

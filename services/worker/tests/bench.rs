@@ -8,7 +8,7 @@ use support::stream;
 
 mod support;
 
-const RUN_KEYS: [&str; 12] = [
+const RUN_KEYS: [&str; 13] = [
     "seed",
     "accuracy_matrix",
     "average_accuracy",
@@ -18,6 +18,7 @@ const RUN_KEYS: [&str; 12] = [
     "forward_transfer",
     "learning_accuracy",
     "steps",
+    "dropped_rows",
     "seconds",
     "peak_memory_bytes",
     "weights_sha256",

@@ -1,11 +1,9 @@
-//! How an update learns: the method, and how its loss is put together.
-
-use std::collections::BTreeMap;
+//! How an update learns.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::parts::{BufferUpdate, Policy};
+use super::rehearsal::{BufferUpdate, Policy};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -21,8 +19,12 @@ pub enum Method {
     /// Dark experience replay with labels (DER++; Buzzega et al., 2020).
     #[serde(rename = "der++")]
     DerPlusPlus,
+    /// Experience replay that keeps pooled features too (Douillard et al., 2020, as Renate has it).
+    PodEr,
     /// Complementary learning systems (Arani et al., 2022): two slow copies of the weights teach the working ones.
     ClsEr,
+    /// Terms of `der++`, `cls-er` and `pod-er` together, after a shrink and a perturbation of the weights (Renate).
+    SuperEr,
     /// Repeated distillation (Renate): an expert learns the chunk, then memory teaches a fresh model.
     Rd,
     /// Elastic weight consolidation (Kirkpatrick et al., 2017): one quadratic penalty for each earlier update.
@@ -58,7 +60,7 @@ pub enum Range {
 }
 
 impl Range {
-    const fn holds(self, value: f64) -> bool {
+    pub(super) const fn holds(self, value: f64) -> bool {
         match self {
             Self::NonNegative => value >= 0.0 && value.is_finite(),
             Self::Positive => value > 0.0 && value.is_finite(),
@@ -66,7 +68,7 @@ impl Range {
         }
     }
 
-    const fn described(self) -> &'static str {
+    pub(super) const fn described(self) -> &'static str {
         match self {
             Self::NonNegative => "must be 0 or above",
             Self::Positive => "must be above 0",
@@ -105,23 +107,35 @@ enum Buffer {
     Only(Policy),
 }
 
-const CLS_ER: &[Parameter] = &[
-    weight("alpha", 0.5),
-    weight("beta", 0.1),
-    share("plastic_decay", 0.999),
-    share("stable_decay", 0.999),
-    share("plastic_frequency", 0.9),
-    share("stable_frequency", 0.7),
-];
+/// Weights of a loss with two copies of the weights, and how those follow.
+macro_rules! with_copies {
+    ($($weight:expr),*) => {
+        const {
+            &[
+                $($weight,)*
+                share("plastic_decay", 0.999),
+                share("stable_decay", 0.999),
+                share("plastic_frequency", 0.9),
+                share("stable_frequency", 0.7),
+            ]
+        }
+    };
+}
+
+const CLS_ER: &[Parameter] = with_copies!(weight("alpha", 0.5), weight("beta", 0.1));
+const SUPER_ER: &[Parameter] =
+    with_copies!(weight("alpha", 1.0), weight("beta", 1.0), weight("cls", 0.1), weight("pod", 1.0));
 
 impl Method {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Ft,
         Self::Er,
         Self::OfflineEr,
         Self::Der,
         Self::DerPlusPlus,
+        Self::PodEr,
         Self::ClsEr,
+        Self::SuperEr,
         Self::Rd,
         Self::Ewc,
         Self::OnlineEwc,
@@ -148,7 +162,11 @@ impl Method {
                 Buffer::Online,
                 const { &[weight("alpha", 1.0), weight("beta", 1.0)] },
             ),
+            Self::PodEr => {
+                ("pod-er", "experience replay with pooled features", Buffer::Online, const { &[weight("alpha", 1.0)] })
+            }
             Self::ClsEr => ("cls-er", "complementary learning systems", Buffer::Online, CLS_ER),
+            Self::SuperEr => ("super-er", "experience replay with every term", Buffer::Online, SUPER_ER),
             Self::Rd => ("rd", "repeated distillation", Buffer::After(Policy::Reservoir), &[]),
             Self::Ewc => ("ewc", "elastic weight consolidation", Buffer::Unread, const { &[weight("lambda", 0.8)] }),
             Self::OnlineEwc => (
@@ -189,12 +207,31 @@ impl Method {
 
     /// Whether its loss is a sum of terms with weights.
     pub const fn weighs_terms(self) -> bool {
-        matches!(self, Self::Er | Self::Der | Self::DerPlusPlus | Self::ClsEr | Self::Lwf)
+        matches!(self, Self::Lwf) || (self.replays() && !matches!(self, Self::OfflineEr))
     }
 
     /// Whether each step draws remembered rows beside its own.
     pub const fn replays(self) -> bool {
-        matches!(self, Self::Er | Self::OfflineEr | Self::Der | Self::DerPlusPlus | Self::ClsEr)
+        matches!(self, Self::Er | Self::OfflineEr | Self::ClsEr) || self.keeps_answers()
+    }
+
+    /// Whether memory keeps logits or features that rows had when they entered.
+    pub const fn keeps_answers(self) -> bool {
+        matches!(self, Self::Der | Self::DerPlusPlus) || self.keeps_features()
+    }
+
+    pub(super) const fn keeps_features(self) -> bool {
+        matches!(self, Self::PodEr | Self::SuperEr)
+    }
+
+    /// Whether slow copies of the weights teach.
+    pub(super) const fn has_copies(self) -> bool {
+        matches!(self, Self::ClsEr | Self::SuperEr)
+    }
+
+    /// Whether labels of new rows enter by a cross-entropy, which absent classes can be left out of.
+    pub(super) const fn masks(self) -> bool {
+        !matches!(self, Self::Icarl)
     }
 
     /// The policy in force where the file names `asked`.
@@ -210,116 +247,6 @@ impl Method {
     pub(super) fn may_offer_online(self) -> bool {
         !matches!(self.about().buffer, Buffer::After(_))
     }
-}
-
-/// How the terms of a method's loss are put together.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Loss {
-    /// The method's numbers by name, where they are not its defaults: `{alpha: 0.2, beta: 0.5}`.
-    pub parameters: BTreeMap<String, f64>,
-    pub normalization: Normalization,
-    pub replay_draws: ReplayDraws,
-    /// Of `cls-er`.
-    pub deploys: Deploys,
-}
-
-impl Loss {
-    /// What the method's parameter `name` is.
-    ///
-    /// # Panics
-    /// If the method has none of that name.
-    pub fn parameter(&self, method: Method, name: &str) -> f64 {
-        let known = method.parameters().iter().find(|parameter| parameter.name == name);
-        let default = known.unwrap_or_else(|| panic!("`{}` takes no `{name}`", method.name())).default;
-        self.parameters.get(name).copied().unwrap_or(default)
-    }
-
-    /// Otherwise what is wrong: the value given, and the reason.
-    pub(super) fn check(&self, method: Method) -> Result<(), (String, String)> {
-        for (name, &value) in &self.parameters {
-            let given = format!("naming `{name}: {value}`");
-            match method.parameters().iter().find(|parameter| parameter.name == name) {
-                None => return Err((given, unknown(method))),
-                Some(known) if !known.range.holds(value) => return Err((given, known.range.described().to_owned())),
-                Some(_) => (),
-            }
-        }
-        if method == Method::ClsEr {
-            self.check_copies()?;
-        }
-        Ok(())
-    }
-
-    /// Otherwise the key that the method would pass over, and what it says.
-    pub(super) fn idle(&self, method: Method) -> Option<(&'static str, &'static str)> {
-        let keys = [
-            ("loss.normalization", "sum", self.normalization != Normalization::default() && !method.weighs_terms()),
-            (
-                "loss.replay_draws",
-                "shared",
-                self.replay_draws != ReplayDraws::default() && method != Method::DerPlusPlus,
-            ),
-            ("loss.deploys", "working", self.deploys != Deploys::default() && method != Method::ClsEr),
-        ];
-        keys.into_iter().find(|(.., is_idle)| *is_idle).map(|(key, value, _)| (key, value))
-    }
-
-    /// The plastic copy follows the working weights more closely than the stable one.
-    fn check_copies(&self) -> Result<(), (String, String)> {
-        let of = |name| self.parameter(Method::ClsEr, name);
-        let pairs = [("plastic_frequency", "stable_frequency"), ("stable_decay", "plastic_decay")];
-        let [often, slow] = pairs.map(|(larger, smaller)| (of(larger), of(smaller)));
-        if often.0 <= often.1 {
-            let given = format!("naming `plastic_frequency: {}`", often.0);
-            return Err((given, format!("must be above `stable_frequency`, {}", often.1)));
-        }
-        if slow.0 < slow.1 {
-            let given = format!("naming `plastic_decay: {}`", slow.1);
-            return Err((given, format!("must not be above `stable_decay`, {}", slow.0)));
-        }
-        Ok(())
-    }
-}
-
-fn unknown(method: Method) -> String {
-    let names: Vec<&str> = method.parameters().iter().map(|parameter| parameter.name).collect();
-    match names.is_empty() {
-        true => format!("`{}` takes none", method.name()),
-        false => format!("`{}` takes {}", method.name(), names.join(", ")),
-    }
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Normalization {
-    /// Terms are added as in the papers.
-    #[default]
-    None,
-    /// Their sum is divided by the sum of their weights, as in Renate.
-    Sum,
-}
-
-/// Whether terms of a loss that replay see the same remembered rows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum ReplayDraws {
-    /// Each term draws its own, as in the paper of `der++`.
-    #[default]
-    Independent,
-    /// One draw for all terms, as in Renate.
-    Shared,
-}
-
-/// Which weights of `cls-er` become the version.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Deploys {
-    /// The slow copy, as in the paper.
-    #[default]
-    Stable,
-    /// The weights that trained, as in Renate.
-    Working,
 }
 
 /// When rows are offered where the file does not say.

@@ -43,6 +43,10 @@ number!(
     Share, |v| (0.0..1.0).contains(&v), "at least 0 and below 1"
 );
 number!(
+    /// A share in `(0, 1]`: of rows or weights kept.
+    Ratio, |v| v > 0.0 && v <= 1.0, "above 0 and at most 1"
+);
+number!(
     /// A finite number above zero.
     Positive, |v| v.is_finite() && v > 0.0, "above 0"
 );

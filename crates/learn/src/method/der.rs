@@ -31,22 +31,24 @@ impl DarkReplay {
 
 impl UpdateMethod for DarkReplay {
     fn loss(&self, learner: &Learner, fresh: &Batch, memory: &[Batch]) -> Step {
-        let (logits, replayed) = match memory {
+        let (logits, loss, replayed) = match memory {
             [] => {
                 let logits = learner.forward(&fresh.inputs);
-                return Step { loss: cross_entropy(&logits, fresh), logits };
+                return Step::new(cross_entropy(&logits, fresh), logits);
             }
             [one] => {
-                let [logits, remembered] = learner.forward_all([fresh, one]);
-                (logits, self.alpha * logit_distance(&remembered, one) + self.beta * cross_entropy(&remembered, one))
+                let [logits, all] = learner.forward_all([fresh, one]);
+                let loss = self.alpha * logit_distance(&all, one) + self.beta * cross_entropy(&all, one);
+                (logits, loss, vec![all])
             }
             [first, second, ..] => {
                 let [logits, one, two] = learner.forward_all([fresh, first, second]);
-                (logits, self.alpha * logit_distance(&one, first) + self.beta * cross_entropy(&two, second))
+                let loss = self.alpha * logit_distance(&one, first) + self.beta * cross_entropy(&two, second);
+                (logits, loss, vec![one, two])
             }
         };
-        let loss = (cross_entropy(&logits, fresh) + replayed) / divisor(self.sum, &[self.alpha, self.beta]);
-        Step { loss, logits }
+        let loss = (cross_entropy(&logits, fresh) + loss) / divisor(self.sum, &[self.alpha, self.beta]);
+        Step { loss, fresh: logits, replayed }
     }
 
     /// A term without weight draws nothing.
@@ -56,6 +58,6 @@ impl UpdateMethod for DarkReplay {
     }
 
     fn keeps(&self) -> Keeps {
-        Keeps::Logits
+        Keeps::LOGITS
     }
 }

@@ -17,11 +17,11 @@ impl UpdateMethod for ExperienceReplay {
     fn loss(&self, learner: &Learner, fresh: &Batch, memory: &[Batch]) -> Step {
         let [memory] = memory else {
             let logits = learner.forward(&fresh.inputs);
-            return Step { loss: cross_entropy(&logits, fresh), logits };
+            return Step::new(cross_entropy(&logits, fresh), logits);
         };
         let [logits, remembered] = learner.forward_all([fresh, memory]);
         let loss = cross_entropy(&logits, fresh) + self.alpha * cross_entropy(&remembered, memory);
-        Step { loss: loss / divisor(self.sum, &[self.alpha]), logits }
+        Step::new(loss / divisor(self.sum, &[self.alpha]), logits)
     }
 
     fn draws(&self) -> usize {

@@ -55,7 +55,7 @@ fn name(kind: &str, update: usize) -> String {
 impl UpdateMethod for Consolidation {
     fn loss(&self, learner: &Learner, fresh: &Batch, _memory: &[Batch]) -> Step {
         let logits = learner.forward(&fresh.inputs);
-        Step { loss: cross_entropy(&logits, fresh), logits }
+        Step::new(cross_entropy(&logits, fresh), logits)
     }
 
     fn begin(&mut self, start: &Start, state: State) {

@@ -8,6 +8,6 @@ pub struct FineTune;
 impl UpdateMethod for FineTune {
     fn loss(&self, learner: &Learner, fresh: &Batch, _memory: &[Batch]) -> Step {
         let logits = learner.forward(&fresh.inputs);
-        Step { loss: cross_entropy(&logits, fresh), logits }
+        Step::new(cross_entropy(&logits, fresh), logits)
     }
 }

@@ -11,6 +11,6 @@ pub struct Gdumb;
 impl UpdateMethod for Gdumb {
     fn loss(&self, learner: &Learner, remembered: &Batch, _memory: &[Batch]) -> Step {
         let logits = learner.forward(&remembered.inputs);
-        Step { loss: cross_entropy(&logits, remembered), logits }
+        Step::new(cross_entropy(&logits, remembered), logits)
     }
 }

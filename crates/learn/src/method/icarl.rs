@@ -39,7 +39,7 @@ impl UpdateMethod for Icarl {
         let own = of(&logits, &[&self.known[..], &self.new[..]].concat());
         let sum = own.binary_cross_entropy_with_logits(&targets, None::<&Tensor>, None::<&Tensor>, Reduction::Sum);
         let classes = (self.known.len() + self.new.len()) as f64;
-        Step { loss: sum / (classes * rows.of as f64), logits }
+        Step::new(sum / (classes * rows.of), logits)
     }
 
     fn begin(&mut self, start: &Start, _state: State) {

@@ -11,6 +11,6 @@ pub struct Joint;
 impl UpdateMethod for Joint {
     fn loss(&self, learner: &Learner, fresh: &Batch, _memory: &[Batch]) -> Step {
         let logits = learner.forward(&fresh.inputs);
-        Step { loss: cross_entropy(&logits, fresh), logits }
+        Step::new(cross_entropy(&logits, fresh), logits)
     }
 }

@@ -30,7 +30,7 @@ impl WithoutForgetting {
     fn distilled(&self, teacher: &Teacher, theirs: &Tensor, logits: &Tensor, batch: &Batch) -> Tensor {
         let soft = |z: &Tensor| z.index_select(1, &teacher.classes) / self.temperature;
         let log = soft(logits).log_softmax(-1, Kind::Float);
-        -(soft(theirs).softmax(-1, Kind::Float) * log).sum(Kind::Float) / batch.of as f64
+        -(soft(theirs).softmax(-1, Kind::Float) * log).sum(Kind::Float) / batch.of
     }
 }
 
@@ -45,7 +45,7 @@ impl UpdateMethod for WithoutForgetting {
                 (new + self.alpha * self.distilled(teacher, &theirs, &logits, fresh)) / divisor(self.sum, &[self.alpha])
             }
         };
-        Step { loss, logits }
+        Step::new(loss, logits)
     }
 
     fn begin(&mut self, start: &Start, _state: State) {

@@ -1,6 +1,7 @@
 //! Update methods: one is its loss, what it reads, and what must outlive it. The loop belongs to `update`.
 
 mod cls_er;
+mod copies;
 mod der;
 mod er;
 mod ewc;
@@ -10,33 +11,38 @@ mod icarl;
 mod joint;
 mod lwf;
 mod offline_er;
+mod pod_er;
 mod rd;
+mod super_er;
 mod terms;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use domain::draw::Draw;
-use domain::pipeline::{Method, Normalization, Pipeline};
+use domain::pipeline::{FeaturePooling, Method, Normalization, Pipeline};
 use tch::Tensor;
 
 use crate::Flat;
 use crate::input::Input;
-use crate::model::Net;
 use crate::model::dropout::Noise;
+use crate::model::{Net, Seen};
 
 /// Rows of one micro-batch.
 pub struct Batch {
     pub inputs: Input,
     /// (rows)
     pub labels: Tensor,
-    /// (rows, classes): the logits that rows had when they entered memory; NaN for classes that were not known then, or
-    /// where none were kept. None where no method asks.
-    pub logits: Option<Tensor>,
+    /// (rows, columns): what memory keeps of them, pooled features and then logits; NaN for classes that were not known
+    /// when a row entered, or where nothing was kept. None where no method asks.
+    pub kept: Option<Tensor>,
     /// (rows): what each row's loss is multiplied by. None where all count the same.
     pub weights: Option<Tensor>,
-    /// Rows of the whole step that this is a part of: what a mean divides by.
-    pub of: usize,
+    /// What a mean divides by: the rows of the whole step that this is a part of. If rows were chosen out of the part, as
+    /// many as make the part count what it would whole.
+    pub of: f64,
+    /// (classes): 0, or −∞ for a class that is left out of the cross-entropy. None where none is.
+    pub absent: Option<Tensor>,
 }
 
 impl Batch {
@@ -59,23 +65,35 @@ impl<'a> Learner<'a> {
         Self { net, weights, noise, passes: Cell::new(0) }
     }
 
-    /// -> logits (rows, classes), f32, with dropout. Each pass has masks of its own.
+    /// -> logits (rows, classes), f32, with dropout.
     pub fn forward(&self, input: &Input) -> Tensor {
-        let pass = self.passes.replace(self.passes.get() + 1);
-        self.net.learn(input, self.noise.map(|draw| Noise::new(draw.at(pass))))
+        self.net.learn(input, self.noise())
     }
 
-    /// The logits of each batch, in one pass over all that have rows: no layer looks at more than one row.
+    /// The logits of each batch, in one pass over all that have rows.
     pub fn forward_all<const N: usize>(&self, batches: [&Batch; N]) -> [Tensor; N] {
-        let inputs = batches.iter().filter(|batch| !batch.is_empty()).map(|batch| &batch.inputs);
-        let joined = inputs.map(|input| input.narrow(0, input.rows())).reduce(|all, next| all.then(&next));
-        let logits = self.forward(&joined.expect("a micro-batch has rows"));
+        let logits = self.forward(&joined(&batches));
         let mut start = 0;
-        batches.map(|batch| {
-            let rows = batch.labels.numel() as i64;
-            start += rows;
-            logits.narrow(0, start - rows, rows)
-        })
+        batches.map(|batch| part(&logits, batch, &mut start))
+    }
+
+    /// Logits and pooled features of each batch, in one pass over all that have rows.
+    pub fn observe_all(&self, pooling: FeaturePooling, batches: &[&Batch]) -> Vec<Seen> {
+        let all = self.net.observe(&joined(batches), self.noise(), pooling);
+        let mut start = 0;
+        let seen = batches.iter().map(|batch| {
+            let first = start;
+            let logits = part(&all.logits, batch, &mut start);
+            let levels = all.levels.iter().map(|level| part(level, batch, &mut { first })).collect();
+            Seen { levels, logits }
+        });
+        seen.collect()
+    }
+
+    /// Each pass has masks of its own.
+    fn noise(&self) -> Option<Noise> {
+        let pass = self.passes.replace(self.passes.get() + 1);
+        self.noise.map(|draw| Noise::new(draw.at(pass)))
     }
 
     /// What the net would answer with other weights: logits without gradient and without dropout.
@@ -84,12 +102,35 @@ impl<'a> Learner<'a> {
     }
 }
 
+/// The inputs of all batches that have rows: no layer but one that normalises batches looks at more than one row.
+fn joined(batches: &[&Batch]) -> Input {
+    let inputs = batches.iter().filter(|batch| !batch.is_empty()).map(|batch| &batch.inputs);
+    let joined = inputs.map(|input| input.narrow(0, input.rows())).reduce(|all, next| all.then(&next));
+    joined.expect("a micro-batch has rows")
+}
+
+/// A batch's rows of `all`, from `start`, which moves on.
+fn part(all: &Tensor, batch: &Batch, start: &mut i64) -> Tensor {
+    let rows = batch.labels.numel() as i64;
+    *start += rows;
+    all.narrow(0, *start - rows, rows)
+}
+
 /// What one micro-batch's step comes to.
 pub struct Step {
     /// The micro-batch's part of the scalar that a step descends. The parts of a step add up to it.
     pub loss: Tensor,
-    /// Of the new rows (rows, classes).
-    pub logits: Tensor,
+    /// What memory would keep of the new rows (rows, columns): their logits, if nothing is kept.
+    pub fresh: Tensor,
+    /// The same of each replay batch, where a method keeps answers.
+    pub replayed: Vec<Tensor>,
+}
+
+impl Step {
+    /// Of a method that keeps nothing of replayed rows.
+    pub fn new(loss: Tensor, logits: Tensor) -> Self {
+        Self { loss, fresh: logits, replayed: Vec::new() }
+    }
 }
 
 /// Where the rows of a phase come from.
@@ -114,13 +155,29 @@ pub struct Phase {
 }
 
 /// What memory keeps of its rows, besides where they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keeps {
-    Nothing,
-    /// The logits that they had when they entered.
-    Logits,
-    /// The logits that the last update's weights give them.
-    Refreshed,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keeps {
+    /// Pooled so.
+    pub features: Option<FeaturePooling>,
+    pub logits: bool,
+    /// What the update's last weights answer to every row, instead of what those of its time answered to it.
+    pub refreshed: bool,
+}
+
+impl Keeps {
+    pub const NOTHING: Self = Self { features: None, logits: false, refreshed: false };
+    pub const LOGITS: Self = Self { logits: true, ..Self::NOTHING };
+
+    pub fn anything(self) -> bool {
+        self.features.is_some() || self.logits
+    }
+
+    /// What is kept of rows that were seen: (rows, columns).
+    pub fn of(self, seen: &Seen) -> Tensor {
+        let levels = seen.levels.iter().filter(|_| self.features.is_some());
+        let parts: Vec<&Tensor> = levels.chain(Some(&seen.logits).filter(|_| self.logits)).collect();
+        Tensor::cat(&parts, 1)
+    }
 }
 
 /// What a method knows before the first step.
@@ -156,7 +213,7 @@ pub trait UpdateMethod {
     }
 
     fn keeps(&self) -> Keeps {
-        Keeps::Nothing
+        Keeps::NOTHING
     }
 
     /// Whether the mean features of memory's classes decide, and not the head.
@@ -191,9 +248,13 @@ pub const fn phases(method: Method) -> &'static [Phase] {
     }
     match method {
         Method::Ft | Method::Ewc | Method::OnlineEwc | Method::Lwf => const { &[phase(Reads::Chunk)] },
-        Method::Er | Method::OfflineEr | Method::Der | Method::DerPlusPlus | Method::ClsEr => {
-            const { &[phase(Reads::Replay)] }
-        }
+        Method::Er
+        | Method::OfflineEr
+        | Method::Der
+        | Method::DerPlusPlus
+        | Method::PodEr
+        | Method::ClsEr
+        | Method::SuperEr => const { &[phase(Reads::Replay)] },
         Method::Joint | Method::Icarl => const { &[phase(Reads::Everything)] },
         Method::Gdumb => &[Phase { reads: Reads::Memory, anew: true }],
         Method::Rd => &[Phase { reads: Reads::Chunk, anew: true }, Phase { reads: Reads::Memory, anew: true }],
@@ -207,7 +268,9 @@ pub fn build(pipeline: &Pipeline) -> Box<dyn UpdateMethod> {
         Method::Er => Box::new(er::ExperienceReplay { alpha: number("alpha"), sum: normalizes(pipeline) }),
         Method::OfflineEr => Box::new(offline_er::OfflineReplay::default()),
         Method::Der | Method::DerPlusPlus => Box::new(der::DarkReplay::new(pipeline)),
+        Method::PodEr => Box::new(pod_er::PooledReplay::new(pipeline)),
         Method::ClsEr => Box::new(cls_er::ComplementarySystems::new(pipeline)),
+        Method::SuperEr => Box::new(super_er::SuperReplay::new(pipeline)),
         Method::Rd => Box::new(rd::RepeatedDistillation),
         Method::Ewc => Box::new(ewc::Consolidation::new(number("lambda"), None)),
         Method::OnlineEwc => Box::new(ewc::Consolidation::new(number("lambda"), Some(number("gamma")))),

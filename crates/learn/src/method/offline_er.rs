@@ -14,11 +14,11 @@ impl UpdateMethod for OfflineReplay {
     fn loss(&self, learner: &Learner, fresh: &Batch, memory: &[Batch]) -> Step {
         let [memory] = memory else {
             let logits = learner.forward(&fresh.inputs);
-            return Step { loss: cross_entropy(&logits, fresh), logits };
+            return Step::new(cross_entropy(&logits, fresh), logits);
         };
         let [logits, remembered] = learner.forward_all([fresh, memory]);
         let loss = self.share * cross_entropy(&logits, fresh) + (1.0 - self.share) * cross_entropy(&remembered, memory);
-        Step { loss, logits }
+        Step::new(loss, logits)
     }
 
     fn begin(&mut self, start: &Start, _state: State) {

@@ -13,15 +13,15 @@ pub struct RepeatedDistillation;
 impl UpdateMethod for RepeatedDistillation {
     fn loss(&self, learner: &Learner, rows: &Batch, _memory: &[Batch]) -> Step {
         let logits = learner.forward(&rows.inputs);
-        let loss = match &rows.logits {
+        let loss = match &rows.kept {
             None => cross_entropy(&logits, rows),
             Some(stored) => 0.5 * mean(row_distance(&logits, &centred(stored)), rows),
         };
-        Step { loss, logits }
+        Step::new(loss, logits)
     }
 
     fn keeps(&self) -> Keeps {
-        Keeps::Refreshed
+        Keeps { refreshed: true, ..Keeps::LOGITS }
     }
 }
 

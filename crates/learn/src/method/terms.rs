@@ -6,18 +6,39 @@ use super::Batch;
 
 /// `CE(z, y)`, nats.
 pub fn cross_entropy(logits: &Tensor, batch: &Batch) -> Tensor {
+    let masked = batch.absent.as_ref().map(|absent| logits + absent);
+    let logits = masked.as_ref().unwrap_or(logits);
     let of = |reduction| logits.cross_entropy_loss(&batch.labels, None::<&Tensor>, reduction, -100, 0.0);
     let sum = match &batch.weights {
         Some(weights) => (of(Reduction::None) * weights).sum(Kind::Float),
         None => of(Reduction::Sum),
     };
-    sum / batch.of as f64
+    sum / batch.of
 }
 
 /// `MSE(z, z°)`: a row's mean over the classes its stored logits know; 0 for a row without any.
 pub fn logit_distance(logits: &Tensor, batch: &Batch) -> Tensor {
-    let stored = batch.logits.as_ref().expect("memory keeps the logits");
-    mean(row_distance(logits, stored), batch)
+    let (kept, classes) = (stored(batch), logits.size()[1]);
+    mean(row_distance(logits, &kept.narrow(1, kept.size()[1] - classes, classes)), batch)
+}
+
+/// `1/L Σ_l ‖h_l − h°_l‖` over L levels of pooled features (POD; Douillard et al., 2020); 0 for a row without any.
+pub fn feature_distance(levels: &[Tensor], batch: &Batch) -> Tensor {
+    let (kept, mut start) = (stored(batch), 0);
+    let distances = levels.iter().map(|level| {
+        let width = level.size()[1];
+        start += width;
+        let then = kept.narrow(1, start - width, width);
+        let known = then.isfinite().to_kind(Kind::Float);
+        let difference = (level - then.nan_to_num(0.0, 0.0, 0.0)) * known;
+        difference.norm_scalaropt_dim(2.0, &[1i64][..], false)
+    });
+    let sum = distances.reduce(|sum, next| sum + next).expect("a model has features");
+    mean(sum / levels.len() as f64, batch)
+}
+
+fn stored(batch: &Batch) -> &Tensor {
+    batch.kept.as_ref().expect("memory keeps answers")
 }
 
 /// The micro-batch's part of the mean of what each row (rows) comes to, by the rows' weights.
@@ -26,7 +47,7 @@ pub fn mean(rows: Tensor, batch: &Batch) -> Tensor {
         Some(weights) => rows * weights,
         None => rows,
     };
-    rows.sum(Kind::Float) / batch.of as f64
+    rows.sum(Kind::Float) / batch.of
 }
 
 /// (rows): squared differences, averaged over each row's known classes.

@@ -7,9 +7,11 @@ pub mod folder;
 pub mod head;
 pub mod layers;
 pub mod mlp;
+mod pooled;
 pub mod scratch;
 pub mod vit;
 
+use domain::pipeline::FeaturePooling;
 use serde_json::Value;
 use tch::{Kind, Tensor};
 
@@ -17,6 +19,7 @@ use crate::input::Input;
 use dropout::Noise;
 use head::Head;
 use layers::Linear;
+use pooled::pooled;
 
 /// The images a model takes: square, of so many channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +126,14 @@ pub struct Net {
     pub means: Option<Tensor>,
 }
 
+/// What a net makes of rows, and what on the way.
+pub struct Seen {
+    /// Of each block but the last, above those that are frozen: its output, pooled; then the features. Rows of norm 1.
+    pub levels: Vec<Tensor>,
+    /// (rows, classes)
+    pub logits: Tensor,
+}
+
 /// Of features (rows, width), once they are normalised; −∞ to a class without a mean.
 fn nearness(features: &Tensor, means: &Tensor) -> Tensor {
     let distance = Tensor::cdist(&normalised(features), &means.nan_to_num(0.0, 0.0, 0.0), 2.0, None::<i64>);
@@ -158,6 +169,19 @@ impl Net {
     /// The same while training: activations are dropped as the model's configuration says.
     pub fn learn(&self, input: &Input, noise: Option<Noise>) -> Tensor {
         self.head.forward(&self.body.encode(Embedded { noise, ..self.embedded(input) }))
+    }
+
+    /// The same, with what it comes from.
+    pub fn observe(&self, input: &Input, noise: Option<Noise>, pooling: FeaturePooling) -> Seen {
+        let mut embedded = Embedded { noise, ..self.embedded(input) };
+        let mut levels = Vec::new();
+        for to in self.frozen + 1..self.body.depth() {
+            embedded = self.body.advance(embedded, to);
+            levels.push(pooled(&embedded.x, embedded.mask.as_ref(), pooling));
+        }
+        let features = self.body.encode(embedded);
+        levels.push(normalised(&features));
+        Seen { levels, logits: self.head.forward(&features) }
     }
 
     fn embedded(&self, input: &Input) -> Embedded {

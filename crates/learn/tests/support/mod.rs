@@ -234,7 +234,9 @@ impl Trial {
         let known = Remembered { chunk: chunk("old"), rows: (0..old).collect() };
         let memory = remembered.map(|count| dataset(&rows(count as usize, 99)));
         let chunks = vec![(chunk("x"), fresh / 3), (chunk("y"), fresh - fresh / 3)];
+        let aside = manifest.pipeline.training.validation.fraction.get();
         let pool = Pool::new(chunks, dataset(&rows(fresh, 5)), vec![known], memory, Device::Cpu);
+        let pool = pool.set_aside(aside, Draw::new(manifest.pipeline.seed).named("validation"));
         let weights = Flat::over(trained);
         let (base, carried) = (weights.values.copy(), Carried::default());
         Self { manifest, net, weights, reader, pool, snapshot, carried, base }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use domain::buffer::Snapshot;
 use domain::chunk::{Row, Shard};
+use domain::draw::Draw;
 use domain::id::ChunkId;
 use domain::manifest::{ChunkData, Manifest};
 use learn::data::Reader;
@@ -95,5 +96,7 @@ pub fn pool(manifest: &Manifest, rows: Rows, reader: &Reader, device: Device) ->
         true => None,
         false => Some(reader.decode(&rows.memory, "the rehearsal buffer", labels)?),
     };
-    Ok(Pool::new(rows.chunks, fresh, rows.remembered, memory, device))
+    let aside = Draw::new(manifest.pipeline.seed).named("validation").at(manifest.update);
+    let share = manifest.pipeline.training.validation.fraction.get();
+    Ok(Pool::new(rows.chunks, fresh, rows.remembered, memory, device).set_aside(share, aside))
 }

@@ -2,7 +2,7 @@
 
 use domain::manifest::Cost;
 use domain::matrix::AccuracyMatrix;
-use domain::pipeline::{Method, Spec};
+use domain::pipeline::{Method, Selection, Spec};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -18,6 +18,31 @@ pub struct Outcome {
     pub runs: Vec<Run>,
     average_accuracy: Spread,
     forgetting: Spread,
+    /// Of which rows are back-propagated; None where all are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    selection: Option<Selected>,
+}
+
+/// What a choice of rows saves.
+#[derive(Serialize)]
+struct Selected {
+    #[serde(flatten)]
+    selection: Selection,
+    /// How much less than a whole step a step computes, a backward pass being two forward passes.
+    speedup: f64,
+}
+
+impl Selected {
+    fn new(selection: Selection) -> Option<Self> {
+        (!selection.is_all()).then(|| Self { selection, speedup: selection.speedup() })
+    }
+
+    fn text(&self) -> String {
+        let Self { selection, speedup } = self;
+        let (rule, keep) = (selection.rule.name(), percent(Some(selection.keep.get())));
+        let looks = if selection.looks() { ", after a forward pass of all" } else { "" };
+        format!("\n\n{rule} back-propagates {keep} % of new rows{looks}: a step computes {speedup:.2} times less")
+    }
 }
 
 /// One seed.
@@ -43,6 +68,8 @@ pub struct Run {
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Spent {
     pub steps: u64,
+    /// Left out of a step because the net's answers to them were no numbers.
+    pub dropped_rows: u64,
     pub seconds: Seconds,
     /// Largest resident set of a rank: host memory, on a GPU too.
     pub peak_memory_bytes: u64,
@@ -52,6 +79,7 @@ impl Spent {
     /// An update's.
     pub fn add(&mut self, cost: &Cost) {
         self.steps += cost.steps;
+        self.dropped_rows += cost.dropped_rows;
         self.seconds.train += cost.train_seconds;
         self.seconds.rehearsal += cost.rehearsal_seconds;
         self.peak_memory_bytes = self.peak_memory_bytes.max(cost.peak_memory_bytes);
@@ -103,6 +131,7 @@ impl Outcome {
             settings: settings(spec, args),
             average_accuracy: figures(|run| run.average_accuracy),
             forgetting: figures(|run| run.forgetting),
+            selection: Selected::new(spec.training.selection),
             runs,
         }
     }
@@ -123,12 +152,13 @@ impl Outcome {
         });
         let of = if self.runs.len() == 1 { String::new() } else { format!(", mean of {} seeds", self.runs.len()) };
         format!(
-            "{}: accuracy in % on each task{of}\n\n{}\n\n{}\n\naverage accuracy {} %, forgetting {} %",
+            "{}: accuracy in % on each task{of}\n\n{}\n\n{}\n\naverage accuracy {} %, forgetting {} %{}",
             self.title(),
             table(columns, rows),
             self.figures(),
             self.average_accuracy.percent(),
             self.forgetting.percent(),
+            self.selection.as_ref().map(Selected::text).unwrap_or_default(),
         )
     }
 

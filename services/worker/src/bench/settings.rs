@@ -5,12 +5,13 @@ use std::num::{NonZeroU32, NonZeroU64};
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use domain::pipeline::{
-    Adapter, BufferUpdate, Deploys, GateMode, GateSpec, Gmc, Input, InvalidSpec, LabelsMode, Loss, Method, Model,
-    NonNegative, Normalization, Normalize, OptimizerKind, Pipeline, Policy, Pooling, Positive, Precision, Rehearsal,
-    Replay, ReplayDraws, Resources, Schedule, Share, SlotWeights, Spec, Training,
+    Adapter, BufferUpdate, Deploys, FeaturePooling, GateMode, GateSpec, Gmc, Input, InvalidSpec, LabelsMode, Loss,
+    Method, Model, NonNegative, Normalization, Normalize, OptimizerKind, Pipeline, Policy, Pooling, Positive,
+    Precision, Ratio, Rehearsal, Replay, ReplayDraws, Resources, Schedule, Share, SlotWeights, Spec, Training,
 };
 
 use super::flags::{adapter, number, one_of, parameters};
+use super::rows::Rows;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Settings {
@@ -36,9 +37,15 @@ pub struct Settings {
     /// Whether the terms of der++ replay the same rows
     #[arg(long, value_parser = one_of::<ReplayDraws>(["independent", "shared"]))]
     replay_draws: Option<ReplayDraws>,
-    /// Which weights of cls-er become the version
-    #[arg(long, default_value = "stable", value_parser = one_of::<Deploys>(["stable", "working"]))]
-    deploys: Deploys,
+    /// Which weights of cls-er and super-er become the version. Default: stable for cls-er, working for super-er
+    #[arg(long, value_parser = one_of::<Deploys>(["stable", "working"]))]
+    deploys: Option<Deploys>,
+    /// How pod-er and super-er pool the outputs of blocks
+    #[arg(long, default_value = "spatial", value_parser = one_of::<FeaturePooling>(["spatial", "channel", "gap", "pixel"]))]
+    feature_pooling: FeaturePooling,
+    /// Leave classes that no row of the update has out of the cross-entropy
+    #[arg(long)]
+    mask_absent_classes: bool,
     /// Which rows the rehearsal buffer keeps. Default: what the method is used with, for most reservoir
     #[arg(long, value_parser = one_of::<Policy>(Policy::ALL.map(Policy::name)))]
     buffer: Option<Policy>,
@@ -51,6 +58,9 @@ pub struct Settings {
     /// Let gmc match each label's rows on their own
     #[arg(long)]
     gmc_per_class: bool,
+    /// How slowly what memory keeps of a row follows the model when the row is replayed; 1: not at all
+    #[arg(long, value_name = "DECAY", default_value = "1", allow_negative_numbers = true, value_parser = number::<Ratio>)]
+    refresh_decay: Ratio,
     /// Rows the buffer holds at most
     #[arg(long, value_name = "ROWS", default_value = "500")]
     buffer_size: NonZeroU32,
@@ -99,6 +109,8 @@ pub struct Settings {
     /// Of frozen layers; auto: the faster one on this machine
     #[arg(long, default_value = "f32", value_parser = one_of::<Precision>(["f32", "bf16", "auto"]))]
     precision: Precision,
+    #[command(flatten)]
+    rows: Rows,
 }
 
 /// Another library's way of putting a step together.
@@ -136,6 +148,7 @@ impl Settings {
                 normalize: self.normalize,
                 max_length: self.max_length,
                 pooling: self.pooling,
+                augment: self.rows.augment.clone(),
                 ..Input::default()
             },
             method: self.method,
@@ -158,6 +171,7 @@ impl Settings {
             memory_size: self.buffer_size,
             update: self.buffer_update,
             weights: self.buffer_weights,
+            refresh_decay: self.refresh_decay,
             gmc,
         }
     }
@@ -175,6 +189,8 @@ impl Settings {
             normalization: self.loss_normalization.unwrap_or(normalization),
             replay_draws: self.replay_draws.unwrap_or(replay_draws),
             deploys: self.deploys,
+            feature_pooling: self.feature_pooling,
+            mask_absent_classes: self.mask_absent_classes,
         }
     }
 
@@ -185,7 +201,7 @@ impl Settings {
             Some(Preset::Mammoth) => Replay::Batch(self.batch),
             Some(Preset::Renate) | None => default.replay,
         };
-        Training {
+        let training = Training {
             epochs: self.epochs,
             batch_size: self.batch,
             replay: replay.unwrap_or(usual),
@@ -200,7 +216,8 @@ impl Settings {
             checkpoint_steps: NonZeroU64::MAX,
             checkpoint_seconds: NonZeroU64::MAX,
             ..default
-        }
+        };
+        self.rows.training(training)
     }
 }
 
@@ -208,6 +225,7 @@ impl Settings {
 mod tests {
     use super::*;
     use clap::Parser;
+    use domain::pipeline::{Augmentation, Rule};
 
     #[derive(Parser)]
     struct Cli {
@@ -248,6 +266,21 @@ mod tests {
         assert_eq!((training.schedule, training.precision), (Schedule::Cosine, Precision::Bf16));
         assert_eq!((spec.method, spec.input.normalize), (Method::Joint, Some(Normalize::Dataset)));
         assert_eq!((spec.rehearsal.memory_size.get(), spec.rehearsal.update), (9, Some(BufferUpdate::Chunk)));
+    }
+
+    #[test]
+    fn what_is_done_with_rows_reaches_the_pipeline() {
+        let flags = "--model mlp:10 --method er --augment random_crop,hflip --select top-loss --keep 0.25 \
+            --validation-fraction 0.1 --patience 3 --reinitialize shrink=0.9,sigma=0.01 --mask-absent-classes";
+        let spec = spec(flags).unwrap();
+        let training = &spec.training;
+        assert_eq!((training.selection.rule, training.selection.count(16)), (Rule::TopLoss, 4));
+        assert_eq!(training.validation.patience.map(NonZeroU32::get), Some(3));
+        assert_eq!(training.reinitialize.map(|how| (how.shrink.get(), how.sigma.get())), Some((0.9, 0.01)));
+        assert_eq!(spec.input.augment, [Augmentation::RandomCrop, Augmentation::Hflip]);
+        assert!(spec.loss.mask_absent_classes);
+        let error = parse("--model mlp:10 --method er --reinitialize grow=2").unwrap_err();
+        assert!(error.contains("grow") && error.contains("shrink"), "{error}");
     }
 
     #[test]

@@ -1,0 +1,158 @@
+//! An update before its first step, or before the one it resumes with.
+
+use collective::Collective;
+use domain::buffer::Snapshot;
+use domain::draw::Draw;
+use domain::manifest::Manifest;
+use domain::pipeline::{BufferUpdate, Pipeline, Policy, Reduction, ShrinkPerturb};
+use tch::{Device, Tensor};
+
+use super::steps::{Progress, Update};
+use super::{Inputs, LOSSES};
+use crate::carried::Carried;
+use crate::descent::Descent;
+use crate::kept::{Kept, Widths, numbers};
+use crate::memory::Memory;
+use crate::method::{self, Keeps, Reads, Start};
+use crate::model::Net;
+use crate::model::layers::Init;
+use crate::selective::Selector;
+use crate::validation::Validation;
+use crate::{Error, Flat, Pool, optim, stage};
+
+pub fn begin<'a>(
+    net: &'a Net,
+    weights: &mut Flat,
+    mut inputs: Inputs<'a>,
+    collective: &'a dyn Collective,
+) -> Result<(Update<'a>, Progress), Error> {
+    let (manifest, pool) = (inputs.manifest, inputs.pool);
+    let (pipeline, draws) = (&manifest.pipeline, Draws(manifest));
+    let online = pipeline.buffer_update() == BufferUpdate::Online;
+    let remembers = online || !inputs.snapshot.slots.is_empty();
+    let phases = method::phases(pipeline.method);
+    let stages = stage::stages(phases, &pipeline.training, pool, remembers, draws.of("order"))?;
+    let mut method = method::build(pipeline);
+
+    let resume = inputs.resume.take();
+    let carried = std::mem::take(&mut inputs.carried);
+    let found = resume.as_ref().map_or(&carried, |saved| &saved.carried);
+    // A parent that has seen no row here was trained elsewhere, on each of its labels.
+    let imported = vec![1; inputs.parent_labels];
+    let seen = if inputs.snapshot.seen == 0 { &imported[..] } else { &inputs.snapshot.seen_by_label[..] };
+    let fresh = pool.training().len();
+    let start = Start { weights, fresh, seen, labels: pool.labels(), draw: draws.of("method") };
+    method.begin(&start, found.state(weights));
+
+    let optimizer = optim::build(&pipeline.training, &weights.values);
+    match &resume {
+        Some(saved) => saved.restore(&mut weights.values, optimizer.as_ref()),
+        None => reinitialize(weights, pipeline.reinitialize(), draws.of("reinitialize")),
+    }
+    let (snapshot, done, loss, dropped_rows) = match &resume {
+        Some(saved) => (saved.snapshot.clone(), saved.step, saved.loss, saved.dropped_rows),
+        None => (inputs.snapshot.clone(), 0, None, 0),
+    };
+    let descent = descent(net, weights, &inputs, collective);
+    let history = found.0.get(LOSSES).map_or_else(Vec::new, numbers);
+    let kept = kept(method.keeps(), &descent, found, &snapshot, manifest.labels.len())?;
+    let mut memory = Memory::new(snapshot, kept, pipeline.rehearsal.weights, pool, draws.of("replay"), inputs.clock);
+    memory.target = found.target().filter(|_| pipeline.policy() == Policy::Gmc);
+    let mut update = Update {
+        manifest,
+        method,
+        stages,
+        memory,
+        descent,
+        selector: Selector::new(pipeline.training.selection, draws.of("selection"), history),
+        validation: Validation::new(
+            pipeline.training.validation,
+            pool.validation(),
+            resume.as_ref().map(|saved| &saved.carried),
+        ),
+        base: inputs.base,
+        initial: inputs.initial,
+        online,
+        dropped_rows,
+    };
+    if resume.is_none() {
+        // What another method remembered has none: the parent's own are the best there are.
+        let (unknown, keeps) = (update.memory.unknown(), update.method.keeps());
+        if !unknown.is_empty() {
+            let answers = update.descent.answers(keeps, &update.memory.positions(&unknown))?;
+            update.memory.complete(&unknown, &answers);
+        }
+    }
+    let order = update.order(update.stage(done));
+    Ok((update, Progress { done, loss, optimizer, order }))
+}
+
+/// Of this update.
+struct Draws<'a>(&'a Manifest);
+
+impl Draws<'_> {
+    fn of(&self, purpose: &str) -> Draw {
+        Draw::new(self.0.pipeline.seed).named(purpose).at(self.0.update)
+    }
+}
+
+fn descent<'a>(net: &'a Net, weights: &Flat, inputs: &Inputs<'a>, collective: &'a dyn Collective) -> Descent<'a> {
+    let &Inputs { manifest, pool, reader, prefix, .. } = inputs;
+    let (pipeline, draws) = (&manifest.pipeline, Draws(manifest));
+    let (training, device) = (&pipeline.training, weights.values.device());
+    Descent {
+        net,
+        pool,
+        reader,
+        prefix,
+        collective,
+        reduction: training.reduction.unwrap_or_else(|| default_reduction(device)),
+        parts: training.micro_batches(),
+        noise: training.dropout.then(|| draws.of("dropout")),
+        augment: &pipeline.input.augment,
+        variation: (!pipeline.input.augment.is_empty()).then(|| draws.of("augment")),
+        absent: pipeline.loss.mask_absent_classes.then(|| absent(pipeline, pool, manifest.labels.len(), device)),
+    }
+}
+
+/// (classes): −∞ for each of which the update reads no row, else 0.
+fn absent(pipeline: &Pipeline, pool: &Pool, classes: usize, device: Device) -> Tensor {
+    let chunk_alone = method::phases(pipeline.method).iter().all(|phase| phase.reads == Reads::Chunk);
+    let rows = if chunk_alone { pool.fresh } else { pool.labels().len() };
+    let mut absent = vec![f32::NEG_INFINITY; classes];
+    pool.labels()[..rows].iter().for_each(|&label| absent[label as usize] = 0.0);
+    Tensor::from_slice(&absent).to_device(device)
+}
+
+/// Shrink and perturb (Ash and Adams, 2020): `θ ← s·θ + σ·N(0, 1)`.
+fn reinitialize(weights: &mut Flat, how: Option<ShrinkPerturb>, draw: Draw) {
+    let Some(ShrinkPerturb { shrink, sigma }) = how else { return };
+    let _guard = tch::no_grad_guard();
+    let values = &mut weights.values;
+    let noise = Init::Normal(sigma.get()).draw(draw.bits(), "perturbation", &values.size());
+    let shrunk = &*values * shrink.get() + noise.to_device(values.device());
+    values.copy_(&shrunk);
+}
+
+/// What was kept of the snapshot's rows, as far as it is known; None where the method keeps nothing.
+fn kept(
+    keeps: Keeps,
+    descent: &Descent,
+    found: &Carried,
+    snapshot: &Snapshot,
+    labels: usize,
+) -> Result<Option<Kept>, Error> {
+    if !keeps.anything() {
+        return Ok(None);
+    }
+    let classes = if keeps.logits { labels } else { 0 };
+    // How wide features are shows in one row's.
+    let columns = if keeps.features.is_some() { descent.answers(keeps, &[0])?.size()[1] as usize } else { classes };
+    let widths = Widths { features: columns - classes, classes };
+    let (features, logits) = found.kept();
+    Ok(Some(Kept::read(features, logits, snapshot.slots.len(), widths)))
+}
+
+fn default_reduction(device: Device) -> Reduction {
+    if device == Device::Cpu { Reduction::Ordered } else { Reduction::Fast }
+}
