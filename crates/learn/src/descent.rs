@@ -31,7 +31,8 @@ pub struct Descent<'a> {
     pub noise: Option<Draw>,
 }
 
-/// The gradient (values), the loss, and the new rows' logits (rows, classes) where they are wanted, on the CPU.
+/// The gradient (values), in which the step's statistics stand in the place of running ones; the loss; and the new rows'
+/// logits (rows, classes) where they are wanted, on the CPU.
 pub type Slope = (Tensor, f64, Option<Tensor>);
 
 impl Descent<'_> {
@@ -58,12 +59,12 @@ impl Descent<'_> {
             if let Some(seen) = &seen {
                 seen.narrow(0, span.start as i64, span.len() as i64).copy_(&logits.detach());
             }
-            Ok(weights.partial(&loss))
+            Ok(weights.partial(&loss, &learner.seen()))
         });
         let sum = self.reduce(partials)?;
         let logits = seen.map(|seen| self.together(seen, weights)).transpose()?;
-        let values = weights.values.numel() as i64;
-        Ok((sum.narrow(0, 0, values), sum.double_value(&[values]), logits))
+        let (gradient, loss) = weights.slope(&sum);
+        Ok((gradient, loss, logits))
     }
 
     /// Micro-batch `l` of the new rows, then of each replay batch, fetched together.
@@ -132,7 +133,7 @@ impl Descent<'_> {
         let logits = self.net.forward(&self.inputs(&[row as i64])?);
         let label = self.pool.data.labels(&[row as i64]).unsqueeze(1);
         let loss = -logits.log_softmax(-1, Kind::Float).gather(1, &label, false).sum(Kind::Float);
-        Ok(weights.partial(&loss).narrow(0, 0, weights.values.numel() as i64))
+        Ok(weights.partial(&loss, &[]).narrow(0, 0, weights.values.numel() as i64))
     }
 
     /// The sum of all L partials.

@@ -166,7 +166,7 @@ impl<'a> Update<'a> {
             None => (snapshot, 0, None),
         };
         let logits = (method.keeps() != Keeps::Nothing).then(|| remembered(found, &snapshot, manifest.labels.len()));
-        let optimizer = optim::build(&pipeline.training, &weights.values);
+        let optimizer = optim::build(&pipeline.training, &weights.descending(&weights.values));
         if let Some(saved) = &resume {
             saved.restore(&mut weights.values, optimizer.as_ref());
         }
@@ -230,7 +230,9 @@ impl<'a> Update<'a> {
             loss += value;
         }
         if loss.is_finite() {
-            at.optimizer.step(&mut weights.values, &gradient, within, optim::rate(training, within, steps));
+            let (mut values, along) = (weights.descending(&weights.values), weights.descending(&gradient));
+            at.optimizer.step(&mut values, &along, within, optim::rate(training, within, steps));
+            weights.follow(&gradient);
             self.method.after_step(&weights.values, at.done);
             if self.offers(epoch) {
                 self.memory.offer(&numbers, logits.as_ref());
@@ -251,7 +253,7 @@ impl<'a> Update<'a> {
             weights.values.copy_(base);
         }
         at.order = self.order(self.stage(at.done));
-        at.optimizer = optim::build(&self.manifest.pipeline.training, &weights.values);
+        at.optimizer = optim::build(&self.manifest.pipeline.training, &weights.descending(&weights.values));
         Ok(())
     }
 

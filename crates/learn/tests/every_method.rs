@@ -7,7 +7,7 @@ use perennial_learn::model::layers::Init;
 use perennial_learn::update::Outcome;
 use perennial_learn::{Carried, checkpoint};
 use serde_json::{Value, json};
-use support::{Trial, handles, manifest, ranks};
+use support::{RESNET, Trial, handles, manifest, ranks};
 
 const LOGITS: &str = "memory.logits";
 
@@ -31,9 +31,12 @@ fn trial(change: &Value) -> Trial {
     trial
 }
 
-/// Each method, and a replaying one with each policy.
+/// Each method on a model without and with running statistics, and a replaying one with each policy.
 fn all_methods() -> impl Iterator<Item = Value> {
-    let methods = Method::ALL.into_iter().map(|method| json!({"method": method.name()}));
+    let methods = Method::ALL.into_iter().flat_map(|method| {
+        let method = method.name();
+        [json!({"method": method}), json!({"method": method, "model": RESNET})]
+    });
     let policies = ["class-balanced", "greedy", "window", "herding", "k-centre", "gmc"];
     methods.chain(policies.map(|policy| json!({"method": "der++", "rehearsal": {"policy": policy}})))
 }

@@ -58,7 +58,7 @@ fn a_step_is_the_sum_of_its_micro_batches() {
             let learner = Learner::new(&trial.net, &trial.weights, None);
             let memory = [memory];
             let replays = method::phases(method)[0].reads == Reads::Replay;
-            trial.weights.partial(&built.loss(&learner, &fresh, if replays { &memory } else { &[] }).loss)
+            trial.weights.partial(&built.loss(&learner, &fresh, if replays { &memory } else { &[] }).loss, &[])
         };
         let whole = partial(batch(0, 8, 8), batch(20, 6, 6));
         let parts = partial(batch(0, 3, 8), batch(20, 4, 6)) + partial(batch(3, 5, 8), batch(24, 2, 6));

@@ -4,6 +4,7 @@
 //!
 //! After step i each average takes the weights with its own frequency: `θ_ema ← d·θ_ema + (1 − d)·θ` with
 //! `d = min(1 − 1/(i + 1), decay)`, i counting all updates. The paper deploys the stable average.
+//! Running statistics of batch normalisation are averaged as the weights are, and are what an average answers with.
 
 use domain::draw::Draw;
 use domain::pipeline::{Deploys, Pipeline};

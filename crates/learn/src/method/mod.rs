@@ -13,14 +13,14 @@ mod offline_er;
 mod rd;
 mod terms;
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use domain::draw::Draw;
 use domain::pipeline::{Method, Normalization, Pipeline};
 use tch::Tensor;
 
-use crate::Flat;
+use crate::flat::{Flat, Seen};
 use crate::input::Input;
 use crate::model::Net;
 use crate::model::dropout::Noise;
@@ -51,21 +51,28 @@ pub struct Learner<'a> {
     weights: &'a Flat,
     /// Of dropout masks; None without.
     noise: Option<Draw>,
-    passes: Cell<u64>,
+    /// What each of its passes saw.
+    passes: RefCell<Vec<Seen>>,
 }
 
 impl<'a> Learner<'a> {
     pub fn new(net: &'a Net, weights: &'a Flat, noise: Option<Draw>) -> Self {
-        Self { net, weights, noise, passes: Cell::new(0) }
+        Self { net, weights, noise, passes: RefCell::default() }
     }
 
-    /// -> logits (rows, classes), f32, with dropout. Each pass has masks of its own.
+    /// -> logits (rows, classes), f32, with dropout and the statistics of these rows. Each pass has masks of its own.
     pub fn forward(&self, input: &Input) -> Tensor {
-        let pass = self.passes.replace(self.passes.get() + 1);
-        self.net.learn(input, self.noise.map(|draw| Noise::new(draw.at(pass))))
+        let mut passes = self.passes.borrow_mut();
+        let noise = self.noise.map(|draw| Noise::new(draw.at(passes.len() as u64)));
+        // What a pass cannot measure stays as it is.
+        let statistics = self.weights.running(&self.weights.values).copy();
+        let logits = self.net.learn(input, noise, statistics.shallow_clone());
+        passes.push(Seen { rows: input.rows(), statistics });
+        logits
     }
 
-    /// The logits of each batch, in one pass over all that have rows: no layer looks at more than one row.
+    /// The logits of each batch, in one pass over all that have rows: a layer that looks at more than one row looks at all
+    /// of them.
     pub fn forward_all<const N: usize>(&self, batches: [&Batch; N]) -> [Tensor; N] {
         let inputs = batches.iter().filter(|batch| !batch.is_empty()).map(|batch| &batch.inputs);
         let joined = inputs.map(|input| input.narrow(0, input.rows())).reduce(|all, next| all.then(&next));
@@ -78,7 +85,12 @@ impl<'a> Learner<'a> {
         })
     }
 
-    /// What the net would answer with other weights: logits without gradient and without dropout.
+    /// What its passes saw until now.
+    pub fn seen(self) -> Vec<Seen> {
+        self.passes.into_inner()
+    }
+
+    /// What the net would answer with other weights: logits without gradient, without dropout, with running statistics.
     pub fn asked(&self, values: &Tensor, input: &Input) -> Tensor {
         self.weights.with(values, || self.net.forward(input))
     }

@@ -7,6 +7,8 @@ pub mod folder;
 pub mod head;
 pub mod layers;
 pub mod mlp;
+pub mod norm;
+pub mod resnet;
 pub mod scratch;
 pub mod vit;
 
@@ -54,18 +56,20 @@ pub struct Embedded {
     pub done: usize,
     /// What drops activations while training.
     pub noise: Option<Noise>,
+    /// Where a learning pass leaves the statistics of its rows, laid out as the net's running ones are.
+    pub statistics: Option<Tensor>,
 }
 
 impl Embedded {
-    /// Before the first block, without noise.
+    /// Before the first block, as no pass that learns sees it.
     pub fn new(x: Tensor, mask: Option<Tensor>) -> Self {
-        Self { x, mask, done: 0, noise: None }
+        Self { x, mask, done: 0, noise: None, statistics: None }
     }
 
-    /// The same rows, without noise.
+    /// The same rows, as no pass that learns sees them.
     pub fn shallow_clone(&self) -> Self {
         let mask = self.mask.as_ref().map(Tensor::shallow_clone);
-        Self { x: self.x.shallow_clone(), mask, done: self.done, noise: None }
+        Self { done: self.done, ..Self::new(self.x.shallow_clone(), mask) }
     }
 }
 
@@ -155,9 +159,11 @@ impl Net {
         }
     }
 
-    /// The same while training: activations are dropped as the model's configuration says.
-    pub fn learn(&self, input: &Input, noise: Option<Noise>) -> Tensor {
-        self.head.forward(&self.body.encode(Embedded { noise, ..self.embedded(input) }))
+    /// The same while training: activations are dropped as the model's configuration says, and batch normalisation has the
+    /// rows' statistics, which it leaves in `statistics`.
+    pub fn learn(&self, input: &Input, noise: Option<Noise>, statistics: Tensor) -> Tensor {
+        let embedded = Embedded { noise, statistics: Some(statistics), ..self.embedded(input) };
+        self.head.forward(&self.body.encode(embedded))
     }
 
     fn embedded(&self, input: &Input) -> Embedded {
