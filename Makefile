@@ -1,6 +1,6 @@
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help setup reference build test lint chaos bench results-text results-replay demo
+.PHONY: help setup reference build test lint chaos bench results-text results-replay results-cifar demo
 .NOTPARALLEL:
 
 help:  ## List the targets
@@ -36,6 +36,9 @@ results-text: build reference  ## The figures on text streams (hours): make resu
 
 results-replay: build  ## The figures on replay and its kin (some 20 minutes): make results-replay OUT=folder
 	python3 -B scripts/results_replay.py $(or $(OUT),$(TARGET)/results-replay)
+
+results-cifar: build  ## The figures on CIFAR-10 by a ResNet (some 40 minutes): make results-cifar OUT=folder ARGS="--rows 10000"
+	python3 -B scripts/results_cifar.py $(or $(OUT),$(TARGET)/results-cifar) $(ARGS)
 
 demo: build  ## Run the demo: make demo ARGS="..."
 	$(TARGET)/release/perennial demo $(ARGS)

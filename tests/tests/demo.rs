@@ -53,10 +53,10 @@ fn the_demo_tells_its_whole_story_without_data() {
 
 /// Three tasks, since joint training orders two remembered chunks only at the third. The daemon's ranks are two
 /// processes, the bench's is itself.
-fn demo_and_bench_agree(method: &[&str]) {
+fn demo_and_bench_agree(model: &str, method: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let stream = support::stream(folder.path(), &[0, 1, 2], 80);
-    let flags = ["--model", "mlp:24", "--batch", "8", "--epochs", "2", "--seed", "5", "--micro-batches", "2"];
+    let flags = ["--model", model, "--batch", "8", "--epochs", "2", "--seed", "5", "--micro-batches", "2"];
     let more = ["--replay-batch", "8", "--buffer-size", "40", "--threads-per-rank", "1"];
     let flags = [&flags[..], &more, &["--method"], method].concat();
     let report = folder.path().join("report.html");
@@ -73,5 +73,10 @@ fn demo_and_bench_agree(method: &[&str]) {
 fn every_method_through_the_daemon_gives_the_numbers_of_the_bench() {
     let methods = domain::pipeline::Method::ALL.map(|method| vec![method.name()]);
     let coreset = vec!["der++", "--buffer", "gmc", "--gmc-initialisations", "3"];
-    methods.into_iter().chain([coreset]).for_each(|method| demo_and_bench_agree(&method));
+    methods.into_iter().chain([coreset]).for_each(|method| demo_and_bench_agree("mlp:24", &method));
+}
+
+#[test]
+fn a_resnet_through_the_daemon_gives_the_numbers_of_the_bench() {
+    ["er", "rd"].iter().for_each(|method| demo_and_bench_agree("resnet18:slim,nf=4", &[method]));
 }

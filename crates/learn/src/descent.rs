@@ -38,7 +38,7 @@ pub struct Descent<'a> {
 
 /// Which way a step goes, the same on every rank.
 pub struct Slope {
-    /// (values)
+    /// (values): in the place of running statistics stand the step's.
     pub gradient: Tensor,
     pub loss: f64,
     /// Of the new rows, (rows, columns), and of each replay batch: what memory would keep, where it is wanted. On the CPU.
@@ -82,18 +82,13 @@ impl Descent<'_> {
                 let span = part(all.size()[0] as usize, l, self.parts);
                 all.narrow(0, span.start as i64, span.len() as i64).copy_(&own.detach());
             }
-            Ok(weights.partial(&loss))
+            Ok(weights.partial(&loss, &learner.measured()))
         });
         let sum = self.reduce(partials)?;
         let answers = answers.into_iter().map(|own| self.together(own, weights)).collect::<Result<_, _>>()?;
         let losses = losses.map(|own| self.together(own, weights)).transpose()?;
-        let values = weights.values.numel() as i64;
-        Ok(Slope {
-            gradient: sum.narrow(0, 0, values),
-            loss: sum.double_value(&[values]),
-            answers,
-            losses: losses.map_or_else(Vec::new, |losses| numbers(&losses)),
-        })
+        let (gradient, loss) = weights.slope(&sum);
+        Ok(Slope { gradient, loss, answers, losses: losses.map_or_else(Vec::new, |losses| numbers(&losses)) })
     }
 
     /// Micro-batch `l` of the new rows, less those that are not chosen, then of each replay batch.
@@ -199,7 +194,7 @@ impl Descent<'_> {
         match keeps.features {
             None => self.logits(positions),
             Some(pooling) => {
-                grouped(positions, |rows| Ok(keeps.of(&self.net.observe(&self.inputs(rows)?, None, pooling))))
+                grouped(positions, |rows| Ok(keeps.of(&self.net.observe(&self.inputs(rows)?, None, None, pooling))))
             }
         }
     }
@@ -219,7 +214,7 @@ impl Descent<'_> {
         let logits = self.net.forward(&self.inputs(&[row as i64])?);
         let label = self.pool.data.labels(&[row as i64]).unsqueeze(1);
         let loss = -logits.log_softmax(-1, Kind::Float).gather(1, &label, false).sum(Kind::Float);
-        Ok(weights.partial(&loss).narrow(0, 0, weights.values.numel() as i64))
+        Ok(weights.partial(&loss, &[]).narrow(0, 0, weights.values.numel() as i64))
     }
 
     /// The sum of all L partials.

@@ -34,6 +34,8 @@ pub enum Error {
     Rank { r: i64, module: String, outputs: i64, inputs: i64 },
     #[error("no linear layer is called `{given}`{hint}; the model has: {available}")]
     UnknownTarget { given: String, hint: String, available: String },
+    #[error("`adapter.lora` is set, and the model has no linear layers: use `adapter: full`")]
+    NoLinear,
     #[error("`adapter.lora.layers` is last:{asked}, and the model has {depth} blocks")]
     TooFewBlocks { asked: u32, depth: usize },
     #[error("row `{row}` of {place}: {reason}")]

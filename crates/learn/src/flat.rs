@@ -1,17 +1,36 @@
 //! What trains, as one flat f32 buffer: one gradient to reduce, one tensor to step.
+//!
+//! Running statistics stand behind what descends, so that whatever keeps, averages or swaps values has them too.
 
 use tch::Tensor;
 
-/// Named leaves whose storage is one buffer, in the order they were given.
+use crate::model::norm;
+
+/// Of a step's statistics in the running ones, as PyTorch has it.
+const MOMENTUM: f64 = 0.1;
+
+/// Named leaves whose storage is one buffer, in the order they were given, running statistics last.
 pub struct Flat {
     pub values: Tensor,
     leaves: Vec<(String, Tensor)>,
+    /// How many of the values have a gradient: all but running statistics.
+    descending: i64,
+}
+
+/// What one learning pass measured.
+pub struct Pass {
+    pub rows: i64,
+    /// Laid out as the running ones are.
+    pub statistics: Tensor,
 }
 
 impl Flat {
     /// Moves the leaves into one buffer; whoever holds a shallow clone of one sees the same storage.
     pub fn over(leaves: Vec<(String, Tensor)>) -> Self {
         let _guard = tch::no_grad_guard();
+        let (mut leaves, running): (Vec<_>, Vec<_>) = leaves.into_iter().partition(|(name, _)| !norm::is_running(name));
+        let descending = leaves.iter().map(|(_, leaf)| leaf.numel() as i64).sum();
+        leaves.extend(running);
         let rows: Vec<Tensor> = leaves.iter().map(|(_, leaf)| leaf.detach().reshape([-1])).collect();
         let values = Tensor::cat(&rows, 0);
         let mut start = 0;
@@ -21,23 +40,58 @@ impl Flat {
                 let length = leaf.numel() as i64;
                 leaf.set_data(&values.narrow(0, start, length).view(&leaf.size()[..]));
                 start += length;
-                (name, leaf.requires_grad_(true))
+                (name, leaf.requires_grad_(start <= descending))
             })
             .collect();
-        Self { values, leaves }
+        Self { values, leaves, descending }
     }
 
     pub fn named(&self) -> &[(String, Tensor)] {
         &self.leaves
     }
 
-    /// (values + 1): `∂loss/∂values`, then the loss itself. Touches no leaf's own `grad`.
-    pub fn partial(&self, loss: &Tensor) -> Tensor {
-        let leaves: Vec<&Tensor> = self.leaves.iter().map(|(_, leaf)| leaf).collect();
+    /// The part of `all`, which is laid out as the values are, that has a gradient.
+    pub fn descending(&self, all: &Tensor) -> Tensor {
+        all.narrow(0, 0, self.descending)
+    }
+
+    /// The other part of it.
+    pub fn running(&self, all: &Tensor) -> Tensor {
+        all.narrow(0, self.descending, self.values.numel() as i64 - self.descending)
+    }
+
+    /// (values + 2): `∂loss/∂values`, but for running statistics what the passes measured, times their rows; then the loss and
+    /// the passes' rows. Touches no leaf's own `grad`.
+    pub fn partial(&self, loss: &Tensor, passes: &[Pass]) -> Tensor {
+        let leaves: Vec<&Tensor> =
+            self.leaves.iter().map(|(_, leaf)| leaf).filter(|leaf| leaf.requires_grad()).collect();
         let gradients = Tensor::run_backward(&[loss], &leaves, false, false);
-        let mut rows: Vec<Tensor> = gradients.iter().map(|g| g.reshape([-1])).collect();
-        rows.push(loss.detach().reshape([1]));
-        Tensor::cat(&rows, 0)
+        let mut parts: Vec<Tensor> = gradients.iter().map(|g| g.reshape([-1])).collect();
+        let (none, rows) = (self.running(&self.values).zeros_like(), passes.iter().map(|pass| pass.rows).sum::<i64>());
+        parts.push(passes.iter().fold(none, |sum, pass| sum + &pass.statistics * pass.rows));
+        parts.push(loss.detach().reshape([1]));
+        parts.push(Tensor::full([1], rows, (self.values.kind(), self.values.device())));
+        Tensor::cat(&parts, 0)
+    }
+
+    /// The gradient (values) and the loss of a step whose partials add up to `sum`. In the place of running statistics
+    /// stand the step's own.
+    pub fn slope(&self, sum: &Tensor) -> (Tensor, f64) {
+        let count = self.values.numel() as i64;
+        let (gradient, loss) = (sum.narrow(0, 0, count), sum.double_value(&[count]));
+        let rows = sum.double_value(&[count + 1]);
+        if rows > 0.0 {
+            let _ = self.running(&gradient).g_div_scalar_(rows);
+        } else {
+            self.running(&gradient).copy_(&self.running(&self.values));
+        }
+        (gradient, loss)
+    }
+
+    /// Running statistics go on to those of a step.
+    pub fn follow(&mut self, step: &Tensor) {
+        let _guard = tch::no_grad_guard();
+        let _ = self.running(&self.values).lerp_(&self.running(step), MOMENTUM);
     }
 
     /// What `ask` returns while the leaves hold `values`, without gradient.
@@ -70,7 +124,7 @@ impl Flat {
 
     /// The partial of a micro-batch without rows.
     pub fn nothing(&self) -> Tensor {
-        let length = self.values.numel() as i64 + 1;
+        let length = self.values.numel() as i64 + 2;
         Tensor::zeros([length], (self.values.kind(), self.values.device()))
     }
 }

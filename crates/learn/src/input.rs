@@ -38,12 +38,10 @@ impl Input {
                 ids: ids.narrow(0, start, rows),
                 mask: mask.as_ref().map(|mask| mask.narrow(0, start, rows)),
             }),
-            Self::Hidden(Embedded { x, mask, done, .. }) => Self::Hidden(Embedded {
-                x: x.narrow(0, start, rows),
-                mask: mask.as_ref().map(|mask| mask.narrow(0, start, rows)),
-                done: *done,
-                noise: None,
-            }),
+            Self::Hidden(Embedded { x, mask, done, .. }) => {
+                let mask = mask.as_ref().map(|mask| mask.narrow(0, start, rows));
+                Self::Hidden(Embedded { done: *done, ..Embedded::new(x.narrow(0, start, rows), mask) })
+            }
         }
     }
 
@@ -55,12 +53,11 @@ impl Input {
                 ids: Tensor::cat(&[&first.ids, &second.ids], 0),
                 mask: joined(first.mask.as_ref(), second.mask.as_ref()),
             }),
-            (Self::Hidden(first), Self::Hidden(second)) => Self::Hidden(Embedded {
-                x: Tensor::cat(&[&first.x, &second.x], 0),
-                mask: joined(first.mask.as_ref(), second.mask.as_ref()),
-                done: first.done,
-                noise: None,
-            }),
+            (Self::Hidden(first), Self::Hidden(second)) => {
+                let (x, mask) =
+                    (Tensor::cat(&[&first.x, &second.x], 0), joined(first.mask.as_ref(), second.mask.as_ref()));
+                Self::Hidden(Embedded { done: first.done, ..Embedded::new(x, mask) })
+            }
             _ => panic!("images and texts in one micro-batch"),
         }
     }

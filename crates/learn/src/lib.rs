@@ -41,7 +41,7 @@ mod weights;
 pub use carried::{Carried, LEARNER};
 pub use error::Error;
 pub use files::{Precise, folder_digest};
-pub use flat::Flat;
+pub use flat::{Flat, Pass};
 pub use intake::Initial;
 pub use pool::{Pool, Remembered};
 pub use prefix::Prefix;

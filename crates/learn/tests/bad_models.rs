@@ -12,7 +12,7 @@ use perennial_learn::data::Reader;
 use perennial_learn::data::images::Preprocess;
 use perennial_learn::model::{folder, layers, scratch};
 use serde_json::{Value, json};
-use support::{IMAGES, MLP, VIT, manifest, rows};
+use support::{IMAGES, MLP, RESNET, VIT, manifest, rows};
 use tch::{Device, Tensor};
 
 /// A whole folder of a small ViT.
@@ -81,7 +81,10 @@ fn an_unknown_type_lists_the_known_ones() {
     let home = tempfile::tempdir().unwrap();
     let folder = good(home.path());
     fs::write(folder.join("config.json"), r#"{"model_type": "llama"}"#).unwrap();
-    assert!(refused(&folder).ends_with("has model_type `llama`; supported: bert, vit, perennial_mlp"));
+    assert!(
+        refused(&folder)
+            .ends_with("has model_type `llama`; supported: bert, vit, resnet, perennial_resnet, perennial_mlp")
+    );
 }
 
 #[test]
@@ -120,6 +123,7 @@ fn a_preprocessor_that_asks_for_what_is_not_done_is_refused() {
             json!({"do_center_crop": true, "crop_size": 7}),
             "do_center_crop is true; images are resized and not cropped (crop_size is 7)",
         ),
+        (json!({"crop_pct": 0.875}), "crop_pct is 0.875; smaller images than 384 × 384 would be resized and cropped"),
         (json!({"size": {"shortest_edge": 8}}), "size is {\"shortest_edge\":8}; images are resized to a square"),
         (json!({"size": {"height": 8, "width": 9}}), "images are resized to a square"),
         (json!({"size": 224}), "size is 224; the model takes images of 8 × 8 pixels"),
@@ -196,12 +200,58 @@ fn an_adapter_that_does_not_fit_is_explained() {
 }
 
 #[test]
+fn a_resnet_that_cannot_be_is_explained() {
+    let home = tempfile::tempdir().unwrap();
+    let model = scratch::build("resnet18:imagenet,nf=4", IMAGES, &mut layers::drawn(1, Device::Cpu)).unwrap();
+    folder::save(home.path(), model.as_ref(), &Reader::Images(Preprocess::unit(IMAGES))).unwrap();
+    let file = home.path().join("config.json");
+    let config: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    for (change, words) in [
+        (json!({"layer_type": "bottleneck"}), "layer_type is bottleneck; only `basic` is supported"),
+        (json!({"layer_type": null}), "layer_type is bottleneck; only `basic` is supported"),
+        (json!({"hidden_act": "gelu"}), "hidden_act is gelu; only `relu` is supported"),
+        (json!({"depths": [2, 2]}), "depths is [2, 2]; expected 4 numbers of at least 1, one a stage"),
+        (json!({"continual_groups": 3}), "continual_groups is 3; it must divide the channels of every layer"),
+    ] {
+        let mut changed = config.clone();
+        changed.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        changed.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+        fs::write(&file, changed.to_string()).unwrap();
+        let found = refused(home.path());
+        assert!(found.contains(words), "{found}");
+    }
+}
+
+#[test]
+fn an_adapter_for_a_model_without_linear_layers_is_refused() {
+    let lora = json!({"adapter": {"lora": {"r": 2, "target_modules": ["query"]}}, "model": RESNET});
+    let error = assemble(support::sources(&manifest(lora), None), &support::sample()).err().unwrap().to_string();
+    assert_eq!(error, "`adapter.lora` is set, and the model has no linear layers: use `adapter: full`");
+}
+
+#[test]
 fn a_model_line_that_says_nothing_is_explained() {
-    let build = |spec| scratch::build(spec, IMAGES, &mut layers::drawn(1, Device::Cpu)).err().unwrap().to_string();
-    assert!(build("resnet").contains("expected `mlp:<widths>` or `vit:<settings>`"));
+    let build =
+        |spec: &str| scratch::build(spec, IMAGES, &mut layers::drawn(1, Device::Cpu)).err().unwrap().to_string();
+    assert!(build("resnet").contains("expected `mlp:<widths>`, `vit:<settings>` or `resnet18:<form>`"));
     assert_eq!(build("mlp:100,x"), "`model` is `mlp:100,x`: hidden width `x` is not a whole number from 1 to 65536");
     assert!(build("vit:depth=3").contains("unknown setting `depth`; known: d, layers, heads, patch, mlp"));
     assert!(build("vit:patch=3").contains("patch_size is 3: it must divide the image size, 8"));
+    for (settings, words) in [
+        ("", "unknown form ``; known: imagenet, cifar, slim"),
+        ("nf=4", "unknown form `nf=4`; known: imagenet, cifar, slim"),
+        ("slim,d=4", "unknown setting `d`; known: nf, norm, groups"),
+        ("slim,nf=0", "nf `0` is not a whole number from 1 to 65536"),
+        ("slim,norm=layer", "unknown norm `layer`; known: batch, continual"),
+        ("slim,groups=4", "groups is 4: batch normalisation has none; leave it out, or say norm=continual"),
+        (
+            "slim,norm=continual",
+            "groups is 32: it must divide the channels of every layer, and one has 20; 20 would do",
+        ),
+    ] {
+        assert_eq!(build(&format!("resnet18:{settings}")), format!("`model` is `resnet18:{settings}`: {words}"));
+    }
+    assert!(scratch::build("resnet18:cifar,norm=continual", IMAGES, &mut layers::drawn(1, Device::Cpu)).is_ok());
 }
 
 #[test]

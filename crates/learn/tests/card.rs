@@ -11,9 +11,10 @@ use domain::draw::Draw;
 use image::{DynamicImage, ImageFormat, RgbImage};
 use perennial_learn::data::Reader;
 use perennial_learn::data::images::Preprocess;
+use perennial_learn::input::Input;
 use perennial_learn::model::{Geometry, folder, layers, scratch};
 use serde_json::{Value, json};
-use support::{IMAGES, SIDE, VIT, manifest, published, skipped, staged};
+use support::{IMAGES, MLP, SIDE, VIT, manifest, published, skipped, staged};
 use tch::{Device, Tensor};
 
 const LABELS: [&str; 3] = ["a", "b", "c"];
@@ -37,8 +38,13 @@ impl Versions {
         let mut spec = json!({"model": {"uri": format!("file://{}", base.display()), "sha256": "0".repeat(64)}});
         spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         let folder = self.home.path().join(self.all.len().to_string());
-        let (_, logits) = published(&manifest(spec), base, rows, &folder);
-        std::fs::write(folder.join("given.json"), given_to_python(rows, &folder).to_string()).unwrap();
+        let (input, logits) = published(&manifest(spec), base, rows, &folder);
+        let mut given = given_to_python(rows, &folder);
+        if let Input::Pixels(pixels) = input {
+            given["pixels"] = json!(folder.join("pixels.safetensors"));
+            Tensor::write_safetensors(&[("pixels", pixels)], folder.join("pixels.safetensors")).unwrap();
+        }
+        std::fs::write(folder.join("given.json"), given.to_string()).unwrap();
         self.all.push((folder, logits));
     }
 
@@ -50,7 +56,8 @@ impl Versions {
             for ((folder, ours), theirs) in self.all.iter().zip(found) {
                 let logits: Vec<Vec<f64>> = serde_json::from_value(theirs["logits"].clone()).unwrap();
                 let difference = (Tensor::from_slice2(&logits) - ours).abs().max().double_value(&[]);
-                assert!(difference < 1e-5, "{transformers}: {}: differs by {difference}", folder.display());
+                let size = ours.abs().max().double_value(&[]).max(1.0);
+                assert!(difference < 1e-5 * size, "{transformers}: {}: differs by {difference}", folder.display());
                 let best: Vec<i64> = Vec::try_from(ours.argmax(-1, false)).unwrap();
                 let labels: Vec<String> = best.iter().map(|&at| format!("'{}'", LABELS[at as usize])).collect();
                 assert_eq!(theirs["printed"], format!("[{}]\n", labels.join(", ")), "{transformers}");
@@ -59,7 +66,7 @@ impl Versions {
     }
 }
 
-/// `texts`, or `images` as files.
+/// `texts`, or `images` as files and `pixels` as our reader makes them of those.
 fn given_to_python(rows: &[Row], folder: &Path) -> Value {
     let one = |(position, row): (usize, &Row)| match &row.payload {
         Payload::Text(text) => json!(text),
@@ -108,11 +115,11 @@ fn the_lines_of_a_text_version_give_our_logits() {
 }
 
 /// A base of its own kind of images, which standardises them by other numbers for each channel.
-fn vit(geometry: Geometry, folder: &Path) {
-    let vit = scratch::build(VIT, geometry, &mut layers::drawn(3, Device::Cpu)).unwrap();
+fn base(spec: &str, geometry: Geometry, folder: &Path) {
+    let model = scratch::build(spec, geometry, &mut layers::drawn(3, Device::Cpu)).unwrap();
     let channels = geometry.channels as usize;
     let (mean, std) = (vec![0.4, 0.5, 0.6][..channels].to_vec(), vec![0.2, 0.3, 0.25][..channels].to_vec());
-    folder::save(folder, vit.as_ref(), &Reader::Images(Preprocess { geometry, mean, std })).unwrap();
+    folder::save(folder, model.as_ref(), &Reader::Images(Preprocess { geometry, mean, std })).unwrap();
 }
 
 fn colours(count: u64) -> Vec<Row> {
@@ -135,14 +142,33 @@ fn the_lines_of_an_image_version_give_our_logits() {
     }
     let home = tempfile::tempdir().unwrap();
     let (grey, colour) = (home.path().join("grey"), home.path().join("colour"));
-    vit(IMAGES, &grey);
-    vit(Geometry { channels: 3, ..IMAGES }, &colour);
+    base(VIT, IMAGES, &grey);
+    base(VIT, Geometry { channels: 3, ..IMAGES }, &colour);
     let mut versions = Versions::new();
     for change in [json!({"adapter": lora()}), json!({})] {
         versions.publish(&grey, change.clone(), &support::rows(5, 1));
         versions.publish(&colour, change.clone(), &colours(5));
         // A model of colours is shown grey images, too.
         versions.publish(&colour, change, &support::rows(3, 2));
+    }
+    versions.compare();
+}
+
+#[test]
+fn the_lines_of_a_resnet_and_of_what_transformers_has_no_class_for_give_our_logits() {
+    if skipped() {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let mut versions = Versions::new();
+    let forms =
+        ["imagenet,nf=4", "slim,nf=4", "imagenet,nf=4,norm=continual,groups=2"].map(|form| format!("resnet18:{form}"));
+    for (at, spec) in forms.iter().map(String::as_str).chain([MLP]).enumerate() {
+        let [grey, colour] = ["grey", "colour"].map(|name| home.path().join(format!("{name}-{at}")));
+        base(spec, IMAGES, &grey);
+        base(spec, Geometry { channels: 3, ..IMAGES }, &colour);
+        versions.publish(&grey, json!({}), &support::rows(5, 1));
+        versions.publish(&colour, json!({}), &colours(5));
     }
     versions.compare();
 }

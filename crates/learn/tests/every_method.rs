@@ -7,7 +7,7 @@ use perennial_learn::model::layers::Init;
 use perennial_learn::update::Outcome;
 use perennial_learn::{Carried, checkpoint};
 use serde_json::{Value, json};
-use support::{Trial, handles, manifest, ranks};
+use support::{RESNET, Trial, handles, manifest, ranks};
 
 const LOGITS: &str = "memory.logits";
 
@@ -31,9 +31,13 @@ fn trial(change: &Value) -> Trial {
     trial
 }
 
-/// Each method, and a replaying one with each policy and with what else changes an update.
+/// Each method on a model without and with running statistics, and a replaying one with each policy and with what else
+/// changes an update.
 fn all_methods() -> impl Iterator<Item = Value> {
-    let methods = Method::ALL.into_iter().map(|method| json!({"method": method.name()}));
+    let methods = Method::ALL.into_iter().flat_map(|method| {
+        let method = method.name();
+        [json!({"method": method}), json!({"method": method, "model": RESNET})]
+    });
     let policies = ["class-balanced", "greedy", "window", "herding", "k-centre", "gmc"];
     let policies = policies.map(|policy| json!({"method": "der++", "rehearsal": {"policy": policy}}));
     let rules = ["random", "sb-fixed", "sb-history", "gradient-matching"].map(|rule| {

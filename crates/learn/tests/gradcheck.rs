@@ -8,7 +8,7 @@ use perennial_learn::input::Input;
 use perennial_learn::method::{self, Batch, Learner};
 use perennial_learn::model::layers::Init;
 use serde_json::json;
-use support::{MLP, Trial, VIT, lora, manifest, sample, sources, span};
+use support::{MLP, RESNET, Trial, VIT, lora, manifest, sample, sources, span};
 use tch::{Kind, Tensor};
 
 fn batch(trial: &Trial, start: i64, rows: i64) -> Batch {
@@ -28,11 +28,12 @@ fn check(mut trial: Trial, step: f64, tolerance: f64) {
     {
         // Away from B = 0, where half of the gradient is zero.
         let _guard = tch::no_grad_guard();
-        trial.weights.values += direction(&trial, 1) * 0.1;
+        let mut trained = trial.weights.descending(&trial.weights.values);
+        trained += trial.weights.descending(&direction(&trial, 1)) * 0.1;
     }
     let loss = |trial: &Trial| er.loss(&Learner::new(&trial.net, &trial.weights, None), &fresh, &memory).loss;
     let values = trial.weights.values.numel() as i64;
-    let gradient = trial.weights.partial(&loss(&trial)).narrow(0, 0, values);
+    let gradient = trial.weights.partial(&loss(&trial), &[]).narrow(0, 0, values);
     for seed in 2..8 {
         let along = direction(&trial, seed);
         let expected = (&gradient * &along).sum(Kind::Double).double_value(&[]);
@@ -68,6 +69,16 @@ fn every_parameter_of_a_perceptron() {
 #[test]
 fn every_parameter_of_a_transformer() {
     check(double(VIT), 1e-5, 1e-6);
+}
+
+#[test]
+fn every_parameter_of_a_resnet() {
+    check(double(RESNET), 1e-7, 1e-5);
+}
+
+#[test]
+fn every_parameter_of_a_resnet_with_continual_normalisation() {
+    check(double(&format!("{RESNET},norm=continual,groups=2")), 1e-9, 1e-4);
 }
 
 #[test]

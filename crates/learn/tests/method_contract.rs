@@ -58,7 +58,7 @@ fn a_step_is_the_sum_of_its_micro_batches() {
         let partial = |fresh: Batch, start: i64, rows: i64| {
             let learner = Learner::new(&trial.net, &trial.weights, None);
             let memory: Vec<Batch> = (0..draws).map(|draw| batch(20 + 10 * draw + start, rows, 6.0)).collect();
-            trial.weights.partial(&built.loss(&learner, &fresh, &memory).loss)
+            trial.weights.partial(&built.loss(&learner, &fresh, &memory).loss, &[])
         };
         let whole = partial(batch(0, 8, 8.0), 0, 6);
         let parts = partial(batch(0, 3, 8.0), 0, 4) + partial(batch(3, 5, 8.0), 4, 2);

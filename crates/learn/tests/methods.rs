@@ -347,8 +347,11 @@ fn fisher_information_is_the_mean_of_squared_gradients_and_decays() {
     for row in 0..45 {
         let (bytes, label) = trial.pool.data.take(&[row]);
         let logits = trial.net.forward(&trial.reader.apply(bytes));
-        sum +=
-            trial.weights.partial(&logits.cross_entropy_for_logits(&label)).narrow(0, 0, one.numel() as i64).square();
+        sum += trial
+            .weights
+            .partial(&logits.cross_entropy_for_logits(&label), &[])
+            .narrow(0, 0, one.numel() as i64)
+            .square();
     }
     assert!(one.allclose(&(sum / 45.0), 1e-3, 1e-7, false));
     let mut next = Trial::with_memory(manifest(with("online-ewc", json!({"gamma": 0.5, "lambda": 0.0}))), 30);

@@ -52,7 +52,7 @@ pub struct Args {
     /// Train on N rows at most (of each task, or of each domain of glyphs, where the default is 4000)
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// `mlp:<widths>` or `vit:<settings>`
+    /// `mlp:<widths>`, `vit:<settings>` or `resnet18:<form>`
     #[arg(long, default_value = "vit:d=64,layers=4,heads=4,patch=4,mlp=128")]
     model: String,
     /// Side of the model's images. Default: the data's

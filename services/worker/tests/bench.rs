@@ -148,7 +148,7 @@ fn a_pretrained_folder_is_a_model_to_bench() {
 fn mistakes_are_named_and_have_their_exit_codes() {
     let folder = tempfile::tempdir().unwrap();
     let stream = stream(folder.path(), &[0], 20);
-    let wrong: [(&[&str], i32, &str); 9] = [
+    let wrong: [(&[&str], i32, &str); 11] = [
         (&["--model", "mlp:8", "--method", "dark"], 2, "ft, er, offline-er, der, der++"),
         (&["--model", "mlp:8"], 2, "--method"),
         (&["--model", "no-such-folder", "--method", "ft"], 2, "neither a folder nor a model"),
@@ -160,6 +160,8 @@ fn mistakes_are_named_and_have_their_exit_codes() {
             "targets=A,B: no linear layer is called `query`; the model has: fc1, fc2",
         ),
         (&["--model", "mlp:8", "--method", "ft", "--adapter", "lora:9,targets=fc1"], 2, "at most 8"),
+        (&["--model", "resnet18:slim", "--method", "ft", "--adapter", "lora:4"], 2, "use `adapter: full`"),
+        (&["--model", "resnet18:slim,norm=continual", "--method", "ft"], 2, "20 would do"),
         (&["--model", "vit:patch=5", "--method", "ft", "--micro-batches", "2", "--ranks", "2"], 2, "patch_size is 5"),
         (&["--model", "mlp:8", "--method", "ft", "--batch", "4", "--lr", "1e30"], 1, "smaller --lr"),
     ];
@@ -187,16 +189,53 @@ fn mistakes_are_named_and_have_their_exit_codes() {
     assert!(output.status.code() == Some(1) && stderr.contains("no-such-stream.json"), "{stderr}");
 }
 
-#[test]
-fn real_data_forgets_without_replay_and_less_with_it() {
+/// A stream of real data; None, which it says, where there is none.
+fn real(name: &str) -> Option<PathBuf> {
     let given = std::env::var_os("PERENNIAL_DATA").map(PathBuf::from);
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
-    let root = given.unwrap_or(beside);
-    let stream = root.join("streams/fashion_mnist_class_5x2.json");
+    let stream = given.unwrap_or(beside).join("streams").join(name);
     if !stream.exists() {
         println!("SKIPPED: no `{}`; set PERENNIAL_DATA to a folder with streams/", stream.display());
-        return;
+        return None;
     }
+    Some(stream)
+}
+
+#[test]
+fn a_slim_resnet_on_real_images_is_the_same_at_one_and_two_ranks() {
+    let Some(whole) = real("cifar10_class_5x2.json") else { return };
+    let (folder, root) = (tempfile::tempdir().unwrap(), whole.parent().unwrap().parent().unwrap());
+    let mut spec: Value = serde_json::from_slice(&std::fs::read(&whole).unwrap()).unwrap();
+    spec["tasks"].as_array_mut().unwrap().truncate(2);
+    let stream = folder.path().join("two_tasks.json");
+    std::fs::write(&stream, spec.to_string()).unwrap();
+    let flags = ["bench", path(&stream), "--data", path(root), "--model", "resnet18:slim,nf=4", "--method", "der++"];
+    let more = [
+        "--batch",
+        "8",
+        "--micro-batches",
+        "2",
+        "--limit-per-task",
+        "24",
+        "--buffer-size",
+        "20",
+        "--seed",
+        "0",
+        "--no-future",
+    ];
+    let run = |ranks| {
+        let flags =
+            [&flags[..], &more, &["--normalize", "dataset", "--threads-per-rank", "1", "--ranks", ranks]].concat();
+        json_of(&flags)["runs"][0].clone()
+    };
+    let (one, two) = (run("1"), run("2"));
+    assert_eq!((&one["weights_sha256"], &one["steps"]), (&two["weights_sha256"], &json!(6)));
+    assert_eq!(one["accuracy_matrix"], two["accuracy_matrix"]);
+}
+
+#[test]
+fn real_data_forgets_without_replay_and_less_with_it() {
+    let Some(stream) = real("fashion_mnist_class_5x2.json") else { return };
     let flags = ["bench", path(&stream), "--model", "mlp:100,100", "--batch", "10", "--lr", "0.03"];
     let more =
         ["--limit-per-task", "500", "--seed", "0", "--replay-batch", "10", "--buffer-size", "200", "--no-future"];

@@ -51,9 +51,9 @@ fn model(spec: &Spec) -> Result<(), InvalidSpec> {
             let reason = "expected 64 hex digits, as `perennial model push DIR` prints them";
             Err(invalid("model.sha256", format!("`{}`", folder.sha256), reason))
         }
-        Model::Scratch(line) if !line.starts_with("mlp:") && !line.starts_with("vit:") => {
-            let reason = "expected a line such as `mlp:100,100` or `vit:d=64`, or the `uri` and `sha256` of a folder, as \
-                          `perennial model push DIR` prints them";
+        Model::Scratch(line) if !is_line(line) => {
+            let reason = "expected a line such as `mlp:100,100`, `vit:d=64` or `resnet18:slim`, or the `uri` and `sha256` of \
+                          a folder, as `perennial model push DIR` prints them";
             Err(invalid("model", format!("`{line}`"), reason))
         }
         _ => Ok(()),

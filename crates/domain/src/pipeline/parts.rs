@@ -13,9 +13,14 @@ use super::number::{NonNegative, Share};
 pub enum Model {
     /// A Hugging Face folder, pinned by digest. `perennial model push DIR` prints both.
     Folder(ModelFolder),
-    /// A small model initialised from the seed: `mlp:100,100` (hidden widths) or
-    /// `vit:d=64,layers=4,heads=4,patch=4,mlp=128`.
+    /// A model initialised from the seed: `mlp:100,100` (hidden widths), `vit:d=64,layers=4,heads=4,patch=4,mlp=128`, or
+    /// `resnet18:slim`, `resnet18:cifar` and `resnet18:imagenet`, with `,norm=continual,groups=20,nf=20` after it.
     Scratch(String),
+}
+
+/// Whether `text` asks for a model initialised from the seed.
+pub fn is_line(text: &str) -> bool {
+    ["mlp:", "vit:", "resnet18:"].iter().any(|kind| text.starts_with(kind))
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -20,6 +20,8 @@ pub type Refused = (&'static str, String, String);
 
 /// The number by which PIL, and so transformers, knows bilinear resampling.
 const BILINEAR: i64 = 2;
+/// From this side on, processors with a `crop_pct`, as a ResNet's, do not crop.
+const UNCROPPED: i64 = 384;
 
 pub fn read(config: &Value) -> Result<Stated, Refused> {
     let side = side(&config["size"])?;
@@ -33,6 +35,12 @@ pub fn read(config: &Value) -> Result<Stated, Refused> {
         let reason =
             format!("images are resized and not cropped (crop_size is {crop}); if that will do, set it to false");
         return Err(("do_center_crop", "true".to_owned(), reason));
+    }
+    let share = &config["crop_pct"];
+    if !share.is_null() && side.is_some_and(|side| side < UNCROPPED) {
+        let reason = "smaller images than 384 × 384 would be resized and cropped, and are resized alone; if that will do, \
+                      remove it";
+        return Err(("crop_pct", share.to_string(), reason.to_owned()));
     }
     Ok(Stated { side, scale: scale(config)?, moments: moments(config)? })
 }

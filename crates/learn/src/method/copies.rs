@@ -1,7 +1,8 @@
 //! The two slow copies of the weights that teach in CLS-ER (Arani et al., 2022): a plastic one and a slower stable one.
 //!
 //! After step i each takes the weights with its own frequency: `θ_ema ← d·θ_ema + (1 − d)·θ` with
-//! `d = min(1 − 1/(i + 1), decay)`, i counting all updates.
+//! `d = min(1 − 1/(i + 1), decay)`, i counting all updates. Running statistics of batch normalisation are averaged as the
+//! weights are, and are what a copy answers with.
 
 use domain::draw::Draw;
 use domain::pipeline::{Deploys, Pipeline};

@@ -16,14 +16,14 @@ mod rd;
 mod super_er;
 mod terms;
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use domain::draw::Draw;
 use domain::pipeline::{FeaturePooling, Method, Normalization, Pipeline};
 use tch::Tensor;
 
-use crate::Flat;
+use crate::flat::{Flat, Pass};
 use crate::input::Input;
 use crate::model::dropout::Noise;
 use crate::model::{Net, Seen};
@@ -57,20 +57,22 @@ pub struct Learner<'a> {
     weights: &'a Flat,
     /// Of dropout masks; None without.
     noise: Option<Draw>,
-    passes: Cell<u64>,
+    /// What each of its passes measured.
+    passes: RefCell<Vec<Pass>>,
 }
 
 impl<'a> Learner<'a> {
     pub fn new(net: &'a Net, weights: &'a Flat, noise: Option<Draw>) -> Self {
-        Self { net, weights, noise, passes: Cell::new(0) }
+        Self { net, weights, noise, passes: RefCell::default() }
     }
 
-    /// -> logits (rows, classes), f32, with dropout.
+    /// -> logits (rows, classes), f32, with dropout and the statistics of these rows.
     pub fn forward(&self, input: &Input) -> Tensor {
-        self.net.learn(input, self.noise())
+        self.pass(input, |noise, statistics| self.net.learn(input, noise, statistics))
     }
 
-    /// The logits of each batch, in one pass over all that have rows.
+    /// The logits of each batch, in one pass over all that have rows: a layer that looks at more than one row looks at all
+    /// of them.
     pub fn forward_all<const N: usize>(&self, batches: [&Batch; N]) -> [Tensor; N] {
         let logits = self.forward(&joined(&batches));
         let mut start = 0;
@@ -79,7 +81,8 @@ impl<'a> Learner<'a> {
 
     /// Logits and pooled features of each batch, in one pass over all that have rows.
     pub fn observe_all(&self, pooling: FeaturePooling, batches: &[&Batch]) -> Vec<Seen> {
-        let all = self.net.observe(&joined(batches), self.noise(), pooling);
+        let input = joined(batches);
+        let all = self.pass(&input, |noise, statistics| self.net.observe(&input, noise, Some(statistics), pooling));
         let mut start = 0;
         let seen = batches.iter().map(|batch| {
             let first = start;
@@ -90,13 +93,23 @@ impl<'a> Learner<'a> {
         seen.collect()
     }
 
-    /// Each pass has masks of its own.
-    fn noise(&self) -> Option<Noise> {
-        let pass = self.passes.replace(self.passes.get() + 1);
-        self.noise.map(|draw| Noise::new(draw.at(pass)))
+    /// Each pass has masks of its own, and measures its rows.
+    fn pass<T>(&self, input: &Input, run: impl FnOnce(Option<Noise>, Tensor) -> T) -> T {
+        let mut passes = self.passes.borrow_mut();
+        let noise = self.noise.map(|draw| Noise::new(draw.at(passes.len() as u64)));
+        // What a pass cannot measure stays as it is.
+        let statistics = self.weights.running(&self.weights.values).copy();
+        let made = run(noise, statistics.shallow_clone());
+        passes.push(Pass { rows: input.rows(), statistics });
+        made
     }
 
-    /// What the net would answer with other weights: logits without gradient and without dropout.
+    /// What its passes measured until now.
+    pub fn measured(self) -> Vec<Pass> {
+        self.passes.into_inner()
+    }
+
+    /// What the net would answer with other weights: logits without gradient, without dropout, with running statistics.
     pub fn asked(&self, values: &Tensor, input: &Input) -> Tensor {
         self.weights.with(values, || self.net.forward(input))
     }

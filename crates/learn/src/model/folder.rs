@@ -14,6 +14,7 @@ use crate::model::Model;
 use crate::model::bert::{self, Bert};
 use crate::model::layers::{Init, Source};
 use crate::model::mlp::{self, Mlp};
+use crate::model::resnet::{self, Resnet};
 use crate::model::vit::{self, Vit};
 use crate::weights::Weights;
 
@@ -39,6 +40,12 @@ pub fn load(folder: &Path, pooling: Pooling, device: Device) -> Result<Box<dyn M
             config.check().map_err(refused)?;
             Ok(Box::new(Bert::new(config, pooling, source(folder, device, "bert.")?.as_mut())?))
         }
+        Some(resnet::MODEL_TYPE | resnet::OWN_TYPE) => {
+            let config: resnet::Config = parsed(&file, config)?;
+            let refused = |(field, given, reason)| Error::Config { file, field, given, reason };
+            config.check().map_err(refused)?;
+            Ok(Box::new(Resnet::new(config, source(folder, device, "resnet.")?.as_mut())?))
+        }
         Some(mlp::MODEL_TYPE) => {
             let config: mlp::Config = parsed(&file, config)?;
             Ok(Box::new(Mlp::new(config, source(folder, device, "")?.as_mut())?))
@@ -46,7 +53,8 @@ pub fn load(folder: &Path, pooling: Pooling, device: Device) -> Result<Box<dyn M
         other => Err(Error::UnknownModel {
             file,
             given: other.unwrap_or("(none)").to_owned(),
-            supported: [bert::MODEL_TYPE, vit::MODEL_TYPE, mlp::MODEL_TYPE].join(", "),
+            supported: [bert::MODEL_TYPE, vit::MODEL_TYPE, resnet::MODEL_TYPE, resnet::OWN_TYPE, mlp::MODEL_TYPE]
+                .join(", "),
         }),
     }
 }
@@ -65,7 +73,8 @@ fn source(folder: &Path, device: Device, prefix: &'static str) -> Result<Box<Sou
     }))
 }
 
-/// Writes a folder that [`load`] and `transformers.AutoModel.from_pretrained` read; an MLP is ours alone.
+/// Writes a folder that [`load`] and `transformers.AutoModel.from_pretrained` read; an MLP is ours alone, and so are ResNets
+/// of [`resnet::OWN_TYPE`].
 pub fn save(folder: &Path, model: &dyn Model, reader: &Reader) -> Result<(), Error> {
     std::fs::create_dir_all(folder).map_err(|source| Error::Write { file: folder.to_owned(), source })?;
     files::write_json(&folder.join(CONFIG), &model.config())?;

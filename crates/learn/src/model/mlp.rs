@@ -51,7 +51,7 @@ impl Model for Mlp {
 
     fn advance(&self, embedded: Embedded, to: usize) -> Embedded {
         let x = self.layers[embedded.done..to].iter().fold(embedded.x, |x, layer| layer.forward(&x).relu());
-        Embedded { x, done: to, mask: embedded.mask, noise: embedded.noise }
+        Embedded { x, done: to, ..embedded }
     }
 
     fn encode(&self, embedded: Embedded) -> Tensor {

@@ -7,7 +7,9 @@ pub mod folder;
 pub mod head;
 pub mod layers;
 pub mod mlp;
+pub mod norm;
 mod pooled;
+pub mod resnet;
 pub mod scratch;
 pub mod vit;
 
@@ -57,18 +59,20 @@ pub struct Embedded {
     pub done: usize,
     /// What drops activations while training.
     pub noise: Option<Noise>,
+    /// Where a learning pass leaves the statistics of its rows, laid out as the net's running ones are.
+    pub statistics: Option<Tensor>,
 }
 
 impl Embedded {
-    /// Before the first block, without noise.
+    /// Before the first block, as no pass that learns sees it.
     pub fn new(x: Tensor, mask: Option<Tensor>) -> Self {
-        Self { x, mask, done: 0, noise: None }
+        Self { x, mask, done: 0, noise: None, statistics: None }
     }
 
-    /// The same rows, without noise.
+    /// The same rows, as no pass that learns sees them.
     pub fn shallow_clone(&self) -> Self {
         let mask = self.mask.as_ref().map(Tensor::shallow_clone);
-        Self { x: self.x.shallow_clone(), mask, done: self.done, noise: None }
+        Self { done: self.done, ..Self::new(self.x.shallow_clone(), mask) }
     }
 }
 
@@ -166,14 +170,22 @@ impl Net {
         }
     }
 
-    /// The same while training: activations are dropped as the model's configuration says.
-    pub fn learn(&self, input: &Input, noise: Option<Noise>) -> Tensor {
-        self.head.forward(&self.body.encode(Embedded { noise, ..self.embedded(input) }))
+    /// The same while training: activations are dropped as the model's configuration says, and batch normalisation has the
+    /// rows' statistics, which it leaves in `statistics`.
+    pub fn learn(&self, input: &Input, noise: Option<Noise>, statistics: Tensor) -> Tensor {
+        let embedded = Embedded { noise, statistics: Some(statistics), ..self.embedded(input) };
+        self.head.forward(&self.body.encode(embedded))
     }
 
     /// The same, with what it comes from.
-    pub fn observe(&self, input: &Input, noise: Option<Noise>, pooling: FeaturePooling) -> Seen {
-        let mut embedded = Embedded { noise, ..self.embedded(input) };
+    pub fn observe(
+        &self,
+        input: &Input,
+        noise: Option<Noise>,
+        statistics: Option<Tensor>,
+        pooling: FeaturePooling,
+    ) -> Seen {
+        let mut embedded = Embedded { noise, statistics, ..self.embedded(input) };
         let mut levels = Vec::new();
         for to in self.frozen + 1..self.body.depth() {
             embedded = self.body.advance(embedded, to);

@@ -148,11 +148,11 @@ impl Model for Vit {
         self.blocks.len()
     }
 
-    fn advance(&self, Embedded { x, mask, done, noise }: Embedded, to: usize) -> Embedded {
+    fn advance(&self, Embedded { x, mask, done, noise, statistics }: Embedded, to: usize) -> Embedded {
         let x = if done == 0 { dropped(x, self.config.hidden_dropout_prob, noise.as_ref()) } else { x };
         let blocks = self.blocks[done..to].iter();
         let x = blocks.fold(x, |x, block| block.forward(&x, x.size()[1], noise.as_ref()));
-        Embedded { x, mask, done: to, noise }
+        Embedded { x, mask, done: to, noise, statistics }
     }
 
     fn encode(&self, embedded: Embedded) -> Tensor {

@@ -20,6 +20,9 @@ pub fn attach(
     let r = i64::from(settings.r.get());
     let frozen = frozen(settings.layers, model.depth())?;
     let mut sites = model.sites();
+    if sites.is_empty() {
+        return Err(Error::NoLinear);
+    }
     check_targets(&sites.iter().map(|site| last(&site.path)).collect(), &settings.target_modules)?;
     let mut trained = Vec::new();
     for Site { path, linear, .. } in sites.iter_mut().filter(|site| site.block >= frozen) {

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{Publication, base_name};
 use crate::data::Reader;
-use crate::model::mlp;
+use crate::model::{mlp, resnet};
 
 pub fn card(publication: &Publication) -> String {
     let Publication { pipeline, labels, net, reader, imported, means, .. } = publication;
@@ -65,7 +65,13 @@ fn code(pipeline: &Spec, config: &Value, reader: &Reader) -> String {
     if config["model_type"] == mlp::MODEL_TYPE {
         return MLP.to_owned();
     }
+    if config["model_type"] == resnet::OWN_TYPE {
+        return RESNET.to_owned();
+    }
+    // A ResNet's features are its pooler's output.
+    let is_pooled = config["model_type"] == resnet::MODEL_TYPE;
     let load = match &pipeline.adapter {
+        Adapter::Full if is_pooled => "model = AutoModel.from_pretrained(\".\").eval()".to_owned(),
         Adapter::Full => "model = AutoModel.from_pretrained(\".\", add_pooling_layer=False).eval()".to_owned(),
         Adapter::Lora(_) => format!(
             "from peft import PeftModel\n\
@@ -76,7 +82,9 @@ fn code(pipeline: &Spec, config: &Value, reader: &Reader) -> String {
         ),
     };
     let (given, import, read) = match reader {
-        Reader::Images(preprocess) => ("images: PIL images", "AutoImageProcessor", image(preprocess.geometry.channels)),
+        Reader::Images(preprocess) => {
+            ("images: PIL images", "AutoImageProcessor", image(preprocess.geometry.channels, is_pooled))
+        }
         Reader::Texts(reader) => ("texts: strings", "PreTrainedTokenizerFast", text(pipeline, reader.max_length)),
     };
     format!(
@@ -91,15 +99,16 @@ fn code(pipeline: &Spec, config: &Value, reader: &Reader) -> String {
 }
 
 /// transformers takes a grey image only as an array that says so.
-fn image(channels: i64) -> String {
+fn image(channels: i64, is_pooled: bool) -> String {
     let rows = match channels {
         1 => "import numpy\nrows = [numpy.array(image.convert(\"L\"))[..., None] for image in images]",
         _ => "rows = [image.convert(\"RGB\") for image in images]",
     };
+    let features = if is_pooled { "pooler_output.flatten(1)" } else { "last_hidden_state[:, 0]" };
     format!(
         "{rows}\n\
          pixels = AutoImageProcessor.from_pretrained(\".\")(rows, return_tensors=\"pt\")\n\
-         features = model(**pixels).last_hidden_state[:, 0]"
+         features = model(**pixels).{features}"
     )
 }
 
@@ -126,4 +135,31 @@ x = pixels.flatten(1)  # (rows, channels, side, side), normalised as preprocesso
 for layer in range(1, len(config[\"hidden_sizes\"]) + 1):\n\
     \x20   x = torch.relu(x @ body[f\"fc{layer}.weight\"].T + body[f\"fc{layer}.bias\"])\n\
 logits = x @ head[\"weight\"].T + head[\"bias\"]\n\
+print([labels[i] for i in logits.argmax(-1)])\n```\n";
+
+const RESNET: &str = "```python\n\
+import json, torch\nfrom safetensors.torch import load_file\nfrom torch.nn import functional as F\n\
+body, head = load_file(\"model.safetensors\"), load_file(\"head.safetensors\")\n\
+labels, config = json.load(open(\"labels.json\")), json.load(open(\"config.json\"))\n\n\
+def unit(x, name, stride):\n\
+    \x20   kernel = body[f\"{name}.convolution.weight\"]\n\
+    \x20   x = F.conv2d(x, kernel, stride=stride, padding=kernel.shape[-1] // 2)\n\
+    \x20   if config[\"continual_groups\"]:\n\
+    \x20       x = F.group_norm(x, config[\"continual_groups\"])\n\
+    \x20   parts = [\"running_mean\", \"running_var\", \"weight\", \"bias\"]\n\
+    \x20   return F.batch_norm(x, *(body[f\"{name}.normalization.{part}\"] for part in parts))\n\n\
+small = config[\"stem\"] == \"cifar\"\n\
+# pixels: (rows, channels, side, side), normalised as preprocessor_config.json says\n\
+x = unit(pixels, \"embedder.embedder\", 1 if small else 2).relu()\n\
+x = x if small else F.max_pool2d(x, 3, 2, 1)\n\
+for stage, depth in enumerate(config[\"depths\"]):\n\
+    \x20   for layer in range(depth):\n\
+    \x20       name = f\"encoder.stages.{stage}.layers.{layer}\"\n\
+    \x20       halves = layer == 0 and (stage > 0 or config[\"downsample_in_first_stage\"])\n\
+    \x20       stride = 2 if halves else 1\n\
+    \x20       y = unit(unit(x, f\"{name}.layer.0\", stride).relu(), f\"{name}.layer.1\", 1)\n\
+    \x20       if f\"{name}.shortcut.convolution.weight\" in body:\n\
+    \x20           x = unit(x, f\"{name}.shortcut\", stride)\n\
+    \x20       x = (x + y).relu()\n\
+logits = x.mean((2, 3)) @ head[\"weight\"].T + head[\"bias\"]\n\
 print([labels[i] for i in logits.argmax(-1)])\n```\n";

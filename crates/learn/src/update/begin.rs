@@ -44,7 +44,7 @@ pub fn begin<'a>(
     let start = Start { weights, fresh, seen, labels: pool.labels(), draw: draws.of("method") };
     method.begin(&start, found.state(weights));
 
-    let optimizer = optim::build(&pipeline.training, &weights.values);
+    let optimizer = optim::build(&pipeline.training, &weights.descending(&weights.values));
     match &resume {
         Some(saved) => saved.restore(&mut weights.values, optimizer.as_ref()),
         None => reinitialize(weights, pipeline.reinitialize(), draws.of("reinitialize")),
@@ -125,12 +125,12 @@ fn absent(pipeline: &Pipeline, pool: &Pool, classes: usize, device: Device) -> T
 }
 
 /// Shrink and perturb (Ash and Adams, 2020): `θ ← s·θ + σ·N(0, 1)`.
-fn reinitialize(weights: &mut Flat, how: Option<ShrinkPerturb>, draw: Draw) {
+fn reinitialize(weights: &Flat, how: Option<ShrinkPerturb>, draw: Draw) {
     let Some(ShrinkPerturb { shrink, sigma }) = how else { return };
     let _guard = tch::no_grad_guard();
-    let values = &mut weights.values;
+    let mut values = weights.descending(&weights.values);
     let noise = Init::Normal(sigma.get()).draw(draw.bits(), "perturbation", &values.size());
-    let shrunk = &*values * shrink.get() + noise.to_device(values.device());
+    let shrunk = &values * shrink.get() + noise.to_device(values.device());
     values.copy_(&shrunk);
 }
 

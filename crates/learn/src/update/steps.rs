@@ -96,7 +96,9 @@ impl<'a> Update<'a> {
         }
         if loss.is_finite() {
             let rate = optim::rate(self.training(), within, steps);
-            at.optimizer.step(&mut weights.values, &gradient, within, rate);
+            let (mut values, along) = (weights.descending(&weights.values), weights.descending(&gradient));
+            at.optimizer.step(&mut values, &along, within, rate);
+            weights.follow(&gradient);
             self.method.after_step(&weights.values, at.done);
             self.selector.remember(&losses);
             self.remember(epoch, &drawn, &answers);
@@ -159,7 +161,7 @@ impl<'a> Update<'a> {
             weights.values.copy_(base);
         }
         at.order = self.order(self.stage(at.done));
-        at.optimizer = optim::build(self.training(), &weights.values);
+        at.optimizer = optim::build(self.training(), &weights.descending(&weights.values));
         Ok(())
     }
 

@@ -34,6 +34,7 @@ pub const SIDE: u32 = 8;
 pub const IMAGES: Geometry = Geometry { channels: 1, side: SIDE as i64 };
 pub const MLP: &str = "mlp:16,12";
 pub const VIT: &str = "vit:d=16,layers=2,heads=2,patch=4,mlp=24";
+pub const RESNET: &str = "resnet18:slim,nf=4";
 
 /// A run over one chunk with labels `a`, `b`, `c`; batches of 8 in 4 micro-batches.
 pub fn manifest(change: Value) -> Manifest {
@@ -214,6 +215,11 @@ impl Trial {
     /// The same from the model in a folder.
     pub fn based(manifest: Manifest, base: &Path) -> Self {
         Self::over(manifest, 45, Some(6), Some(base))
+    }
+
+    /// A first run over so many rows.
+    pub fn of(manifest: Manifest, rows: usize) -> Self {
+        Self::over(manifest, rows, None, None)
     }
 
     /// With a memory of `remembered` rows of another chunk.

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use domain::chunk::Row;
-use domain::pipeline::{Adapter, InvalidNumber, InvalidSpec, Lora, Model, ModelFolder, Precision, Spec};
+use domain::pipeline::{Adapter, InvalidNumber, InvalidSpec, Lora, Model, ModelFolder, Precision, Spec, is_line};
 use learn::assemble::{Sources, assemble};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -28,7 +28,7 @@ pub enum Usage {
     #[error("these flags do not fit together")]
     Spec(#[from] InvalidSpec),
     #[error(
-        "--model: `{given}` is neither a folder nor a model to make: expected a folder with config.json and model.safetensors, `hf://ORG/NAME@REVISION`, `mlp:100,100` or `vit:d=64,layers=4,heads=4,patch=4,mlp=128`"
+        "--model: `{given}` is neither a folder nor a model to make: expected a folder with config.json and model.safetensors, `hf://ORG/NAME@REVISION`, `mlp:100,100`, `vit:d=64,layers=4,heads=4,patch=4,mlp=128` or `resnet18:slim`"
     )]
     Model { given: String },
     #[error("--model: `{given}` is fetched by `perennial`: run `perennial bench` instead of `perennial-worker bench`")]
@@ -120,7 +120,7 @@ pub fn adapter(given: &str) -> Result<Adapter, String> {
 
 /// A model to make, or a folder pinned by its digest.
 pub fn model(given: &str) -> anyhow::Result<(Model, Option<PathBuf>)> {
-    if given.starts_with("mlp:") || given.starts_with("vit:") {
+    if is_line(given) {
         return Ok((Model::Scratch(given.to_owned()), None));
     }
     if given.starts_with("hf://") {
@@ -151,8 +151,10 @@ pub fn check_model(spec: &Spec, base: Option<&Path>, first: &Row) -> anyhow::Res
         Ok(made) => Ok(made.reader.decode(std::slice::from_ref(first), "the stream", &spec.labels).map(drop)?),
         Err(error @ learn::Error::ModelSpec { .. }) => Err(Usage::Made(error).into()),
         Err(
-            error
-            @ (learn::Error::Rank { .. } | learn::Error::UnknownTarget { .. } | learn::Error::TooFewBlocks { .. }),
+            error @ (learn::Error::Rank { .. }
+            | learn::Error::UnknownTarget { .. }
+            | learn::Error::NoLinear
+            | learn::Error::TooFewBlocks { .. }),
         ) => Err(Usage::Adapter(error).into()),
         Err(error) => Err(error.into()),
     }

@@ -15,7 +15,8 @@ use super::rows::Rows;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Settings {
-    /// A Hugging Face folder, `hf://ORG/NAME@REVISION`, or a model to make from the seed: `mlp:100,100`, `vit:d=64,layers=4,heads=4,patch=4,mlp=128`
+    /// A Hugging Face folder, `hf://ORG/NAME@REVISION`, or a model to make from the seed: `mlp:100,100`,
+    /// `vit:d=64,layers=4,heads=4,patch=4,mlp=128`, or `resnet18:slim`, `:cifar`, `:imagenet` with `,norm=continual,groups=20,nf=20`
     #[arg(long, value_name = "DIR|SPEC")]
     pub model: String,
     /// What trains: `full`, or `lora:8[,alpha=16][,targets=query,value][,layers=last:2][,rslora]`
