@@ -122,11 +122,16 @@ impl UpdateMethod for ComplementarySystems {
         self.stable.after_step(values, self.steps, draw);
     }
 
+    fn deployed(&self) -> Option<&Tensor> {
+        (self.deploys == Deploys::Stable).then_some(&self.stable.values)
+    }
+
     fn end(&mut self, weights: &Flat, _end: End) -> Result<(), Error> {
-        if self.deploys == Deploys::Stable {
+        if let Some(stable) = self.deployed() {
             let _guard = tch::no_grad_guard();
-            self.working = Some(weights.values.copy());
-            weights.values.shallow_clone().copy_(&self.stable.values);
+            let working = weights.values.copy();
+            weights.values.shallow_clone().copy_(stable);
+            self.working = Some(working);
         }
         Ok(())
     }
