@@ -1,9 +1,11 @@
 //! Wire to domain and back. The only place where the two meet.
 
+use domain::calibration::Calibration;
 use domain::chunk::{Chunk, ChunkState, Split};
+use domain::flips::Flips;
 use domain::id::{ChunkId, Namespace, PipelineId, RunId, Version};
 use domain::planning::Expected;
-use domain::report::{EvalReport, average_accuracy};
+use domain::report::{EvalReport, average_accuracy, calibration};
 use domain::run::{Run, RunState};
 use domain::state::PipelineState;
 use domain::version::{AdapterVersion, Alias, Disposition};
@@ -221,6 +223,7 @@ pub fn adapter_version(state: &PipelineState, version: &AdapterVersion) -> v1::V
         sha256: object.sha256.clone(),
         bytes: object.bytes,
     };
+    let calibration = calibration(&version.report.candidate_scores);
     v1::Version {
         name: format!("{id}/versions/{}", version.number.0),
         number: version.number.0,
@@ -235,6 +238,20 @@ pub fn adapter_version(state: &PipelineState, version: &AdapterVersion) -> v1::V
         verdict: version.report.verdict.name().to_owned(),
         average_accuracy: average_accuracy(&version.report.candidate_scores),
         published_at_ms: version.published_at,
+        expected_calibration_error: calibration.as_ref().and_then(Calibration::expected_error),
+        brier_score: calibration.as_ref().and_then(Calibration::brier_score),
+        flips: version.report.compared_with().zip(version.report.flips()).map(|(since, flips)| to_wire(since, flips)),
+    }
+}
+
+fn to_wire(since: Version, flips: Flips) -> v1::Flips {
+    let Flips { items, negative, positive, right } = flips;
+    v1::Flips { baseline: since.0, items, negative, positive, right }
+}
+
+impl From<v1::Flips> for Flips {
+    fn from(wire: v1::Flips) -> Flips {
+        Flips { items: wire.items, negative: wire.negative, positive: wire.positive, right: wire.right }
     }
 }
 
@@ -261,6 +278,13 @@ mod tests {
             assert!(error.starts_with("`parent`: "), "{error}");
         }
         assert_eq!(namespace("parent", "namespaces/default"), Ok(Namespace::default()));
+    }
+
+    #[test]
+    fn flips_read_back() {
+        let flips = Flips { items: 500, negative: 7, positive: 11, right: 300 };
+        let wire = to_wire(Version(3), flips);
+        assert_eq!((wire.baseline, Flips::from(wire)), (3, flips));
     }
 
     #[test]

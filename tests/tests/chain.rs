@@ -1,5 +1,7 @@
 //! The chain, end to end: push → rehearsal → gang update → evaluation → gate → version.
 
+use domain::id::Version;
+use domain::report::{EvalReport, micro_average_accuracy};
 use perennial_proto::v1;
 use perennial_proto::v1::Split;
 use perennial_tests::cluster::{pipeline, resource};
@@ -47,6 +49,39 @@ async fn a_pushed_chunk_becomes_a_version_that_remembers() {
     let nothing = cluster.start_run("digits", &[]).await.unwrap_err();
     assert_eq!(nothing.code(), tonic::Code::FailedPrecondition);
     assert!(nothing.message().contains("nothing to train"), "{}", nothing.message());
+}
+
+#[tokio::test]
+async fn a_version_s_report_says_which_answers_it_mended_and_broke() {
+    let cluster = Cluster::start(Options::default()).await;
+    cluster.apply(&pipeline("digits")).await.unwrap();
+    two_chunks(&cluster, "digits").await;
+    let first = cluster.version("digits", "1").await.unwrap();
+    let second = cluster.version("digits", "2").await.unwrap();
+    assert!(first.flips.is_none() && first.expected_calibration_error.is_some(), "{first:?}");
+    let flips = second.flips.unwrap();
+    assert_eq!(flips.baseline, 1);
+
+    let run = format!("{}/runs/2", resource("digits"));
+    let report = cluster.evaluations().get_report(v1::GetReportRequest { run }).await.unwrap().into_inner();
+    let report: EvalReport = serde_json::from_slice(&report.report_json).unwrap();
+    assert_eq!(report.compared_with(), Some(Version(1)));
+    let all = report.flips().unwrap();
+    assert_eq!(
+        (flips.items, flips.negative, flips.positive, flips.right),
+        (all.items, all.negative, all.positive, all.right)
+    );
+    for (now, before) in report.candidate_scores.iter().zip(&report.baseline_scores) {
+        let flips = report.flips_of(now).unwrap();
+        assert_eq!((flips.items, flips.right), (now.items, now.correct));
+        let fall = before.accuracy() - now.accuracy();
+        assert!((flips.negative_rate() - flips.positive_rate() - fall).abs() < 1e-12, "{flips:?} {fall}");
+        assert!(now.calibration.as_ref().unwrap().expected_error().unwrap() < 1.0);
+    }
+    let micro = |scores| micro_average_accuracy(scores).unwrap();
+    let fall = micro(&report.baseline_scores) - micro(&report.candidate_scores);
+    assert!((all.negative_rate() - all.positive_rate() - fall).abs() < 1e-12, "{all:?} {fall}");
+    assert!(all.positive > 0, "the second domain was learned");
 }
 
 #[tokio::test]

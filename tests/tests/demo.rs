@@ -65,7 +65,19 @@ fn demo_and_bench_agree(model: &str, method: &[&str]) {
     let bench = &json_of(&[&["bench", path(&stream)][..], &flags].concat())["runs"][0];
     assert_eq!(demo["arms"]["perennial"]["accuracy_matrix"], bench["accuracy_matrix"], "{method:?}");
     assert_eq!(demo["arms"]["perennial"]["forgetting"], bench["forgetting"], "{method:?}");
-    let last = demo["versions"].as_array().unwrap().last().unwrap();
+    let (versions, evaluations) = (demo["versions"].as_array().unwrap(), bench["evaluations"].as_array().unwrap());
+    for (version, evaluation) in versions.iter().zip(evaluations) {
+        for figure in ["expected_calibration_error", "brier_score"] {
+            assert!(version[figure].is_f64() && version[figure] == evaluation[figure], "{method:?}: {version}");
+        }
+        // The gate compares with the champion, the bench with the parent.
+        if version["compared_with"] == version["parent"] {
+            assert_eq!(version["flips"], evaluation["flips"], "{method:?}");
+        }
+    }
+    assert_eq!((&versions[0]["flips"], &versions[0]["compared_with"]), (&Value::Null, &Value::Null), "{method:?}");
+    assert_eq!(versions[1]["compared_with"], 1, "{method:?}");
+    let last = versions.last().unwrap();
     assert_eq!((&last["version"], &last["weights_sha256"]), (&Value::from(3), &bench["weights_sha256"]), "{method:?}");
 }
 

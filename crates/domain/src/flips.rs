@@ -3,10 +3,12 @@
 //! Two models of equal accuracy can disagree on many items, and users notice what used to work. Definitions as in
 //! Renate (Zappella et al., 2023) and Yan et al. (2021).
 
-use serde::Serialize;
+use std::iter::Sum;
+
+use serde::{Deserialize, Serialize};
 
 /// The answers of an old and a new model on the same items, counted. A share of nothing is 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flips {
     pub items: u64,
     /// The old model was right, the new one is wrong.
@@ -51,8 +53,79 @@ impl Flips {
     }
 }
 
+impl Sum for Flips {
+    fn sum<I: Iterator<Item = Flips>>(parts: I) -> Self {
+        parts.fold(Self::default(), |all, part| Self {
+            items: all.items + part.items,
+            negative: all.negative + part.negative,
+            positive: all.positive + part.positive,
+            right: all.right + part.right,
+        })
+    }
+}
+
 fn share(part: u64, whole: u64) -> f64 {
     part as f64 / whole.max(1) as f64
+}
+
+/// As results show it: field names are JSON keys, which scripts rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Figures {
+    pub items: u64,
+    pub negative_flip_rate: f64,
+    pub negative_flip_impact: f64,
+    pub positive_flip_rate: f64,
+    pub positive_flip_impact: f64,
+}
+
+impl From<Flips> for Figures {
+    fn from(flips: Flips) -> Self {
+        Self {
+            items: flips.items,
+            negative_flip_rate: flips.negative_rate(),
+            negative_flip_impact: flips.negative_impact(),
+            positive_flip_rate: flips.positive_rate(),
+            positive_flip_impact: flips.positive_impact(),
+        }
+    }
+}
+
+/// Which items of a set a model gets right: a bit an item, the first item's the lowest of the first byte. As text,
+/// hexadecimal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Right(Vec<u8>);
+
+impl Right {
+    pub fn iter(&self) -> impl Iterator<Item = bool> {
+        self.0.iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1))
+    }
+}
+
+impl FromIterator<bool> for Right {
+    fn from_iter<I: IntoIterator<Item = bool>>(items: I) -> Self {
+        let mut bytes = Vec::new();
+        for (position, right) in items.into_iter().enumerate() {
+            if position % 8 == 0 {
+                bytes.push(0);
+            }
+            bytes[position / 8] |= u8::from(right) << (position % 8);
+        }
+        Self(bytes)
+    }
+}
+
+impl From<Right> for String {
+    fn from(right: Right) -> String {
+        hex::encode(right.0)
+    }
+}
+
+impl TryFrom<String> for Right {
+    type Error = hex::FromHexError;
+    fn try_from(text: String) -> Result<Self, hex::FromHexError> {
+        hex::decode(text).map(Self)
+    }
 }
 
 #[cfg(test)]
@@ -101,6 +174,26 @@ mod tests {
         let flips = Flips::between([(true, false), (false, false)]);
         assert_eq!((flips.positive_rate(), flips.positive_impact()), (0.0, 0.0));
         assert_eq!((flips.negative_rate(), flips.negative_impact()), (0.5, 0.5));
+    }
+
+    #[test]
+    fn flips_of_parts_add_up() {
+        let items: Vec<(bool, bool)> = (0..90u64).map(|i| (i % 3 == 0, i % 4 == 0)).collect();
+        let parts: Flips = items.chunks(13).map(|part| Flips::between(part.iter().copied())).sum();
+        assert_eq!(parts, Flips::between(items));
+    }
+
+    #[test]
+    fn which_items_are_right_reads_back() {
+        for length in [0, 1, 7, 8, 9, 500] {
+            let items: Vec<bool> = (0..length).map(|item| Draw::new(1).at(item).below(2) == 1).collect();
+            let right: Right = items.iter().copied().collect();
+            let read: Right = serde_json::from_str(&serde_json::to_string(&right).unwrap()).unwrap();
+            assert_eq!(read.iter().take(items.len()).collect::<Vec<_>>(), items);
+            assert!(read.iter().skip(items.len()).all(|right| !right));
+        }
+        assert_eq!(String::from([true, false, false, true].into_iter().collect::<Right>()), "09");
+        assert!(serde_json::from_str::<Right>("\"0g\"").is_err());
     }
 
     #[test]

@@ -56,7 +56,8 @@ mod tests {
     use super::*;
 
     fn score(task: &str, correct: u64) -> Score {
-        Score { task: task.parse().unwrap(), eval_set: 1, digest: task.to_owned(), items: 100, correct, loss: 1.0 }
+        let (task, digest, calibration, right) = (task.parse().unwrap(), task.to_owned(), None, None);
+        Score { task, eval_set: 1, digest, items: 100, correct, loss: 1.0, calibration, right }
     }
 
     fn judge_all(finite: bool, candidate: &[Score], baseline: &[Score]) -> Verdict {

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::calibration::Calibration;
 use crate::evalset::EvalSet;
+use crate::flips::{Flips, Right};
 use crate::id::{TaskName, Version};
 
 /// One model on one EvalSet.
@@ -16,6 +18,12 @@ pub struct Score {
     pub correct: u64,
     /// Mean cross-entropy, nats.
     pub loss: f64,
+    /// None: from before it was measured, or the model's answers are not numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
+    /// Which items it gets right, in the EvalSet's order. None: from before it was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub right: Option<Right>,
 }
 
 impl Score {
@@ -25,6 +33,13 @@ impl Score {
 
     pub fn is_on(&self, set: &EvalSet) -> bool {
         self.digest == set.digest()
+    }
+
+    /// What changed since another model answered the same items. None if it did not, or if either's answers are not known.
+    pub fn flips(&self, before: &[Score]) -> Option<Flips> {
+        let before = before.iter().find(|before| before.digest == self.digest)?;
+        let items = before.right.as_ref()?.iter().zip(self.right.as_ref()?.iter());
+        Some(Flips::between(items.take(self.items as usize)))
     }
 }
 
@@ -50,6 +65,36 @@ impl EvalReport {
     pub fn accuracy(&self, task: &TaskName) -> Option<f64> {
         find(&self.candidate_scores, task).map(Score::accuracy)
     }
+
+    /// The version that flips are counted from. None: the base, whose head knows nothing that could be lost.
+    pub fn compared_with(&self) -> Option<Version> {
+        match self.baseline {
+            Baseline::Base => None,
+            Baseline::Version(version) => Some(version),
+        }
+    }
+
+    /// What the candidate changed for the items of `score`, one of its own.
+    pub fn flips_of(&self, score: &Score) -> Option<Flips> {
+        self.compared_with().and_then(|_| score.flips(&self.baseline_scores))
+    }
+
+    /// The same over all items.
+    pub fn flips(&self) -> Option<Flips> {
+        self.compared_with().and_then(|_| flips(&self.candidate_scores, &self.baseline_scores))
+    }
+}
+
+/// Over the items of all EvalSets that both models answered; none without any.
+pub fn flips(now: &[Score], before: &[Score]) -> Option<Flips> {
+    let all: Flips = now.iter().filter_map(|score| score.flips(before)).sum();
+    (all.items > 0).then_some(all)
+}
+
+/// Over all items, each weighing the same; none if any task's is not known.
+pub fn calibration(scores: &[Score]) -> Option<Calibration> {
+    let parts: Vec<&Calibration> = scores.iter().map(|score| score.calibration.as_ref()).collect::<Option<_>>()?;
+    Some(parts.into_iter().sum()).filter(|all: &Calibration| all.items > 0)
 }
 
 pub fn find<'a>(scores: &'a [Score], task: &TaskName) -> Option<&'a Score> {
@@ -102,9 +147,37 @@ impl Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calibration::Answer;
+    use crate::draw::Draw;
 
     fn score(task: &str, items: u64, correct: u64) -> Score {
-        Score { task: task.parse().unwrap(), eval_set: 1, digest: String::new(), items, correct, loss: 0.0 }
+        Score {
+            task: task.parse().unwrap(),
+            eval_set: 1,
+            digest: task.to_owned(),
+            items,
+            correct,
+            loss: 0.0,
+            calibration: None,
+            right: None,
+        }
+    }
+
+    /// One whose answers are drawn.
+    fn answered(task: &str, items: u64, seed: u64) -> Score {
+        let draw = |item| Draw::new(seed).named(task).at(item);
+        let right: Vec<bool> = (0..items).map(|item| draw(item).below(3) > 0).collect();
+        let answer =
+            |(item, right): (u64, &bool)| Answer { confidence: draw(item).at(1).unit(), right: *right, brier: 0.5 };
+        Score {
+            calibration: Calibration::of((0..items).zip(&right).map(answer)),
+            right: Some(right.iter().copied().collect()),
+            ..score(task, items, right.iter().filter(|right| **right).count() as u64)
+        }
+    }
+
+    fn report(baseline: Baseline, candidate_scores: Vec<Score>, baseline_scores: Vec<Score>) -> EvalReport {
+        EvalReport { baseline, candidate_scores, baseline_scores, verdict: Verdict::Pass }
     }
 
     #[test]
@@ -118,5 +191,52 @@ mod tests {
         let scores = [score("a", 8, 3), score("b", 8, 7)];
         assert_eq!(average_accuracy(&scores), micro_average_accuracy(&scores));
         assert_eq!((average_accuracy(&[]), micro_average_accuracy(&[])), (None, None));
+    }
+
+    #[test]
+    fn negative_less_positive_flip_rate_is_what_accuracy_fell_by_on_each_task_and_over_all_items() {
+        let [now, before] = [1, 2].map(|seed| vec![answered("a", 37, seed), answered("b", 500, seed)]);
+        let report = report(Baseline::Version(Version(1)), now, before);
+        let near = |flips: Flips, fall: f64| {
+            assert!((flips.negative_rate() - flips.positive_rate() - fall).abs() < 1e-12, "{flips:?} {fall}");
+        };
+        for (now, before) in report.candidate_scores.iter().zip(&report.baseline_scores) {
+            near(report.flips_of(now).unwrap(), before.accuracy() - now.accuracy());
+        }
+        let micro = |scores| micro_average_accuracy(scores).unwrap();
+        near(report.flips().unwrap(), micro(&report.baseline_scores) - micro(&report.candidate_scores));
+        assert_eq!(report.flips().unwrap().items, 537);
+    }
+
+    #[test]
+    fn nothing_flips_from_the_base_or_where_answers_were_not_recorded() {
+        let now = || vec![answered("a", 10, 1)];
+        assert_eq!(report(Baseline::Base, now(), now()).flips(), None);
+        let since = |before| report(Baseline::Version(Version(1)), now(), before);
+        assert_eq!(since(vec![score("a", 10, 5)]).flips(), None);
+        assert_eq!(since(vec![answered("b", 10, 1)]).flips(), None);
+        let same = since(now());
+        assert_eq!(
+            same.flips_of(&same.candidate_scores[0]).map(|flips| (flips.negative, flips.positive)),
+            Some((0, 0))
+        );
+    }
+
+    #[test]
+    fn calibration_over_all_items_needs_every_task_s() {
+        let scores = [answered("a", 37, 1), answered("b", 500, 1)];
+        assert_eq!(calibration(&scores).map(|all| all.items), Some(537));
+        assert_eq!(calibration(&[answered("a", 37, 1), score("b", 500, 9)]), None);
+        assert_eq!(calibration(&[]), None);
+    }
+
+    #[test]
+    fn a_report_reads_back_and_so_does_one_from_before_flips_and_calibration() {
+        let whole = report(Baseline::Version(Version(2)), vec![answered("a", 19, 1)], vec![answered("a", 19, 2)]);
+        let text = serde_json::to_string(&whole).unwrap();
+        assert_eq!(serde_json::from_str::<EvalReport>(&text).unwrap(), whole);
+        let old = r#"{"task":"a","eval_set":1,"digest":"a","items":10,"correct":5,"loss":0.0}"#;
+        assert_eq!(serde_json::from_str::<Score>(old).unwrap(), score("a", 10, 5));
+        assert_eq!(serde_json::to_string(&score("a", 10, 5)).unwrap(), old);
     }
 }

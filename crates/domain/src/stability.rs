@@ -54,6 +54,16 @@ impl Trace {
         later.filter_map(|point| point.at(task)).reduce(f64::min)
     }
 
+    pub fn points(&self) -> &[Point] {
+        &self.points
+    }
+
+    /// Per task, the lowest accuracy since the update that learned it; none where there was no later one.
+    pub fn min_accuracies(&self) -> Vec<Option<f64>> {
+        let worst = |(task, learned): (usize, &Option<usize>)| self.worst(task, (*learned)?);
+        self.learned.iter().enumerate().map(worst).collect()
+    }
+
     /// min-ACC: mean over the tasks learned before the last update of the lowest accuracy since; none without such tasks.
     pub fn min_accuracy(&self) -> Option<f64> {
         let last = self.points.last()?.update;
@@ -101,6 +111,7 @@ mod tests {
     #[test]
     fn the_figures_of_a_gap_worked_by_hand() {
         let trace = Trace::of_stream(gap());
+        assert_eq!(trace.min_accuracies(), [Some(0.3), Some(0.6), None]);
         near(trace.min_accuracy(), (0.3 + 0.6) / 2.0);
         near(trace.worst_case_accuracy(), 1.0 / 3.0 + 2.0 / 3.0 * 0.45);
     }

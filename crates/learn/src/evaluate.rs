@@ -1,31 +1,61 @@
 //! Scores a model on frozen items.
 
-use tch::{Kind, Reduction, Tensor};
+use domain::calibration::{Answer, Calibration};
+use tch::{Device, Kind, Tensor};
 
 use crate::data::{Dataset, Reader};
 use crate::model::Net;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scored {
     pub items: u64,
     pub correct: u64,
     /// Mean cross-entropy, nats.
     pub loss: f64,
+    /// None where an answer is not a number.
+    pub calibration: Option<Calibration>,
+    /// Of each item in the dataset's order: is the most probable class its label?
+    pub right: Vec<bool>,
 }
 
-/// `batch` bounds memory; it changes the loss by rounding only. `done` counts the rows scored so far.
+/// `batch` bounds memory. A row's logits depend on it by rounding only, and nothing else does. `done` counts the rows scored
+/// so far.
 pub fn evaluate(net: &Net, dataset: &Dataset, reader: &Reader, batch: usize, done: &mut dyn FnMut(u64)) -> Scored {
     let _guard = tch::no_grad_guard();
-    let items = dataset.len();
-    let (mut correct, mut loss, mut scored) = (0, 0.0, 0);
-    for rows in dataset.reading_order().chunks(batch) {
-        let (rows, labels) = dataset.take(rows);
-        let logits = net.answer(&reader.apply(rows));
-        correct += logits.argmax(-1, false).eq_tensor(&labels).sum(Kind::Int64).int64_value(&[]);
-        let sum = logits.cross_entropy_loss(&labels, None::<&Tensor>, Reduction::Sum, -100, 0.0);
-        loss += sum.double_value(&[]);
-        scored += labels.numel() as u64;
+    let (mut answers, mut losses) = (vec![None; dataset.len()], vec![0.0; dataset.len()]);
+    let mut scored = 0;
+    for positions in dataset.reading_order().chunks(batch) {
+        let (rows, labels) = dataset.take(positions);
+        let logs = net.answer(&reader.apply(rows)).log_softmax(-1, Kind::Double);
+        let found = judged(&logs, &labels);
+        for (position, (answer, loss)) in positions.iter().zip(found) {
+            (answers[*position as usize], losses[*position as usize]) = (answer, loss);
+        }
+        scored += positions.len() as u64;
         done(scored);
     }
-    Scored { items: items as u64, correct: correct as u64, loss: loss / items.max(1) as f64 }
+    let right: Vec<bool> = answers.iter().map(|answer| answer.is_some_and(|answer| answer.right)).collect();
+    Scored {
+        items: right.len() as u64,
+        correct: right.iter().filter(|right| **right).count() as u64,
+        loss: losses.iter().sum::<f64>() / losses.len().max(1) as f64,
+        calibration: Calibration::of(answers.into_iter().flatten()),
+        right,
+    }
+}
+
+/// Each row's answer and cross-entropy, from log-probabilities (rows, classes) and labels (rows).
+fn judged(logs: &Tensor, labels: &Tensor) -> Vec<(Option<Answer>, f64)> {
+    let probabilities: Vec<Vec<f64>> = listed(&logs.exp());
+    let losses: Vec<f64> = listed(&-logs.gather(1, &labels.unsqueeze(1), false).squeeze_dim(1));
+    let labels: Vec<i64> = listed(labels);
+    let answers = probabilities.iter().zip(labels).map(|(row, label)| Answer::of(row, label as usize));
+    answers.zip(losses).collect()
+}
+
+fn listed<T>(tensor: &Tensor) -> T
+where
+    T: for<'a> TryFrom<&'a Tensor, Error = tch::TchError>,
+{
+    T::try_from(&tensor.to_device(Device::Cpu)).expect("its shape and type are those just made")
 }

@@ -63,6 +63,14 @@ impl Moment<'_> {
     pub fn carried(&self) -> Carried {
         self.left.carried()
     }
+
+    /// What `ask` finds in the net with the weights that would become the version now.
+    pub fn deployed<T>(&self, ask: impl FnOnce() -> T) -> T {
+        match self.left.update.method.deployed() {
+            Some(values) => self.left.weights.with(values, ask),
+            None => ask(),
+        }
+    }
 }
 
 /// Where what an update hands over is at hand.

@@ -8,6 +8,7 @@ use perennial_learn::method::{self, Batch, Learner, Reads, Start, State};
 use perennial_learn::model::layers;
 use serde_json::json;
 use support::{Trial, manifest};
+use tch::Kind;
 
 #[test]
 fn replay_from_an_empty_buffer_is_fine_tuning_on_the_same_batches() {
@@ -111,8 +112,52 @@ fn training_on_stripes_learns_them() {
     let scored = perennial_learn::evaluate::evaluate(&trial.net, &unseen, &trial.reader, 32, &mut |_| ());
     assert!(scored.correct > 90, "{scored:?}");
     let other = perennial_learn::evaluate::evaluate(&trial.net, &unseen, &trial.reader, 7, &mut |_| ());
-    assert_eq!((scored.items, scored.correct), (other.items, other.correct));
+    assert_eq!((scored.items, scored.correct, &scored.right), (other.items, other.correct, &other.right));
     assert!((scored.loss - other.loss).abs() < 1e-5);
+    let [brier, again] = [&scored, &other].map(|scored| scored.calibration.as_ref().unwrap().brier_score().unwrap());
+    assert!((brier - again).abs() < 1e-6 && scored.calibration.unwrap().items == 100, "{brier} {again}");
+}
+
+#[test]
+fn each_item_is_judged_in_its_own_place() {
+    let trial = Trial::new(manifest(json!({})));
+    let unseen = support::dataset(&support::rows(30, 12345));
+    let scored = perennial_learn::evaluate::evaluate(&trial.net, &unseen, &trial.reader, 7, &mut |_| ());
+    let positions: Vec<i64> = (0..30).collect();
+    let _guard = tch::no_grad_guard();
+    let probabilities = trial.net.answer(&trial.reader.apply(unseen.take(&positions).0)).softmax(-1, Kind::Double);
+    let labels = unseen.labels(&positions);
+    let right = Vec::<bool>::try_from(probabilities.argmax(-1, false).eq_tensor(&labels)).unwrap();
+    assert_eq!(scored.right, right);
+    assert!(scored.correct > 0 && scored.correct < 30, "{scored:?}");
+    let truth = labels.one_hot(3).to_kind(Kind::Double);
+    let brier = (&probabilities - truth).square().sum(Kind::Double).double_value(&[]) / 30.0;
+    let calibration = scored.calibration.unwrap();
+    assert!((calibration.brier_score().unwrap() - brier).abs() < 1e-6);
+    let sure = probabilities.amax([-1i64], false).mean(Kind::Double).double_value(&[]);
+    let gap = (sure - scored.correct as f64 / 30.0).abs();
+    assert!(calibration.expected_error().unwrap() > gap - 1e-6, "no smaller than the gap of the means");
+}
+
+#[test]
+fn what_would_be_deployed_can_be_asked_at_any_step_and_nothing_moves() {
+    for (method, deploys) in [("er", "stable"), ("cls-er", "stable"), ("cls-er", "working")] {
+        let mut change = json!({"method": method, "training": {"epochs": 2, "optimizer": "sgd", "learning_rate": 0.1}});
+        if method == "cls-er" {
+            change["loss"] = json!({"deploys": deploys});
+        }
+        let mut untouched = Trial::new(manifest(change.clone()));
+        untouched.run();
+        let (mut trial, mut last) = (Trial::new(manifest(change)), None);
+        trial.run_on(&collective::Solo, None, &mut |moment| {
+            let before = moment.values.copy();
+            last = Some(moment.deployed(|| moment.values.copy()));
+            assert_eq!(moment.values, &before);
+            Ok(())
+        });
+        assert_eq!(trial.hash(), untouched.hash(), "{method} {deploys}");
+        assert_eq!(last.unwrap(), trial.weights.values, "{method} {deploys}: after the last step it is the version");
+    }
 }
 
 #[test]

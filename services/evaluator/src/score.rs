@@ -96,6 +96,8 @@ fn score(set: &EvalSet, scored: evaluate::Scored) -> Score {
         correct: scored.correct,
         // JSON has no infinity, and a diverged model has no other loss.
         loss: if scored.loss.is_finite() { scored.loss } else { f64::MAX },
+        calibration: scored.calibration,
+        right: Some(scored.right.into_iter().collect()),
     }
 }
 

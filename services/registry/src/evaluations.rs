@@ -139,7 +139,8 @@ mod tests {
 
     fn score(task: &str, correct: u64) -> Score {
         let task: TaskName = task.parse().unwrap();
-        Score { digest: task.to_string(), task, eval_set: 1, items: 10, correct, loss: 0.0 }
+        let (calibration, right) = (None, None);
+        Score { digest: task.to_string(), task, eval_set: 1, items: 10, correct, loss: 0.0, calibration, right }
     }
 
     #[test]

@@ -32,14 +32,16 @@ fn cached<'a>(current: &'a PipelineState, baseline: Baseline, set: &EvalSet) -> 
     });
     let reports = current.versions.values().map(|v| &v.report).chain(refused);
     let as_baseline = reports.filter(|report| report.baseline == baseline).map(|report| &report.baseline_scores);
-    own.into_iter().chain(as_baseline).flatten().find(|score| score.is_on(set))
+    let mut found = own.into_iter().chain(as_baseline).flatten().filter(|score| score.is_on(set));
+    let any = found.next()?;
+    Some(found.chain([any]).find(|score| score.right.is_some()).unwrap_or(any))
 }
 
-/// The candidate on every EvalSet, and the baseline on those it was never scored on.
+/// The candidate on every EvalSet, and the baseline on those where it is not known which items it gets right.
 pub fn subjects(current: &PipelineState, run: &Run, candidate: &Candidate) -> Vec<v1::Subject> {
     let sets = &run.manifest.eval_sets;
     let baseline = baseline(current, run);
-    let unknown = sets.iter().filter(|set| cached(current, baseline, set).is_none());
+    let unknown = sets.iter().filter(|set| cached(current, baseline, set).is_none_or(|score| score.right.is_none()));
     let files_json = match baseline {
         Baseline::Base => Vec::new(),
         Baseline::Version(version) => to_json(&current.versions[&version].files),
@@ -95,4 +97,148 @@ fn trained(current: &PipelineState, run: &Run) -> BTreeSet<TaskName> {
     let chunks = before.iter().chain(run.chunk_ids()).filter_map(|id| current.chunks.get(id));
     let tasks = chunks.filter(|chunk| chunk.train_rows() > 0).map(|chunk| chunk.task.clone());
     tasks.chain([ARCHIVE.parse().expect("a valid name")]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::chunk::{Chunk, ChunkState, ObjectRef, Shard, Split};
+    use domain::id::{ChunkId, PipelineId};
+    use domain::manifest::{Cost, SnapshotMeta};
+    use domain::planning;
+    use domain::run::RunEvent;
+    use domain::state::{Event, EventKind, State};
+    use domain::version::AdapterVersion;
+    use serde_json::json;
+
+    fn object(name: &str) -> ObjectRef {
+        ObjectRef { path: name.to_owned(), sha256: name.to_owned(), bytes: 1 }
+    }
+
+    fn candidate() -> Candidate {
+        let snapshot = SnapshotMeta { object: object("s"), chunks: vec![], items: 0, seen: 0 };
+        let (weights_sha256, cost) = ("w".to_owned(), Cost::default());
+        Candidate { files: vec![object("f")], weights_sha256, finite: true, preprocessing: None, snapshot, cost }
+    }
+
+    fn score(set: &EvalSet, right: Option<[bool; 4]>) -> Score {
+        Score {
+            task: set.task.clone(),
+            eval_set: set.number,
+            digest: set.digest(),
+            items: 4,
+            correct: 2,
+            loss: 1.0,
+            calibration: None,
+            right: right.map(|right| right.into_iter().collect()),
+        }
+    }
+
+    struct Scene {
+        state: State,
+        id: PipelineId,
+    }
+
+    impl Scene {
+        fn happen(&mut self, kind: EventKind) {
+            self.state.apply(&Event { pipeline: self.id.clone(), kind }, 0).unwrap();
+        }
+
+        fn now(&self) -> &PipelineState {
+            &self.state.pipelines[&self.id]
+        }
+
+        /// A run on a new chunk, up to its evaluation. The first chunk alone has held-out rows.
+        fn trained(&mut self, chunk: &str) -> Run {
+            let shards = |name: String, rows| vec![Shard { object: object(&name), rows }];
+            let is_first = self.now().chunks.is_empty();
+            let id = ChunkId(chunk.to_owned());
+            let received = Chunk {
+                id: id.clone(),
+                task: "t".parse().unwrap(),
+                split: Split::Auto,
+                train: shards(format!("{chunk}-train"), 4),
+                held_out: if is_first { shards(format!("{chunk}-held-out"), 4) } else { vec![] },
+                labels: [("a".to_owned(), 4)].into(),
+                raw: object(chunk),
+                received_at: 0,
+                state: ChunkState::Received,
+            };
+            self.happen(EventKind::ChunkReceived { chunk: Box::new(received) });
+            self.happen(EventKind::ChunkSealed { chunk: id, new_labels: vec![] });
+            let (run, events) = planning::start_run(&self.state, &self.id, &[]).unwrap();
+            events.into_iter().for_each(|event| self.happen(event.kind));
+            for change in [RunEvent::Started, RunEvent::Trained { attempt: 1, candidate: candidate() }] {
+                self.happen(EventKind::Run { run, change: Box::new(change) });
+            }
+            self.now().runs[&run].clone()
+        }
+
+        /// Version 1, whose report says of its items what `right` says.
+        fn published(right: Option<[bool; 4]>) -> Self {
+            let spec = json!({"name": "p", "model": "mlp:8", "labels": ["a", "b"], "method": "ft"});
+            let spec: domain::pipeline::Pipeline = serde_json::from_value(spec).unwrap();
+            let mut scene = Self { id: spec.id(), state: State::default() };
+            for event in planning::apply_spec(&scene.state, &spec).unwrap() {
+                scene.happen(event.kind);
+            }
+            let run = scene.trained("one");
+            let scores: Vec<Score> = run.manifest.eval_sets.iter().map(|set| score(set, right)).collect();
+            let report = EvalReport {
+                baseline: Baseline::Base,
+                candidate_scores: scores,
+                baseline_scores: vec![],
+                verdict: Verdict::Pass,
+            };
+            let judged = RunEvent::Judged { report: report.clone(), version: Some(Version(1)) };
+            scene.happen(EventKind::Run { run: run.number, change: Box::new(judged) });
+            let Candidate { snapshot, files, weights_sha256, cost, .. } = candidate();
+            let version = AdapterVersion {
+                number: Version(1),
+                parent: None,
+                run: run.number,
+                update: 0,
+                chunks: run.chunk_ids().cloned().collect(),
+                labels: run.manifest.labels.clone(),
+                snapshot,
+                files,
+                weights_sha256,
+                report,
+                cost,
+                published_at: 0,
+            };
+            scene.happen(EventKind::VersionPublished { version: Box::new(version) });
+            scene
+        }
+    }
+
+    const OLD: [bool; 4] = [true, true, false, false];
+    const NEW: [bool; 4] = [true, false, false, true];
+
+    #[test]
+    fn a_baseline_whose_answers_are_known_is_not_scored_again_and_its_flips_are_counted() {
+        let mut scene = Scene::published(Some(OLD));
+        let run = scene.trained("two");
+        let known = &run.manifest.eval_sets[0];
+        assert!(scene.now().versions[&Version(1)].report.candidate_scores[0].is_on(known), "the set is the same");
+        assert_eq!(subjects(scene.now(), &run, &candidate()).len(), 1);
+        let (report, _) = conclude(scene.now(), &run, &candidate(), &[vec![score(known, Some(NEW))]]);
+        let flips = report.flips().unwrap();
+        assert_eq!((flips.items, flips.negative, flips.positive, flips.right), (4, 1, 1, 2));
+        assert_eq!(report.compared_with(), Some(Version(1)));
+    }
+
+    #[test]
+    fn a_baseline_from_before_answers_were_recorded_is_scored_again_and_judged_by_even_if_it_was_not() {
+        let mut scene = Scene::published(None);
+        let run = scene.trained("two");
+        let set = &run.manifest.eval_sets[0];
+        let asked = subjects(scene.now(), &run, &candidate());
+        assert_eq!((asked.len(), &asked[1].eval_sets), (2, &vec![set.digest()]));
+        let new = vec![score(set, Some(NEW))];
+        let (report, _) = conclude(scene.now(), &run, &candidate(), &[new.clone(), vec![score(set, Some(OLD))]]);
+        assert_eq!(report.flips().map(|flips| flips.items), Some(4));
+        let (report, _) = conclude(scene.now(), &run, &candidate(), &[new]);
+        assert_eq!((report.baseline_scores.len(), report.flips()), (1, None));
+    }
 }

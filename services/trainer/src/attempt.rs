@@ -136,6 +136,7 @@ async fn prepare(node: &Node, part: &Part) -> Result<TrainJob, Error> {
         checkpoints: part.scratch.join("checkpoints"),
         resume: resume(node, part).await?,
         device: node.device.clone(),
+        probe: None,
     })
 }
 

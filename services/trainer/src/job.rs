@@ -1,8 +1,10 @@
 //! What a rank process is told, and what it tells back. JSON on disk and on its pipes.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
+use domain::evalset::EvalSet;
 use domain::id::ChunkId;
 use domain::manifest::{Cost, Manifest, Preprocessing};
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,17 @@ pub struct TrainJob {
     pub resume: Option<PathBuf>,
     /// `cpu` or `cuda:N`.
     pub device: String,
+    #[serde(default)]
+    pub probe: Option<Probe>,
+}
+
+/// Accuracies to be taken while the update trains. Changes no bit of what it leaves.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Probe {
+    /// Steps from one to the next.
+    pub every: NonZeroU64,
+    /// Their shards are among the job's.
+    pub sets: Vec<EvalSet>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,4 +77,22 @@ pub struct Trained {
     pub seen: u64,
     pub chunks: Vec<ChunkId>,
     pub cost: Cost,
+    #[serde(default)]
+    pub probed: Probed,
+}
+
+/// What a [`Probe`] found; nothing without one. Rank 0's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Probed {
+    pub points: Vec<Point>,
+    /// What it took, which is no part of the cost's `train_seconds`.
+    pub seconds: f64,
+}
+
+/// Accuracies after a step that is not the last.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    pub step: u64,
+    /// In the order of the probe's sets.
+    pub accuracies: Vec<f64>,
 }

@@ -3,6 +3,7 @@
 //! Meant for a child process: a panic, an out-of-memory or a hung all-reduce costs the attempt only.
 
 mod base;
+mod prober;
 mod rows;
 
 use std::fs;
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use collective::Collective;
 use domain::buffer::Snapshot;
-use domain::id::ChunkId;
+use domain::id::{ChunkId, TaskName};
 use domain::manifest::{Cost, Manifest};
 use domain::pipeline::{Adapter, Normalize, Pipeline, Precision};
 use learn::assemble::{self, Assembled, Sources};
@@ -24,7 +25,8 @@ use learn::{Carried, Flat, Pool, Prefix, checkpoint};
 use tch::{Device, Tensor};
 
 use self::base::Base;
-use crate::job::{Phase, Progress, TrainJob, Trained};
+use self::prober::Prober;
+use crate::job::{Phase, Probed, Progress, TrainJob, Trained};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -38,6 +40,8 @@ pub enum Error {
     NoChunk(ChunkId),
     #[error("the snapshot refers to row {row} of chunk {chunk}, which has {rows}")]
     NoRow { chunk: ChunkId, row: u32, rows: u64 },
+    #[error("chunk {chunk} holds {found} held-out rows, and the EvalSet of `{task}` names {rows}")]
+    TooFew { chunk: ChunkId, task: TaskName, rows: u64, found: u64 },
     #[error("cannot read the snapshot `{file}`: {reason}")]
     Snapshot { file: PathBuf, reason: String },
     #[error("`{0}` is not a device: expected `cpu` or `cuda:N`")]
@@ -90,9 +94,9 @@ fn take_over(
     at.phase = Phase::Write;
     progress(at);
     let (snapshot, carried) = remembered(job)?;
+    let took = Took { precision: Precision::default(), train_seconds: 0.0, probed: Probed::default() };
     let outcome = Outcome::untrained(snapshot, carried);
-    let precision = Precision::default();
-    let made = Made { net: &net, trained: &trained, reader: &reader, outcome, precision, train_seconds: 0.0 };
+    let made = Made { net: &net, trained: &trained, reader: &reader, outcome, took };
     finish(job, collective, device, made)
 }
 
@@ -115,7 +119,9 @@ fn update(
     together(collective, device, step)?;
     let precision = precision(pipeline, resume.as_ref(), collective, device, clock)?;
     let sources = Sources { precision, ..sources(job, device) };
-    let Assembled { net, trained, mut reader } = assemble::assemble(sources, rows.sample()?)?;
+    let Assembled { mut net, trained, mut reader } = assemble::assemble(sources, rows.sample()?)?;
+    // The parent's say nothing once its features move.
+    net.means = None;
     let base = Base::new(sources, rows.sample()?.clone());
     progress(at);
     let pool = rows::pool(manifest, rows, &reader, device)?;
@@ -131,7 +137,7 @@ fn update(
         false => None,
     };
     let mut keeper = Keeper { job, precision, clock, keeps: collective.rank() == 0, step, second: started };
-    let initial = |seed| base.net(seed);
+    let mut prober = Prober::new(job, &net, &reader, clock, (collective.rank(), device))?;
     let inputs = Inputs {
         manifest,
         pool: &pool,
@@ -141,7 +147,7 @@ fn update(
         carried,
         parent_labels: parent_labels(job)?,
         base: base.values()?,
-        initial: &initial,
+        initial: &|seed| base.net(seed),
         resume,
         clock,
     };
@@ -149,12 +155,13 @@ fn update(
         let loss = Some(moment.loss).filter(|loss| loss.is_finite());
         at = Progress { phase: Phase::Train, step: moment.step, total: moment.total, epoch: moment.epoch, loss };
         progress(at);
+        prober.after_step(moment, &mut || progress(at));
         keeper.after_step(moment)
     })?;
-    let train_seconds = clock() - started;
+    let (seconds, probed) = (clock() - started, prober.found());
     progress(Progress { phase: Phase::Write, ..at });
-    let trained = weights.named();
-    let made = Made { net: &net, trained, reader: &reader, outcome, precision, train_seconds };
+    let took = Took { precision, train_seconds: seconds - probed.seconds, probed };
+    let made = Made { net: &net, trained: weights.named(), reader: &reader, outcome, took };
     finish(job, collective, device, made)
 }
 
@@ -164,13 +171,19 @@ struct Made<'a> {
     trained: &'a [(String, Tensor)],
     reader: &'a Reader,
     outcome: Outcome,
+    took: Took,
+}
+
+/// How it was made.
+struct Took {
     precision: Precision,
     train_seconds: f64,
+    probed: Probed,
 }
 
 /// Rank 0 writes the candidate's files; every rank accounts for it.
 fn finish(job: &TrainJob, collective: &dyn Collective, device: Device, made: Made) -> Result<Trained, Error> {
-    let Made { net, trained, reader, outcome, precision, train_seconds } = made;
+    let Made { net, trained, reader, outcome, took: Took { precision, train_seconds, probed } } = made;
     let peak_memory_bytes = largest(collective, device)?;
     let mut files = Vec::new();
     if collective.rank() == 0 {
@@ -192,7 +205,7 @@ fn finish(job: &TrainJob, collective: &dyn Collective, device: Device, made: Mad
         dropped_rows: outcome.dropped_rows,
         best_epoch: outcome.best_epoch,
     };
-    Ok(account(files, publish::weights_sha256(trained), reader, outcome, cost))
+    Ok(Trained { probed, ..account(files, publish::weights_sha256(trained), reader, outcome, cost) })
 }
 
 fn sources(job: &TrainJob, device: Device) -> Sources<'_> {
@@ -247,6 +260,7 @@ fn account(files: Vec<String>, weights_sha256: String, reader: &Reader, outcome:
         seen: outcome.snapshot.seen,
         chunks: outcome.snapshot.chunks,
         cost,
+        probed: Probed::default(),
     }
 }
 

@@ -3,15 +3,18 @@
 //! Each update is what a worker would run: canonical shards, a manifest, `trainer::rank`, then
 //! `evaluator::score` on every task. The figures are therefore the daemon's for the same seed.
 
+mod evaluation;
 pub mod flags;
 mod outcome;
 mod rows;
 mod seed;
 pub mod settings;
 pub mod shelf;
+mod stability;
 pub mod stream;
 pub mod watch;
 
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -40,8 +43,13 @@ Examples:
   perennial bench streams/fashion_mnist_rotated_5.json --model vit --adapter lora:8,alpha=16 --method er \\
     --optimizer adamw --lr 0.002 --limit-per-task 2000 --seed 0 -o json
 
-seconds.train runs from before an update's first step to after its last; seconds.rehearsal, a part of it, is the
-buffer's draws and offers. peak_memory_bytes is the largest resident set of a rank: host memory, on a GPU too.";
+ece, nfr and pfr are after, and of, the last update, over all test rows; -o json has them after each update, where rows of
+tasks that have not trained yet count, too (not with --no-future). min-acc and wc-acc come with --eval-every; within an
+update icarl is measured by its head, since its class means come at the end.
+
+seconds.train runs from before an update's first step to after its last, without the evaluations in between;
+seconds.rehearsal, a part of it, is the buffer's draws and offers. peak_memory_bytes is the largest resident set of a
+rank: host memory, on a GPU too.";
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -57,6 +65,10 @@ pub struct Args {
     /// One update on the rows of all tasks together: what training offline reaches
     #[arg(long)]
     at_once: bool,
+    /// Measure all tasks so far every N steps within updates, too: how low accuracy falls while an update trains. Changes
+    /// no weight
+    #[arg(long, value_name = "N")]
+    eval_every: Option<NonZeroU64>,
     /// Train on the first N rows of each task; all test rows are used
     #[arg(long, value_name = "N")]
     limit_per_task: Option<usize>,
@@ -93,6 +105,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         tasks: &tasks,
         future: !args.no_future,
         at_once: args.at_once,
+        eval_every: args.eval_every,
         device: flags::device(),
         folder: scratch.path(),
         gang: Gang::for_ranks(spec.resources.ranks.get())?,
@@ -115,6 +128,8 @@ fn write_report(folder: &Path, outcome: &Outcome, tasks: &stream::Tasks, watch: 
         name: format!("seed {}", run.seed),
         tasks: tasks.names(),
         matrix: run.accuracy_matrix.clone(),
+        answers: run.evaluations.iter().map(|evaluation| evaluation.answers).collect(),
+        within: run.stability.as_ref().map(|stability| stability.trace.clone()),
     };
     let arms: Vec<Arm> = outcome.runs.iter().map(arm).collect();
     let page = report::write(folder, &outcome.title(), &arms)?;

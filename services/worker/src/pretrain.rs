@@ -236,6 +236,7 @@ pub fn pretrain(lesson: &Lesson, recipe: &Recipe, out: &Path, watch: &Watch) -> 
         checkpoints: scratch.path().join("checkpoints"),
         resume: None,
         device: flags::device().to_owned(),
+        probe: None,
     };
     let trained = rank::train(&job, &Solo, &clock(), &mut |at| watch.step(at))?;
     ensure!(trained.finite, "pretraining ended in NaN or infinite weights; try a smaller --lr");

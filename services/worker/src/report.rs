@@ -3,14 +3,19 @@
 //! It refers to nothing outside itself and runs no script, so that it can be mailed, archived and
 //! opened anywhere. It knows results, not where they come from.
 
+mod answers;
 mod chart;
 mod heat_map;
+mod within;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use domain::matrix::AccuracyMatrix;
+use domain::stability::Trace;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use crate::scores::Answers;
 
 const STYLE: &str = include_str!("report/style.css");
 
@@ -21,6 +26,10 @@ pub struct Arm {
     /// The matrix's columns.
     pub tasks: Vec<String>,
     pub matrix: AccuracyMatrix,
+    /// After each update, over all held-out items.
+    pub answers: Vec<Answers>,
+    /// Accuracies within updates, where they were measured.
+    pub within: Option<Trace>,
 }
 
 /// A table of plain text.
@@ -105,7 +114,9 @@ impl Report {
                 @if !self.arms.is_empty() {
                     (figures(&self.arms))
                     (curves(&self.arms))
+                    (within::section(&self.arms))
                     (matrices(&self.arms))
+                    (answers::section(&self.arms))
                 }
                 @if !self.refused.is_empty() { (refusals(&self.refused)) }
                 @for table in &self.tables { (plain(table)) }
@@ -237,6 +248,8 @@ mod tests {
             name: name.to_owned(),
             tasks: vec!["plain".to_owned(), "a<b".to_owned()],
             matrix: AccuracyMatrix::of_stream(rows.iter().map(|row| row.to_vec()).collect()),
+            answers: Vec::new(),
+            within: None,
         }
     }
 
@@ -283,7 +296,7 @@ mod tests {
     #[test]
     fn a_report_without_measurements_is_a_page_too() {
         let folder = tempfile::tempdir().unwrap();
-        let empty = Arm { name: "x".to_owned(), tasks: vec![], matrix: AccuracyMatrix::default() };
+        let empty = Arm { tasks: vec![], ..arm("x", &[]) };
         let file = write(&folder.path().join("new"), "Empty", &[empty]).unwrap();
         assert!(file.ends_with("new/report.html"));
         assert!(std::fs::read_to_string(file).unwrap().contains("Empty"));

@@ -1,5 +1,7 @@
 //! Figures over several runs of the same stream.
 
+use domain::calibration::Calibration;
+use domain::flips::{Figures, Flips};
 use domain::matrix::AccuracyMatrix;
 use serde::Serialize;
 
@@ -32,6 +34,33 @@ impl Spread {
             Some(std) => format!("{} ± {}", percent(self.mean), percent(Some(std))),
             None => percent(self.mean),
         }
+    }
+}
+
+/// What became of single answers, and whether they were as sure as they are right. Field names are JSON keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Answers {
+    pub expected_calibration_error: Option<f64>,
+    pub brier_score: Option<f64>,
+    /// None: there was no version before to flip from.
+    pub flips: Option<Figures>,
+}
+
+impl Answers {
+    pub fn new(calibration: Option<&Calibration>, flips: Option<Flips>) -> Self {
+        Self {
+            expected_calibration_error: calibration.and_then(Calibration::expected_error),
+            brier_score: calibration.and_then(Calibration::brier_score),
+            flips: flips.map(Figures::from),
+        }
+    }
+
+    pub fn negative_flip_rate(&self) -> Option<f64> {
+        self.flips.map(|flips| flips.negative_flip_rate)
+    }
+
+    pub fn positive_flip_rate(&self) -> Option<f64> {
+        self.flips.map(|flips| flips.positive_flip_rate)
     }
 }
 

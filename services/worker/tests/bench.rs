@@ -8,7 +8,7 @@ use support::stream;
 
 mod support;
 
-const RUN_KEYS: [&str; 13] = [
+const RUN_KEYS: [&str; 17] = [
     "seed",
     "accuracy_matrix",
     "average_accuracy",
@@ -17,6 +17,10 @@ const RUN_KEYS: [&str; 13] = [
     "backward_transfer",
     "forward_transfer",
     "learning_accuracy",
+    "expected_calibration_error",
+    "brier_score",
+    "flips",
+    "evaluations",
     "steps",
     "dropped_rows",
     "seconds",
@@ -55,10 +59,105 @@ fn a_small_stream_gives_every_key_and_a_full_matrix() {
         }
         assert_eq!((&run["seed"], &run["steps"]), (&json!(seed), &json!(20)));
         assert!(run["accuracy_matrix"].as_array().unwrap().iter().all(|row| row.as_array().unwrap().len() == 2));
+        assert!(run["stability"].is_null(), "nobody asked for it");
         assert!(["train", "rehearsal", "evaluate"].iter().all(|part| run["seconds"][part].as_f64().unwrap() > 0.0));
     }
     assert_ne!(runs[0]["weights_sha256"], runs[1]["weights_sha256"]);
     assert!(outcome["average_accuracy"]["std"].is_f64() && outcome["forgetting"]["mean"].is_f64());
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+#[test]
+fn negative_less_positive_flips_are_what_accuracy_fell_by_all_the_way_to_the_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let stream = stream(folder.path(), &[0, 1, 2], 80);
+    let flags = ["bench", path(&stream), "--model", "mlp:16", "--method", "ft", "--batch", "8", "--seed", "0"];
+    for (future, more) in [(true, &[][..]), (false, &["--no-future"][..])] {
+        let run = &json_of(&[&flags[..], more].concat())["runs"][0];
+        let evaluations = run["evaluations"].as_array().unwrap();
+        assert_eq!((evaluations.len(), &evaluations[0]["flips"]), (3, &Value::Null));
+        for (update, now) in evaluations.iter().enumerate() {
+            let tasks = now["tasks"].as_array().unwrap();
+            assert_eq!((&now["update"], tasks.len()), (&json!(update + 1), if future { 3 } else { update + 1 }));
+            let [mut fell, mut items] = [0.0, 0.0];
+            for (position, task) in tasks.iter().enumerate() {
+                assert_eq!(task["accuracy"], run["accuracy_matrix"][update][position]);
+                let Some(before) = evaluations[..update].last().and_then(|last| last["tasks"].get(position)) else {
+                    assert!(task["flips"].is_null(), "{task}");
+                    continue;
+                };
+                let fall = number(&before["accuracy"]) - number(&task["accuracy"]);
+                let rate = |of: &str| number(&task["flips"][of]);
+                assert!((rate("negative_flip_rate") - rate("positive_flip_rate") - fall).abs() < 1e-12, "{task}");
+                fell += fall * number(&task["items"]);
+                items += number(&task["items"]);
+            }
+            if update > 0 {
+                let rate = |of: &str| number(&now["flips"][of]);
+                assert_eq!(rate("items"), items);
+                assert!(
+                    (rate("negative_flip_rate") - rate("positive_flip_rate") - fell / items).abs() < 1e-12,
+                    "{now}"
+                );
+            }
+            let error = number(&now["expected_calibration_error"]);
+            let gap = |task: &Value| number(&task["expected_calibration_error"]);
+            let most = tasks.iter().map(gap).fold(0.0, f64::max);
+            assert!(error > 0.0 && error <= most + 1e-12, "tasks of one size: {error} {most}");
+        }
+        for figure in ["flips", "expected_calibration_error", "brier_score"] {
+            assert_eq!(run[figure], evaluations[2][figure]);
+        }
+    }
+}
+
+#[test]
+fn looking_within_updates_shows_how_low_accuracy_fell_and_changes_no_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let stream = stream(folder.path(), &[0, 1, 2], 80);
+    let flags = ["bench", path(&stream), "--model", "mlp:16", "--method", "er", "--batch", "8", "--seed", "0"];
+    let flags = [&flags[..], &["--micro-batches", "2", "--threads-per-rank", "1"]].concat();
+    let plain = json_of(&flags)["runs"][0].clone();
+    let report = folder.path().join("report");
+    let seen = json_of(&[&flags[..], &["--eval-every", "3", "--report", path(&report)]].concat());
+    assert_eq!(seen["settings"]["eval_every"], 3);
+    let seen = &seen["runs"][0];
+    for same in ["weights_sha256", "accuracy_matrix", "evaluations", "steps"] {
+        assert_eq!(seen[same], plain[same], "{same}");
+    }
+    let stability = &seen["stability"];
+    let curve = stability["curve"].as_array().unwrap();
+    // Ten steps an update: after the third, sixth and ninth, and at the end.
+    let steps: Vec<u64> = curve.iter().map(|point| point["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, [3, 6, 9, 10, 13, 16, 19, 20, 23, 26, 29, 30]);
+    for (update, end) in [3, 7, 11].into_iter().enumerate() {
+        let seen = &curve[end]["accuracies"].as_array().unwrap()[..=update];
+        assert_eq!(seen, &plain["accuracy_matrix"][update].as_array().unwrap()[..=update]);
+        assert!(curve[end]["accuracies"].as_array().unwrap()[update + 1..].iter().all(Value::is_null));
+    }
+    let lowest = |task: usize| {
+        let after = curve[4 * (task + 1)..].iter().map(|point| number(&point["accuracies"][task]));
+        after.fold(f64::INFINITY, f64::min)
+    };
+    assert_eq!(stability["min_accuracies"], json!([lowest(0), lowest(1), null]));
+    let average = (lowest(0) + lowest(1)) / 2.0;
+    assert!((number(&stability["average_min_accuracy"]) - average).abs() < 1e-12);
+    let worst = number(&plain["accuracy_matrix"][2][2]) / 3.0 + average * 2.0 / 3.0;
+    assert!((number(&stability["worst_case_accuracy"]) - worst).abs() < 1e-12);
+    let page = std::fs::read_to_string(report.join("report.html")).unwrap();
+    assert!(page.contains("Accuracy within updates") && page.contains("Calibration and flips"));
+
+    let two = json_of(&[&flags[..], &["--eval-every", "3", "--ranks", "2"]].concat())["runs"][0].clone();
+    for same in ["weights_sha256", "stability", "evaluations"] {
+        assert_eq!(two[same], seen[same], "{same}");
+    }
+    let table = worker(&[&flags[..], &["--eval-every", "3"]].concat());
+    let table = String::from_utf8_lossy(&table.stdout).into_owned();
+    let columns = "learning  ece   nfr   pfr   min-acc  wc-acc  train s";
+    assert!(columns.split_whitespace().all(|column| table.contains(column)), "{table}");
 }
 
 #[test]
@@ -148,9 +247,10 @@ fn a_pretrained_folder_is_a_model_to_bench() {
 fn mistakes_are_named_and_have_their_exit_codes() {
     let folder = tempfile::tempdir().unwrap();
     let stream = stream(folder.path(), &[0], 20);
-    let wrong: [(&[&str], i32, &str); 11] = [
+    let wrong: [(&[&str], i32, &str); 12] = [
         (&["--model", "mlp:8", "--method", "dark"], 2, "ft, er, offline-er, der, der++"),
         (&["--model", "mlp:8"], 2, "--method"),
+        (&["--model", "mlp:8", "--method", "ft", "--eval-every", "0"], 2, "--eval-every"),
         (&["--model", "no-such-folder", "--method", "ft"], 2, "neither a folder nor a model"),
         (&["--model", "mlp:8", "--method", "ft", "--ranks", "9"], 2, "resources.ranks"),
         (&["--model", "mlp:x", "--method", "ft"], 2, "`x` is not a whole number"),

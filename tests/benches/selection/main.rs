@@ -110,7 +110,7 @@ impl Bench {
     fn gradient(&self, rows: &[i64]) -> Tensor {
         let (inputs, labels) = self.rows.take(rows);
         let loss = self.net.forward(&self.reader.apply(inputs)).cross_entropy_for_logits(&labels);
-        self.weights.partial(&loss).narrow(0, 0, self.weights.values.numel() as i64)
+        self.weights.partial(&loss, &[]).narrow(0, 0, self.weights.values.numel() as i64)
     }
 
     fn descend(&mut self, step: usize) {

@@ -94,11 +94,17 @@ impl Copies {
         self.stable.after_step(values, self.steps, draw);
     }
 
+    /// What becomes the version, if the weights do not.
+    pub fn deployed(&self) -> Option<&Tensor> {
+        (self.deploys == Deploys::Stable).then_some(&self.stable.values)
+    }
+
     pub fn end(&mut self, weights: &Flat) {
-        if self.deploys == Deploys::Stable {
+        if let Some(stable) = self.deployed() {
             let _guard = tch::no_grad_guard();
-            self.working = Some(weights.values.copy());
-            weights.values.shallow_clone().copy_(&self.stable.values);
+            let working = weights.values.copy();
+            weights.values.shallow_clone().copy_(stable);
+            self.working = Some(working);
         }
     }
 

@@ -244,6 +244,11 @@ pub trait UpdateMethod {
 
     fn after_step(&mut self, _values: &Tensor, _step: u64) {}
 
+    /// The weights that would become the version now, where those that train would not.
+    fn deployed(&self) -> Option<&Tensor> {
+        None
+    }
+
     fn end(&mut self, _weights: &Flat, _end: End) -> Result<(), crate::Error> {
         Ok(())
     }

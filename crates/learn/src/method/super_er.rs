@@ -87,6 +87,10 @@ impl UpdateMethod for SuperReplay {
         self.copies.after_step(values, step);
     }
 
+    fn deployed(&self) -> Option<&Tensor> {
+        self.copies.deployed()
+    }
+
     fn end(&mut self, weights: &Flat, _end: End) -> Result<(), Error> {
         self.copies.end(weights);
         Ok(())

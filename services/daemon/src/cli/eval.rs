@@ -1,14 +1,16 @@
 //! `perennial eval`.
 
 use comfy_table::Table;
+use domain::calibration::Calibration;
+use domain::flips::{Figures, Flips};
 use domain::id::PipelineName;
-use domain::report::{Baseline, EvalReport, Score, average_accuracy, find};
+use domain::report::{EvalReport, Score, average_accuracy, calibration, find};
 use perennial_proto::v1;
 use serde::Serialize;
 
 use super::client::Context;
 use super::failure::Failure;
-use super::output::{Render, fields, percent, table, trim};
+use super::output::{Render, fields, or_dash, percent, table, trim};
 
 #[derive(clap::Subcommand)]
 pub enum Verb {
@@ -59,7 +61,46 @@ struct ReportView {
     baseline_version: Option<u64>,
     average_accuracy: Option<f64>,
     baseline_average_accuracy: Option<f64>,
+    /// Over all items.
+    #[serde(flatten)]
+    answers: Answers,
     tasks: Vec<TaskView>,
+}
+
+/// What became of single answers, and whether they were as sure as they are right.
+#[derive(Serialize)]
+struct Answers {
+    expected_calibration_error: Option<f64>,
+    brier_score: Option<f64>,
+    /// None where the baseline is the base model, or from before they were recorded.
+    flips: Option<Figures>,
+}
+
+impl Answers {
+    fn new(calibration: Option<&Calibration>, flips: Option<Flips>) -> Self {
+        Self {
+            expected_calibration_error: calibration.and_then(Calibration::expected_error),
+            brier_score: calibration.and_then(Calibration::brier_score),
+            flips: flips.map(Figures::from),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.expected_calibration_error.is_none() && self.flips.is_none()
+    }
+
+    fn row(&self, of: &str) -> [String; 7] {
+        let flips = |figure: fn(&Figures) -> f64| percent(self.flips.as_ref().map(figure));
+        [
+            of.to_owned(),
+            percent(self.expected_calibration_error),
+            or_dash(self.brier_score.map(|score| format!("{score:.3}"))),
+            flips(|of| of.negative_flip_rate),
+            flips(|of| of.negative_flip_impact),
+            flips(|of| of.positive_flip_rate),
+            flips(|of| of.positive_flip_impact),
+        ]
+    }
 }
 
 #[derive(Serialize)]
@@ -70,14 +111,12 @@ struct TaskView {
     accuracy: f64,
     loss: Option<f64>,
     baseline_accuracy: Option<f64>,
+    #[serde(flatten)]
+    answers: Answers,
 }
 
 impl ReportView {
     fn new(pipeline: &PipelineName, run: u64, report: EvalReport) -> Self {
-        let baseline_version = match report.baseline {
-            Baseline::Base => None,
-            Baseline::Version(version) => Some(version.0),
-        };
         let task = |score: &Score| TaskView {
             task: score.task.to_string(),
             eval_set: score.eval_set,
@@ -85,15 +124,17 @@ impl ReportView {
             accuracy: score.accuracy(),
             loss: Some(score.loss).filter(|loss| loss.is_finite()),
             baseline_accuracy: find(&report.baseline_scores, &score.task).map(Score::accuracy),
+            answers: Answers::new(score.calibration.as_ref(), report.flips_of(score)),
         };
         Self {
             pipeline: pipeline.to_string(),
             run,
             verdict: report.verdict.name(),
             reasons: report.verdict.reasons().to_vec(),
-            baseline_version,
+            baseline_version: report.compared_with().map(|version| version.0),
             average_accuracy: average_accuracy(&report.candidate_scores),
             baseline_average_accuracy: average_accuracy(&report.baseline_scores),
+            answers: Answers::new(calibration(&report.candidate_scores).as_ref(), report.flips()),
             tasks: report.candidate_scores.iter().map(task).collect(),
         }
     }
@@ -122,7 +163,21 @@ impl Render for ReportView {
             .collect();
         let (now, before) = (self.average_accuracy, self.baseline_average_accuracy);
         rows.push(["average".to_owned(), String::new(), percent(before), percent(now), change(now, before)]);
-        format!("{head}\n\n{}", table(["task", "items", "before", "candidate", "change"], rows, ""))
+        let accuracies = table(["task", "items", "before", "candidate", "change"], rows, "");
+        format!("{head}\n\n{accuracies}{}", self.answers())
+    }
+}
+
+impl ReportView {
+    /// Calibration and flips, where anything is known of them.
+    fn answers(&self) -> String {
+        let tasks = || self.tasks.iter().map(|task| &task.answers);
+        if tasks().all(Answers::is_empty) {
+            return String::new();
+        }
+        let names = self.tasks.iter().map(|task| task.task.as_str());
+        let rows = names.zip(tasks()).chain([("all items", &self.answers)]).map(|(of, answers)| answers.row(of));
+        format!("\n\n{}", table(["task", "ece", "brier", "nfr", "nfi", "pfr", "pfi"], rows, ""))
     }
 }
 
@@ -200,7 +255,9 @@ impl Render for MatrixView {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::report::Verdict;
+    use domain::calibration::Answer;
+    use domain::id::Version;
+    use domain::report::{Baseline, Verdict};
 
     fn score(correct: u64) -> Score {
         Score {
@@ -210,6 +267,20 @@ mod tests {
             items: 200,
             correct,
             loss: f64::INFINITY,
+            calibration: None,
+            right: None,
+        }
+    }
+
+    /// The first `correct` items right, each with a confidence of 0.9, but for `broken` of them.
+    fn answered(correct: u64, broken: u64) -> Score {
+        let right: Vec<bool> = (0..200).map(|item| (broken..correct).contains(&item)).collect();
+        let answer = |right: &bool| Answer { confidence: 0.9, right: *right, brier: 0.5 };
+        Score {
+            loss: 0.5,
+            calibration: Calibration::of(right.iter().map(answer)),
+            right: Some(right.into_iter().collect()),
+            ..score(correct - broken)
         }
     }
 
@@ -227,6 +298,39 @@ mod tests {
         let json = serde_json::to_value(&view).unwrap();
         assert_eq!((&json["verdict"], &json["tasks"][0]["accuracy"]), (&"FAIL".into(), &0.75.into()));
         assert!(json["baseline_version"].is_null() && json["tasks"][0]["loss"].is_null());
+        assert!(
+            json["flips"].is_null() && json["expected_calibration_error"].is_null() && !text.contains("ECE"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_report_says_what_flipped_and_how_sure_answers_were() {
+        let report = EvalReport {
+            baseline: Baseline::Version(Version(3)),
+            candidate_scores: vec![answered(170, 10)],
+            baseline_scores: vec![answered(150, 0)],
+            verdict: Verdict::Pass,
+        };
+        let view = ReportView::new(&"tickets".parse().unwrap(), 7, report);
+        let text = view.text();
+        // 10 broken of 40 errors, 20 mended of 160 right answers; 0.9 sure and 0.8 right.
+        let figures = "10.0 %  0.500  5.0 %  25.0 %  10.0 %  12.5 %";
+        assert!(text.contains("TASK       ECE     BRIER  NFR    NFI     PFR     PFI"), "{text}");
+        assert!(
+            text.contains(&format!("june       {figures}")) && text.contains(&format!("all items  {figures}")),
+            "{text}"
+        );
+        let json = serde_json::to_value(&view).unwrap();
+        for of in [&json, &json["tasks"][0]] {
+            let flips = &of["flips"];
+            assert_eq!((&flips["items"], &flips["negative_flip_rate"]), (&200.into(), &0.05.into()));
+            assert_eq!((&flips["negative_flip_impact"], &of["brier_score"]), (&0.25.into(), &0.5.into()));
+            assert_eq!((&flips["positive_flip_rate"], &flips["positive_flip_impact"]), (&0.1.into(), &0.125.into()));
+            assert!((of["expected_calibration_error"].as_f64().unwrap() - 0.1).abs() < 1e-9, "{of}");
+        }
+        let accuracy = |of: &str| json["tasks"][0][of].as_f64().unwrap();
+        assert!((0.05 - 0.1 - (accuracy("baseline_accuracy") - accuracy("accuracy"))).abs() < 1e-12);
     }
 
     #[test]

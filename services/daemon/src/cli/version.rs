@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use domain::flips::{Figures, Flips};
 use domain::id::PipelineName;
 use perennial_proto::v1;
 use serde::Serialize;
@@ -184,7 +185,47 @@ struct VersionView {
     snapshot_sha256: String,
     verdict: String,
     average_accuracy: Option<f64>,
+    expected_calibration_error: Option<f64>,
+    brier_score: Option<f64>,
+    /// None: its gate compared it with the base model.
+    flips: Option<FlipsView>,
     published_at_ms: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct FlipsView {
+    baseline_version: u64,
+    #[serde(flatten)]
+    figures: Figures,
+    #[serde(skip)]
+    counted: Flips,
+}
+
+impl From<v1::Flips> for FlipsView {
+    fn from(wire: v1::Flips) -> Self {
+        let (baseline_version, counted) = (wire.baseline, Flips::from(wire));
+        Self { baseline_version, figures: counted.into(), counted }
+    }
+}
+
+impl FlipsView {
+    /// `7 of 500 items since v3 (rate 1.4 %, impact 10.3 %)`
+    fn said(&self, flipped: u64, rate: f64, impact: f64) -> String {
+        let (items, since) = (self.counted.items, self.baseline_version);
+        format!(
+            "{flipped} of {items} items since v{since} (rate {}, impact {})",
+            percent(Some(rate)),
+            percent(Some(impact))
+        )
+    }
+
+    fn negative(&self) -> String {
+        self.said(self.counted.negative, self.figures.negative_flip_rate, self.figures.negative_flip_impact)
+    }
+
+    fn positive(&self) -> String {
+        self.said(self.counted.positive, self.figures.positive_flip_rate, self.figures.positive_flip_impact)
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -221,6 +262,9 @@ impl From<v1::Version> for VersionView {
             snapshot_sha256: wire.snapshot_sha256,
             verdict: wire.verdict,
             average_accuracy: wire.average_accuracy,
+            expected_calibration_error: wire.expected_calibration_error,
+            brier_score: wire.brier_score,
+            flips: wire.flips.map(FlipsView::from),
             published_at_ms: some(wire.published_at_ms),
         }
     }
@@ -234,6 +278,13 @@ impl Render for VersionView {
             ("aliases", self.aliases.join(", ")),
             ("verdict", self.verdict.clone()),
             ("average accuracy", percent(self.average_accuracy)),
+            (
+                "calibration error",
+                self.expected_calibration_error.map_or_else(String::new, |error| percent(Some(error))),
+            ),
+            ("brier score", self.brier_score.map_or_else(String::new, |score| format!("{score:.3}"))),
+            ("negative flips", self.flips.as_ref().map_or_else(String::new, FlipsView::negative)),
+            ("positive flips", self.flips.as_ref().map_or_else(String::new, FlipsView::positive)),
             ("parent", self.parent.map_or("the base model".to_owned(), |v| format!("v{v}"))),
             ("run", self.run.to_string()),
             ("chunks", self.chunks.join("\n")),
@@ -286,8 +337,11 @@ mod tests {
         let wanted = [
             "aliases",
             "average_accuracy",
+            "brier_score",
             "chunks",
+            "expected_calibration_error",
             "files",
+            "flips",
             "folder",
             "parent",
             "pipeline",
@@ -300,5 +354,27 @@ mod tests {
             "weights_sha256",
         ];
         assert_eq!(keys, wanted);
+    }
+
+    #[test]
+    fn a_version_says_what_it_changed() {
+        let flips = v1::Flips { baseline: 3, items: 500, negative: 5, positive: 20, right: 450 };
+        let wire = v1::Version {
+            number: 4,
+            expected_calibration_error: Some(0.0625),
+            flips: Some(flips),
+            ..Default::default()
+        };
+        let view = VersionView::from(wire);
+        let text = view.text();
+        assert!(text.contains("negative flips     5 of 500 items since v3 (rate 1.0 %, impact 10.0 %)"), "{text}");
+        assert!(text.contains("positive flips     20 of 500 items since v3 (rate 4.0 %, impact 4.4 %)"), "{text}");
+        assert!(text.contains("calibration error  6.2 %") && !text.contains("brier"), "{text}");
+        let json = serde_json::to_value(&view).unwrap();
+        assert_eq!(
+            (&json["flips"]["baseline_version"], &json["flips"]["negative_flip_rate"]),
+            (&3.into(), &0.01.into())
+        );
+        assert!(json["brier_score"].is_null());
     }
 }

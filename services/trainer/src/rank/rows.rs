@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use domain::buffer::Snapshot;
 use domain::chunk::{Row, Shard};
 use domain::draw::Draw;
+use domain::evalset::EvalSet;
 use domain::id::ChunkId;
 use domain::manifest::{ChunkData, Manifest};
 use learn::data::Reader;
@@ -82,6 +83,23 @@ fn read_wanted(job: &TrainJob, chunk: &ChunkData, wanted: &BTreeSet<u32>) -> Res
         Some(&row) => Err(Error::NoRow { chunk: chunk.id.clone(), row, rows: u64::from(start) }),
         None => Ok(found),
     }
+}
+
+/// The rows that each part of an EvalSet names, in order.
+pub fn held_out(job: &TrainJob, set: &EvalSet) -> Result<Vec<Row>, Error> {
+    let mut rows = Vec::new();
+    for part in &set.parts {
+        let mut found = Vec::new();
+        for shard in &part.shards {
+            found.extend(store::examples::read_shard(fetched(job, shard)?)?);
+        }
+        if (found.len() as u64) < part.rows {
+            let (task, found) = (set.task.clone(), found.len() as u64);
+            return Err(Error::TooFew { chunk: part.chunk.clone(), task, rows: part.rows, found });
+        }
+        rows.extend(found.into_iter().take(part.rows as usize));
+    }
+    Ok(rows)
 }
 
 fn fetched<'a>(job: &'a TrainJob, shard: &Shard) -> Result<&'a Path, Error> {

@@ -6,8 +6,11 @@ use domain::manifest::ChunkData;
 use super::*;
 use collective::Solo;
 use domain::chunk::{ObjectRef, Payload};
+use domain::evalset::EvalSet;
 use domain::manifest::{Parent, Preprocessing, SnapshotData};
 use serde_json::{Value, json};
+
+use crate::job::Probe;
 
 /// Two chunks of 30 tiny images, and the folder everything lies in.
 struct Place {
@@ -66,6 +69,7 @@ impl Place {
             checkpoints: self.folder.path().join(format!("{name}-checkpoints")),
             resume: None,
             device: "cpu".to_owned(),
+            probe: None,
         }
     }
 }
@@ -145,6 +149,67 @@ fn a_run_resumed_from_its_newest_checkpoint_leaves_the_same_weights() {
     assert!(kept == 2 && newest.ends_with("3"), "{kept} {newest:?}");
     job.resume = Some(job.checkpoints.join("2"));
     assert_eq!(run(&job).unwrap().weights_sha256, whole.weights_sha256);
+}
+
+/// Accuracies on a set of both chunks' images, every `every` steps.
+fn probed(place: &Place, mut job: TrainJob, every: u64) -> TrainJob {
+    let part =
+        |chunk: &ChunkData| domain::evalset::Part { chunk: chunk.id.clone(), rows: 15, shards: chunk.train.clone() };
+    let set = EvalSet { task: "both".parse().unwrap(), number: 1, parts: place.chunks.iter().map(part).collect() };
+    job.probe = Some(Probe { every: every.try_into().unwrap(), sets: vec![set] });
+    job
+}
+
+#[test]
+fn accuracies_taken_within_an_update_change_no_bit_of_it() {
+    let place = Place::new();
+    for method in domain::pipeline::Method::ALL {
+        let with = |name: &str, parent: Option<&Path>| {
+            let mut job = place.job(&format!("{}-{name}", method.name()), parent);
+            let mut spec = domain::pipeline::Spec::from(job.manifest.pipeline);
+            spec.method = method;
+            spec.rehearsal.update = None;
+            job.manifest.pipeline = spec.try_into().unwrap();
+            job
+        };
+        let first = with("v1", None);
+        run(&first).unwrap();
+        let plain = run(&with("plain", Some(&first.out))).unwrap();
+        let seen = run(&probed(&place, with("seen", Some(&first.out)), 2)).unwrap();
+        assert_eq!((&seen.weights_sha256, &seen.files), (&plain.weights_sha256, &plain.files), "{}", method.name());
+        assert_eq!(plain.probed, Probed::default());
+        let steps: Vec<u64> = seen.probed.points.iter().map(|point| point.step).collect();
+        let wanted: Vec<u64> = (1..seen.cost.steps).filter(|step| step % 2 == 0).collect();
+        assert_eq!(steps, wanted, "{}", method.name());
+        for point in &seen.probed.points {
+            assert!(point.accuracies.len() == 1 && (0.0..=1.0).contains(&point.accuracies[0]), "{point:?}");
+        }
+    }
+}
+
+#[test]
+fn what_a_probe_takes_is_no_training_time() {
+    let place = Place::new();
+    let seconds = |job: &TrainJob| {
+        let ticks = std::cell::Cell::new(0.0);
+        let clock = || ticks.replace(ticks.get() + 1.0);
+        let trained = train(job, &Solo, &clock, &mut |_| ()).unwrap();
+        (trained.cost.train_seconds, trained.probed.seconds)
+    };
+    let (plain, nothing) = seconds(&place.job("plain", None));
+    let (train, probe) = seconds(&probed(&place, place.job("seen", None), 1));
+    // Each reading asks twice, and what lies between is the probe's.
+    assert_eq!((nothing, probe, train), (0.0, 3.0, plain + 3.0));
+}
+
+#[test]
+fn a_probe_names_the_held_out_rows_that_are_not_there() {
+    let place = Place::new();
+    let mut job = probed(&place, place.job("v1", None), 1);
+    job.probe.as_mut().unwrap().sets[0].parts[1].rows = 31;
+    let error = run(&job).unwrap_err();
+    let wanted = "chunk two holds 30 held-out rows, and the EvalSet of `both` names 31";
+    assert!(error.to_string() == wanted && error.is_permanent(), "{error}");
 }
 
 #[test]

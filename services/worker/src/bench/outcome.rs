@@ -6,9 +6,12 @@ use domain::pipeline::{Method, Selection, Spec};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::evaluation::Evaluation;
+use super::stability::Stability;
+
 use super::Args;
 use super::flags::{percent, table};
-use crate::scores::{Spread, mean_matrix};
+use crate::scores::{Answers, Spread, mean_matrix};
 
 #[derive(Serialize)]
 pub struct Outcome {
@@ -58,6 +61,14 @@ pub struct Run {
     backward_transfer: Option<f64>,
     forward_transfer: Option<f64>,
     learning_accuracy: Option<f64>,
+    /// After the last update, over all items it was measured on; flips are those of that update.
+    #[serde(flatten)]
+    pub answers: Answers,
+    /// After each update.
+    pub evaluations: Vec<Evaluation>,
+    /// With `--eval-every`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stability: Option<Stability>,
     #[serde(flatten)]
     spent: Spent,
     /// Of the last version.
@@ -92,20 +103,27 @@ pub struct Seconds {
     pub train: f64,
     /// Of those, the rehearsal buffer's draws and offers.
     pub rehearsal: f64,
+    /// Of versions, and within updates.
     pub evaluate: f64,
 }
 
+/// What a seed found.
+#[derive(Default)]
+pub struct Found {
+    pub matrix: AccuracyMatrix,
+    /// The accuracy before the first update, where that is worth comparing with.
+    pub initial: Option<Vec<Option<f64>>>,
+    pub evaluations: Vec<Evaluation>,
+    pub stability: Option<Stability>,
+    pub spent: Spent,
+    /// Of the last version.
+    pub weights_sha256: String,
+}
+
 impl Run {
-    /// `items` are the tasks' test rows. `initial` is the accuracy before the first update, where that is worth comparing
-    /// with.
-    pub fn new(
-        seed: u64,
-        matrix: AccuracyMatrix,
-        items: &[u64],
-        initial: Option<&[Option<f64>]>,
-        spent: Spent,
-        weights_sha256: String,
-    ) -> Self {
+    /// `items` are the tasks' test rows.
+    pub fn new(seed: u64, items: &[u64], found: Found) -> Self {
+        let Found { matrix, initial, evaluations, stability, spent, weights_sha256 } = found;
         Self {
             seed,
             average_accuracy: matrix.average_accuracy(),
@@ -113,8 +131,11 @@ impl Run {
             average_incremental_accuracy: matrix.average_incremental_accuracy(),
             forgetting: matrix.forgetting(),
             backward_transfer: matrix.backward_transfer(),
-            forward_transfer: initial.and_then(|initial| matrix.forward_transfer(initial)),
+            forward_transfer: initial.and_then(|initial| matrix.forward_transfer(&initial)),
             learning_accuracy: matrix.learning_accuracy(),
+            answers: evaluations.last().map(|last| last.answers).unwrap_or_default(),
+            evaluations,
+            stability,
             accuracy_matrix: matrix,
             spent,
             weights_sha256,
@@ -163,18 +184,11 @@ impl Outcome {
     }
 
     fn figures(&self) -> String {
-        let columns = [
-            "seed",
-            "average",
-            "incremental",
-            "forgetting",
-            "backward",
-            "forward",
-            "learning",
-            "train s",
-            "peak MiB",
-            "weights",
-        ];
+        let within = self.runs.iter().any(|run| run.stability.is_some());
+        let columns = ["seed", "average", "incremental", "forgetting", "backward", "forward", "learning"];
+        let columns = columns.into_iter().chain(["ece", "nfr", "pfr"]);
+        let columns = columns.chain(within.then_some(["min-acc", "wc-acc"]).into_iter().flatten());
+        let columns = columns.chain(["train s", "peak MiB", "weights"]);
         let rows = self.runs.iter().map(|run| {
             let figures = [
                 run.average_accuracy,
@@ -183,13 +197,21 @@ impl Outcome {
                 run.backward_transfer,
                 run.forward_transfer,
                 run.learning_accuracy,
+                run.answers.expected_calibration_error,
+                run.answers.negative_flip_rate(),
+                run.answers.positive_flip_rate(),
             ];
+            let within = run.stability.iter().flat_map(Stability::figures);
             let rest = [
                 format!("{:.1}", run.spent.seconds.train),
                 (run.spent.peak_memory_bytes >> 20).to_string(),
                 run.weights_sha256.chars().take(12).collect(),
             ];
-            [run.seed.to_string()].into_iter().chain(figures.map(percent)).chain(rest).collect::<Vec<_>>()
+            [run.seed.to_string()]
+                .into_iter()
+                .chain(figures.into_iter().chain(within).map(percent))
+                .chain(rest)
+                .collect::<Vec<_>>()
         });
         table(columns, rows)
     }
@@ -200,7 +222,7 @@ fn settings(spec: &Spec, args: &Args) -> Value {
     json!({
         "model": spec.model, "adapter": spec.adapter, "method": spec.method, "loss": spec.loss,
         "input": spec.input, "rehearsal": rehearsal(spec), "training": training(spec), "resources": spec.resources,
-        "limit_per_task": args.limit_per_task, "no_future": args.no_future, "at_once": args.at_once,
+        "limit_per_task": args.limit_per_task, "no_future": args.no_future, "at_once": args.at_once, "eval_every": args.eval_every,
     })
 }
 

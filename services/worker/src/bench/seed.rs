@@ -1,5 +1,6 @@
 //! One seed: the stream's updates in order, each followed by an evaluation of every task.
 
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,11 +16,13 @@ use domain::report::Score;
 use evaluator::score::{self, EvalJob};
 use sha2::{Digest, Sha256};
 use trainer::gang::{self, Meeting, Ranks};
-use trainer::job::{Progress, TrainJob, Trained};
+use trainer::job::{Probe, Progress, TrainJob, Trained};
 use trainer::rank;
 
+use super::evaluation::Evaluation;
 use super::flags::percent;
-use super::outcome::{Run, Spent};
+use super::outcome::{Found, Run};
+use super::stability::Curve;
 use super::stream::Tasks;
 use super::watch::{Watch, clock};
 
@@ -31,6 +34,8 @@ pub struct Setup<'a> {
     pub future: bool,
     /// One update on every task's rows.
     pub at_once: bool,
+    /// Evaluate within updates, every so many steps.
+    pub eval_every: Option<NonZeroU64>,
     pub device: &'static str,
     pub folder: &'a Path,
     /// None: this process is the only rank.
@@ -92,6 +97,7 @@ impl Gang {
 struct Finished {
     out: PathBuf,
     trained: Trained,
+    scores: Vec<Score>,
 }
 
 impl Setup<'_> {
@@ -99,6 +105,11 @@ impl Setup<'_> {
     fn updates(&self) -> Vec<&[ChunkData]> {
         let chunks = &self.tasks.train;
         if self.at_once { vec![chunks] } else { chunks.chunks(1).collect() }
+    }
+
+    /// Tasks that trained once this update has.
+    fn seen(&self, update: usize) -> usize {
+        if self.at_once { self.tasks.test.len() } else { update + 1 }
     }
 
     /// What an update is called.
@@ -110,8 +121,8 @@ impl Setup<'_> {
 pub fn run(setup: &Setup, pipeline: Pipeline) -> anyhow::Result<Run> {
     let (seed, tasks, updates) = (pipeline.seed, setup.tasks, setup.updates());
     forget_peak();
-    let (mut matrix, mut spent) = (AccuracyMatrix::default(), Spent::default());
-    let (mut parent, mut initial): (Option<Finished>, _) = (None, None);
+    let (mut found, mut curve) = (Found::default(), Curve::new(tasks.test.len()));
+    let mut parent: Option<Finished> = None;
     for (update, chunks) in updates.iter().enumerate() {
         let task = setup.title(update);
         setup.watch.begin(&format!("seed {seed}, update {}/{}: {task}", update + 1, updates.len()));
@@ -125,25 +136,30 @@ pub fn run(setup: &Setup, pipeline: Pipeline) -> anyhow::Result<Run> {
             );
         }
         if update == 0 {
-            initial = base(setup, &job)?;
+            found.initial = base(setup, &job)?;
         }
         let time = clock();
         let scores = evaluate(&job, Subject::Version)?;
-        spent.seconds.evaluate += time();
-        spent.add(&trained.cost);
-        matrix.push(row(&scores, tasks.test.len()));
+        found.spent.seconds.evaluate += time() + trained.probed.seconds;
+        found.spent.add(&trained.cost);
+        let row = row(&scores, tasks.test.len());
+        curve.push(update, setup.seen(update), &trained, &row);
+        found.evaluations.push(Evaluation::new(update, &scores, parent.as_ref().map(|parent| &parent.scores[..])));
+        found.matrix.push(row);
         if setup.at_once {
-            matrix = AccuracyMatrix::new(matrix.rows, vec![Some(0); tasks.test.len()]);
+            found.matrix = AccuracyMatrix::new(found.matrix.rows, vec![Some(0); tasks.test.len()]);
         }
-        say(setup, seed, update, &trained, &matrix);
-        if let Some(old) = parent.replace(Finished { out: job.out, trained }) {
+        say(setup, seed, update, &trained, &found.matrix);
+        if let Some(old) = parent.replace(Finished { out: job.out, trained, scores }) {
             // What cannot be removed now goes with the temporary folder.
             let _ = std::fs::remove_dir_all(old.out);
         }
     }
-    let weights_sha256 = parent.map(|last| last.trained.weights_sha256).unwrap_or_default();
+    found.weights_sha256 = parent.map(|last| last.trained.weights_sha256).unwrap_or_default();
+    let learned = (0..tasks.test.len()).map(|task| Some(if setup.at_once { 0 } else { task })).collect();
+    found.stability = setup.eval_every.map(|every| curve.stability(every, learned));
     let items: Vec<u64> = tasks.test.iter().map(EvalSet::items).collect();
-    Ok(Run::new(seed, matrix, &items, initial.as_deref(), spent, weights_sha256))
+    Ok(Run::new(seed, &items, found))
 }
 
 /// The accuracy of the base with its initial head, where forward transfer is defined.
@@ -164,7 +180,7 @@ fn manifest(
     parent: Option<&Finished>,
 ) -> anyhow::Result<Manifest> {
     let tasks = setup.tasks;
-    let seen = if setup.future || setup.at_once { tasks.test.len() } else { update + 1 };
+    let measured = if setup.future { tasks.test.len() } else { setup.seen(update) };
     let snapshot = match parent {
         Some(parent) => Some(SnapshotData {
             object: describe(&parent.out.join("snapshot.json"))?,
@@ -180,7 +196,7 @@ fn manifest(
         parent: parent.map(|_| Parent { version: Version(update as u64), files: Vec::new() }),
         chunks: chunks.to_vec(),
         snapshot,
-        eval_sets: tasks.test[..seen].to_vec(),
+        eval_sets: tasks.test[..measured].to_vec(),
         import: None,
     })
 }
@@ -195,6 +211,7 @@ fn describe(file: &Path) -> anyhow::Result<ObjectRef> {
 }
 
 fn job(setup: &Setup, manifest: Manifest, parent: Option<&Finished>) -> TrainJob {
+    let seen = setup.seen(manifest.update as usize);
     let name = format!("seed-{}-update-{}", manifest.pipeline.seed, manifest.update);
     TrainJob {
         base_model: setup.base_model.map(Path::to_owned),
@@ -206,6 +223,7 @@ fn job(setup: &Setup, manifest: Manifest, parent: Option<&Finished>) -> TrainJob
         checkpoints: setup.folder.join(format!("{name}-checkpoints")),
         resume: None,
         device: setup.device.to_owned(),
+        probe: setup.eval_every.map(|every| Probe { every, sets: setup.tasks.test[..seen].to_vec() }),
         manifest,
     }
 }

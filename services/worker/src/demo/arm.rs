@@ -2,6 +2,7 @@
 
 use anyhow::{Context, ensure};
 use domain::chunk::{Row, Split};
+use domain::flips::Flips;
 use domain::id::{PipelineName, TaskName};
 use domain::matrix::AccuracyMatrix;
 use domain::pipeline::Pipeline;
@@ -10,6 +11,7 @@ use serde::Serialize;
 
 use super::client::{Client, Push};
 use super::progress::Progress;
+use crate::scores::Answers;
 
 pub const PERENNIAL: &str = "perennial";
 pub const FINE_TUNE: &str = "fine-tune";
@@ -36,6 +38,11 @@ pub struct Published {
     pub aliases: Vec<String>,
     /// Those that are only measured yet, too: another mean than an arm's, which is over the tasks learned.
     pub average_over_all_tasks: Option<f64>,
+    /// Over all held-out items; flips are those since the version in `compared_with`.
+    #[serde(flatten)]
+    pub answers: Answers,
+    /// None: the base model.
+    pub compared_with: Option<u64>,
     pub weights_sha256: String,
     pub folder: String,
 }
@@ -139,6 +146,12 @@ fn published(pipeline: &str, version: v1::Version) -> Published {
         verdict: version.verdict,
         aliases: version.aliases,
         average_over_all_tasks: version.average_accuracy,
+        answers: Answers {
+            expected_calibration_error: version.expected_calibration_error,
+            brier_score: version.brier_score,
+            flips: version.flips.map(|flips| Flips::from(flips).into()),
+        },
+        compared_with: version.flips.map(|flips| flips.baseline),
         weights_sha256: version.weights_sha256,
         folder: version.folder,
     }

@@ -96,6 +96,8 @@ impl Outcome {
             name: arm.title.clone(),
             tasks: arm.tasks.clone(),
             matrix: arm.matrix.clone(),
+            answers: arm.versions.iter().map(|version| version.answers).collect(),
+            within: None,
         };
         let refusal = |refused: &Refused| Refusal {
             what: format!("{} → {}, run {}", refused.what, refused.pipeline, refused.run),
@@ -181,6 +183,7 @@ fn line_of(versions: &[Published]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scores::Answers;
     use std::time::Duration;
 
     fn learned(pipeline: &str) -> Learned {
@@ -192,6 +195,8 @@ mod tests {
             verdict: if number == 1 { "PASS" } else { "FAIL" }.to_owned(),
             aliases: if number == 2 { vec!["champion".to_owned()] } else { vec![] },
             average_over_all_tasks: Some(0.5),
+            answers: Answers { expected_calibration_error: Some(0.073), ..Answers::default() },
+            compared_with: (number > 1).then_some(1),
             weights_sha256: "ab".repeat(32),
             folder: format!("adapters/default/{pipeline}-v{number:04}"),
         };
@@ -264,7 +269,7 @@ mod tests {
     #[test]
     fn the_page_holds_versions_refusals_and_the_way_back() {
         let page = outcome(&[PERENNIAL, FINE_TUNE]).page().html();
-        for text in ["v0002", "abababababab", "thick, labels shuffled", "Rolled back to v0001", "62.5"] {
+        for text in ["v0002", "abababababab", "7.3 %", "thick, labels shuffled", "Rolled back to v0001", "62.5"] {
             assert!(page.contains(text), "{text}");
         }
     }

@@ -5,12 +5,12 @@ use maud::{Markup, html};
 /// Series that can be told apart; more repeat the marks of the first.
 pub const SERIES: usize = 4;
 
-const WIDTH: f64 = 480.0;
-const HEIGHT: f64 = 250.0;
-const LEFT: f64 = 46.0;
-const RIGHT: f64 = 58.0;
-const TOP: f64 = 12.0;
-const BOTTOM: f64 = 40.0;
+pub const WIDTH: f64 = 480.0;
+pub const HEIGHT: f64 = 250.0;
+pub const LEFT: f64 = 46.0;
+pub const RIGHT: f64 = 58.0;
+pub const TOP: f64 = 12.0;
+pub const BOTTOM: f64 = 40.0;
 /// Between the values written at the lines' ends.
 const LINE: f64 = 15.0;
 
@@ -38,11 +38,11 @@ fn x(update: usize, updates: usize) -> f64 {
     LEFT + at * (WIDTH - LEFT - RIGHT)
 }
 
-fn y(value: f64) -> f64 {
+pub fn y(value: f64) -> f64 {
     TOP + (1.0 - value.clamp(0.0, 1.0)) * (HEIGHT - TOP - BOTTOM)
 }
 
-fn px(length: f64) -> String {
+pub fn px(length: f64) -> String {
     format!("{length:.1}")
 }
 
@@ -50,15 +50,22 @@ fn grid(updates: usize) -> Markup {
     // At most about ten numbers below the axis.
     let every = updates.div_ceil(10).max(1);
     html! {
+        (percents())
+        @for update in (0..updates).step_by(every) {
+            text.axis.middle x=(px(x(update, updates))) y=(HEIGHT - BOTTOM + 18.0) { (update + 1) }
+        }
+        text.axis.middle x=((LEFT + WIDTH - RIGHT) / 2.0) y=(HEIGHT - 6.0) { "update" }
+    }
+}
+
+/// Level lines and what they stand for.
+pub fn percents() -> Markup {
+    html! {
         @for percent in [0u32, 25, 50, 75, 100] {
             @let height = y(f64::from(percent) / 100.0);
             line.grid x1=(LEFT) x2=(WIDTH - RIGHT) y1=(px(height)) y2=(px(height)) {}
             text.axis.right x=(LEFT - 8.0) y=(px(height + 4.0)) { (percent) @if percent == 100 { " %" } }
         }
-        @for update in (0..updates).step_by(every) {
-            text.axis.middle x=(px(x(update, updates))) y=(HEIGHT - BOTTOM + 18.0) { (update + 1) }
-        }
-        text.axis.middle x=((LEFT + WIDTH - RIGHT) / 2.0) y=(HEIGHT - 6.0) { "update" }
     }
 }
 
