@@ -1,4 +1,5 @@
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+BENCH := lora_step coreset online_er
 
 .PHONY: help setup reference build test lint chaos bench results-text results-replay results-cifar demo
 .NOTPARALLEL:
@@ -28,8 +29,8 @@ chaos: setup  ## Kill the daemon at 20 random moments of a run: same bits, nothi
 	cargo build --workspace
 	PERENNIAL_KILLS=20 cargo test -p perennial-tests --test kill_anything -- --nocapture
 
-bench: setup reference  ## A LoRA step against PEFT's, in turns: make bench ARGS="--only vit-f32"
-	cargo bench --workspace --bench lora_step -- $(ARGS)
+bench: setup reference  ## Ours against others', in turns: make bench, make bench BENCH=lora_step ARGS="--only vit-f32"
+	set -e; for bench in $(BENCH); do cargo bench --workspace --bench $$bench -- $(ARGS); done
 
 results-text: build reference  ## The figures on text streams (hours): make results-text OUT=folder
 	python3 -B scripts/results_text.py $(or $(OUT),$(TARGET)/results-text)

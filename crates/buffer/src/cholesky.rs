@@ -22,6 +22,14 @@ impl Cholesky {
         self.columns.push(vec![pivot.max(JITTER * own).sqrt()]);
     }
 
+    /// Keeps the first so many variables.
+    pub fn truncate(&mut self, variables: usize) {
+        self.columns.truncate(variables);
+        for (at, column) in self.columns.iter_mut().enumerate() {
+            column.truncate(variables - at);
+        }
+    }
+
     /// Takes out variable `at`: what its column explained goes back into the later ones, by rotations.
     pub fn remove(&mut self, at: usize) {
         let gone = self.columns.remove(at);

@@ -13,6 +13,7 @@ pub mod k_centre;
 mod labels;
 mod nnls;
 pub mod omp;
+pub mod products;
 mod quotas;
 mod replay;
 mod reservoir;

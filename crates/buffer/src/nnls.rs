@@ -18,6 +18,12 @@ pub struct Nnls {
     factor: Cholesky,
 }
 
+/// An optimum to go back to.
+pub struct State {
+    pub weights: Vec<f64>,
+    passive: usize,
+}
+
 impl Nnls {
     pub fn new(ridge: f64, floor: f64) -> Self {
         let factor = Cholesky::default();
@@ -39,18 +45,44 @@ impl Nnls {
     }
 
     /// Moves the weights from one optimum to that of all atoms.
-    ///
+    pub fn refit(&mut self) {
+        self.improve(true);
+    }
+
+    /// The same unless an atom has to be let go. If one has, there is only the way [`back`](Self::back).
+    pub fn grow(&mut self) -> bool {
+        self.improve(false)
+    }
+
+    pub fn state(&self) -> State {
+        State { weights: self.weights.clone(), passive: self.passive.len() }
+    }
+
+    /// To a state since which atoms were pushed and the fit has grown, and nothing else.
+    pub fn back(&mut self, state: &State) {
+        let atoms = state.weights.len();
+        self.gram.truncate(atoms);
+        self.gram.iter_mut().for_each(|row| row.truncate(atoms));
+        self.target.truncate(atoms);
+        self.weights.clone_from(&state.weights);
+        self.passive.truncate(state.passive);
+        self.factor.truncate(state.passive);
+    }
+
     /// In exact arithmetic each atom that enters lowers the objective, so no passive set returns; the
     /// bound is for rounding.
-    pub fn refit(&mut self) {
+    fn improve(&mut self, lets_go: bool) -> bool {
         for _ in 0..3 * self.weights.len() {
-            let Some(atom) = self.entering() else { return };
+            let Some(atom) = self.entering() else { return true };
             self.enter(atom);
-            self.descend();
+            if !self.descend(lets_go) {
+                return false;
+            }
             if self.weights[atom] == 0.0 {
-                return;
+                return true;
             }
         }
+        true
     }
 
     /// `‖b − Σ wᵢ uᵢ‖²`, given `‖b‖²`.
@@ -78,8 +110,9 @@ impl Nnls {
         self.passive.push(atom);
     }
 
-    /// Steps towards the optimum of the passive atoms, letting go of those that reach zero on the way.
-    fn descend(&mut self) {
+    /// Steps towards the optimum of the passive atoms, letting go of those that reach zero on the way. False if that would
+    /// have to be and may not.
+    fn descend(&mut self, lets_go: bool) -> bool {
         loop {
             let aim = self.factor.solve(self.passive.iter().map(|&atom| self.target[atom]).collect());
             let share = |at: usize| {
@@ -92,7 +125,10 @@ impl Nnls {
                 let weight = &mut self.weights[atom];
                 *weight += step * (aim - *weight);
             }
-            let Some(blocking) = blocking else { return };
+            let Some(blocking) = blocking else { return true };
+            if !lets_go {
+                return false;
+            }
             self.weights[self.passive[blocking]] = 0.0;
             self.release();
         }

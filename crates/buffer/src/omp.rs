@@ -1,18 +1,21 @@
 //! Non-negative orthogonal matching pursuit, for gradient-matching coresets (Balles et al., 2022).
 //!
 //! Chooses candidates `uᵢ` and weights `w ≥ 0` such that `Σ wᵢ uᵢ ≈ b`, from inner products alone: what
-//! a candidate is, and in how many dimensions, is the caller's. Holds one Gram column of f64 for each
-//! chosen candidate, 160 MB for 1,000 of 20,000.
+//! a candidate is, and in how many dimensions, is the caller's.
+//!
+//! To look at every candidate after every choice would read all there is each time. So the pursuit goes on for some
+//! steps among those that were most correlated at the last look, and then looks at all of them as they were at each of
+//! these steps. The first choice that another candidate would have won is undone, and all after it: what is chosen is
+//! what looking at all of them every time would choose.
 
-use rayon::prelude::*;
-
-use crate::nnls::Nnls;
+use crate::nnls::{Nnls, State};
+use crate::products::Products;
 use crate::rows;
 
-/// Correlations a thread updates at a time; they stay in its cache while the columns pass.
-const BLOCK: usize = 1024;
 /// A correlation below this share of the largest at the start is rounding, not descent.
 const FLOOR: f64 = 1e-11;
+/// Choices between two looks at every candidate, at most.
+const AHEAD: usize = 32;
 
 /// What is to be matched.
 #[derive(Clone, Debug)]
@@ -34,11 +37,13 @@ pub struct Options {
     pub ridge: f64,
     /// `‖uᵢ‖`, if the choice is to divide correlations by them.
     pub norms: Option<Vec<f64>>,
+    /// Candidates among which the pursuit looks ahead. Changes no choice.
+    pub shortlist: usize,
 }
 
 impl Options {
     pub fn new(atoms: usize) -> Self {
-        Self { atoms, tolerance: 1e-4, ridge: 0.0, norms: None }
+        Self { atoms, tolerance: 1e-4, ridge: 0.0, norms: None, shortlist: 1024 }
     }
 }
 
@@ -62,35 +67,33 @@ pub struct Coreset {
     pub stop: Stop,
 }
 
-/// Gives the inner products of a candidate with every candidate.
-pub type Column<'a> = &'a mut dyn FnMut(usize) -> Vec<f64>;
-
 /// Chooses the candidate most correlated with what is missing, refits all weights, and repeats.
 ///
-/// Ties go to the lowest candidate. The same bits at any number of threads.
-pub fn solve(problem: &Problem, column: Column, options: &Options) -> Coreset {
-    let mut pursuit = Pursuit::new(problem, options.ridge);
-    let mut residuals = Vec::new();
+/// Ties go to the lowest candidate. `products` have no column yet.
+pub fn solve(problem: &Problem, products: &mut dyn Products, options: &Options) -> Coreset {
+    assert_eq!(problem.correlations.len(), products.count(), "one correlation for each candidate");
+    let mut pursuit = Pursuit::new(problem, options);
     let stop = loop {
-        if pursuit.support.len() >= options.atoms {
-            break Stop::Full;
+        if let Some(stop) = pursuit.over() {
+            break stop;
         }
-        if residuals.last().is_some_and(|&residual| residual <= options.tolerance) {
-            break Stop::Matched;
+        if !pursuit.round(products) {
+            break Stop::Exhausted;
         }
-        let Some(atom) = pursuit.next(options.norms.as_deref()) else { break Stop::Exhausted };
-        pursuit.add(atom, column(atom));
-        residuals.push(relative(&pursuit.fit, problem));
     };
-    Coreset { support: pursuit.support, weights: pursuit.fit.weights().to_vec(), residuals, stop }
+    let Pursuit { fit, support, residuals, .. } = pursuit;
+    Coreset { support, weights: fit.weights().to_vec(), residuals, stop }
 }
 
 /// The best weights of a support that somebody else chose, and the relative residual they leave.
-pub fn weigh(support: &[usize], problem: &Problem, column: Column, ridge: f64) -> (Vec<f64>, f64) {
+pub fn weigh(support: &[usize], problem: &Problem, products: &dyn Products, ridge: f64) -> (Vec<f64>, f64) {
+    let mut part = products.part(support);
+    part.push(&(0..support.len()).collect::<Vec<_>>());
     let mut fit = Nnls::new(ridge, floor(problem));
     for (at, &atom) in support.iter().enumerate() {
-        let products = column(atom);
-        fit.push(support[..=at].iter().map(|&other| products[other]).collect(), problem.correlations[atom]);
+        let mut products = part.row(at);
+        products.truncate(at + 1);
+        fit.push(products, problem.correlations[atom]);
     }
     fit.refit();
     (fit.weights().to_vec(), relative(&fit, problem))
@@ -125,69 +128,129 @@ fn relative(fit: &Nnls, problem: &Problem) -> f64 {
 
 struct Pursuit<'a> {
     problem: &'a Problem,
+    options: &'a Options,
     floor: f64,
     fit: Nnls,
     support: Vec<usize>,
+    residuals: Vec<f64>,
+    /// Whether a candidate is of the support that has been looked at.
     taken: Vec<bool>,
-    /// Of the support.
-    columns: Vec<Vec<f64>>,
-    /// `⟨uᵢ, r⟩` of every candidate.
+    /// `⟨uᵢ, r⟩` of every candidate, at that support.
     correlations: Vec<f64>,
+    ahead: usize,
 }
 
 impl<'a> Pursuit<'a> {
-    fn new(problem: &'a Problem, ridge: f64) -> Self {
+    fn new(problem: &'a Problem, options: &'a Options) -> Self {
         let (floor, correlations) = (floor(problem), problem.correlations.clone());
-        let taken = vec![false; correlations.len()];
-        Self { problem, floor, fit: Nnls::new(ridge, floor), support: vec![], taken, columns: vec![], correlations }
+        let (fit, taken) = (Nnls::new(options.ridge, floor), vec![false; correlations.len()]);
+        let (support, residuals) = (Vec::new(), Vec::new());
+        Self { problem, options, floor, fit, support, residuals, taken, correlations, ahead: 1 }
     }
 
-    fn next(&self, norms: Option<&[f64]>) -> Option<usize> {
-        let score = |at: usize| match self.correlations[at] {
-            correlation if self.taken[at] || correlation <= self.floor => f64::NEG_INFINITY,
-            correlation => norms.map_or(correlation, |norms| correlation / norms[at]),
-        };
-        rows::highest((0..self.taken.len()).map(score))
+    fn over(&self) -> Option<Stop> {
+        let matched = self.residuals.last().is_some_and(|&residual| residual <= self.options.tolerance);
+        match self.support.len() >= self.options.atoms {
+            true => Some(Stop::Full),
+            false => matched.then_some(Stop::Matched),
+        }
     }
 
-    fn add(&mut self, atom: usize, column: Vec<f64>) {
-        assert_eq!(column.len(), self.taken.len(), "one product for each candidate");
-        self.taken[atom] = true;
-        self.support.push(atom);
-        let products = self.support.iter().map(|&other| column[other]).collect();
-        self.columns.push(column);
-        self.fit.push(products, self.problem.correlations[atom]);
-        self.fit.refit();
-        self.correlate();
+    /// What a candidate with this correlation is chosen by.
+    fn score(&self, candidate: usize, correlation: f64, taken: bool) -> f64 {
+        match &self.options.norms {
+            _ if taken || correlation <= self.floor => f64::NEG_INFINITY,
+            Some(norms) => correlation / norms[candidate],
+            None => correlation,
+        }
     }
 
-    /// Anew from the target, so that rounding does not add up over choices.
-    fn correlate(&mut self) {
-        let weighted = self.columns.iter().zip(self.fit.weights());
-        let active: Vec<(&[f64], f64)> =
-            weighted.filter(|&(_, &weight)| weight > 0.0).map(|(column, &weight)| (&column[..], weight)).collect();
-        let targets = self.problem.correlations.par_chunks(BLOCK);
-        self.correlations.par_chunks_mut(BLOCK).zip(targets).enumerate().for_each(
-            |(block, (correlations, targets))| {
-                correlations.copy_from_slice(targets);
-                subtract(correlations, &active, block * BLOCK);
-            },
-        );
+    /// Whether there was a choice to make.
+    fn round(&mut self, products: &mut dyn Products) -> bool {
+        let scores: Vec<f64> =
+            (0..self.taken.len()).map(|at| self.score(at, self.correlations[at], self.taken[at])).collect();
+        if rows::highest(scores.iter().copied()).is_none() {
+            return false;
+        }
+        if scores.len() <= self.options.shortlist {
+            // Nobody is left to look at afterwards.
+            let all: Vec<usize> = (0..scores.len()).collect();
+            self.advance(&mut *products.part(&all), &all, usize::MAX);
+            self.taken.fill(true);
+            return true;
+        }
+        let listed = best(&scores, self.options.shortlist);
+        let states = self.advance(&mut *products.part(&listed), &listed, self.ahead);
+        self.look(products, &states);
+        true
+    }
+
+    /// Chooses among the listed candidates: once, and then up to `ahead` times in ways that can be undone. The fit after
+    /// each choice.
+    fn advance(&mut self, part: &mut dyn Products, listed: &[usize], ahead: usize) -> Vec<State> {
+        let targets: Vec<f64> = listed.iter().map(|&candidate| self.problem.correlations[candidate]).collect();
+        let mut correlations: Vec<f64> = listed.iter().map(|&candidate| self.correlations[candidate]).collect();
+        let mut taken: Vec<bool> = listed.iter().map(|&candidate| self.taken[candidate]).collect();
+        let mut states: Vec<State> = Vec::new();
+        while states.len() <= ahead && (states.is_empty() || self.over().is_none()) {
+            let score = |at: usize| self.score(listed[at], correlations[at], taken[at]);
+            let Some(at) = rows::highest((0..listed.len()).map(score)) else { break };
+            part.push(&[at]);
+            self.fit.push(part.row(at), targets[at]);
+            match states.last() {
+                Some(before) if ahead < usize::MAX => {
+                    if !self.fit.grow() {
+                        self.fit.back(before);
+                        break;
+                    }
+                }
+                _ => self.fit.refit(),
+            }
+            states.push(self.fit.state());
+            taken[at] = true;
+            self.support.push(listed[at]);
+            self.residuals.push(relative(&self.fit, self.problem));
+            correlations = missing(&targets, part.sums(&[self.fit.weights()]).remove(0));
+        }
+        states
+    }
+
+    /// Looks at every candidate as it was at each of the choices that left these states, and undoes what was wrong.
+    fn look(&mut self, products: &mut dyn Products, states: &[State]) {
+        let before = self.support.len() - states.len();
+        products.push(&self.support[before..]);
+        let weights: Vec<&[f64]> = states.iter().map(|state| &state.weights[..]).collect();
+        let mut kept = 0;
+        for sums in products.sums(&weights) {
+            if kept > 0 {
+                let score = |at: usize| self.score(at, self.correlations[at], self.taken[at]);
+                let best = rows::highest((0..self.taken.len()).map(score));
+                if best != Some(self.support[before + kept]) {
+                    break;
+                }
+            }
+            self.taken[self.support[before + kept]] = true;
+            self.correlations = missing(&self.problem.correlations, sums);
+            kept += 1;
+        }
+        self.ahead = (2 * kept).min(AHEAD);
+        self.fit.back(&states[kept - 1]);
+        self.support.truncate(before + kept);
+        self.residuals.truncate(before + kept);
+        products.truncate(before + kept);
     }
 }
 
-/// Four columns at a time, so that a block is read and written a quarter as often.
-fn subtract(block: &mut [f64], active: &[(&[f64], f64)], start: usize) {
-    let end = start + block.len();
-    let (groups, rest) = active.as_chunks::<4>();
-    for group in groups {
-        let [a, b, c, d] = group.map(|(column, _)| &column[start..end]);
-        let weights = group.map(|(_, weight)| weight);
-        for ((((out, a), b), c), d) in block.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-            *out -= weights[0] * a + weights[1] * b + weights[2] * c + weights[3] * d;
-        }
-    }
-    for (column, weight) in rest {
-        rows::add_scaled(block, -weight, &column[start..end]);
-    }
+/// The positions of so many of the highest scores, the lowest among equals, in order of position.
+fn best(scores: &[f64], count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.select_nth_unstable_by(count, |&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
+    order.truncate(count);
+    order.sort_unstable();
+    order
+}
+
+/// `⟨uᵢ, b⟩ − Σ wⱼ⟨uᵢ, uⱼ⟩`
+fn missing(targets: &[f64], sums: Vec<f64>) -> Vec<f64> {
+    targets.iter().zip(sums).map(|(target, sum)| target - sum).collect()
 }

@@ -2,6 +2,7 @@
 
 use domain::draw::Draw;
 use perennial_buffer::omp::{Coreset, Options, Part, Problem, Stop, merge, solve, weigh};
+use perennial_buffer::products::Columns;
 use perennial_buffer::rows;
 
 /// Candidates as rows, and what they are to add up to.
@@ -36,13 +37,16 @@ impl Atoms {
         Problem { correlations, target_norm2: self.target.iter().map(|x| x * x).sum() }
     }
 
+    fn column(&self, at: usize) -> Vec<f64> {
+        rows::products(&self.values, self.dim, &self.row(at))
+    }
+
     fn solve(&self, options: &Options) -> Coreset {
-        solve(&self.problem(), &mut |at| rows::products(&self.values, self.dim, &self.row(at)), options)
+        solve(&self.problem(), &mut Columns::new(self.n(), &|at| self.column(at)), options)
     }
 
     fn weigh(&self, support: &[usize]) -> (Vec<f64>, f64) {
-        let mut column = |at| rows::products(&self.values, self.dim, &self.row(at));
-        weigh(support, &self.problem(), &mut column, 0.0)
+        weigh(support, &self.problem(), &Columns::new(self.n(), &|at| self.column(at)), 0.0)
     }
 
     /// `b − Σ wᵢ uᵢ`
@@ -79,8 +83,9 @@ fn supports_and_weights_are_those_of_a_pursuit_by_scipy() {
             tolerance: case["tolerance"].as_f64().unwrap(),
             ridge: case["ridge"].as_f64().unwrap(),
             norms: (case["normalised"] == true).then(|| (0..gram.len()).map(|at| gram[at][at].sqrt()).collect()),
+            ..Options::new(0)
         };
-        let coreset = solve(&problem, &mut |at| gram[at].clone(), &options);
+        let coreset = solve(&problem, &mut Columns::new(gram.len(), &|at| gram[at].clone()), &options);
         assert_eq!(serde_json::json!(coreset.support), case["support"]);
         assert_near(&coreset.weights, &numbers("weights"), 1e-8);
         assert_near(&coreset.residuals, &numbers("residuals"), 1e-7);
@@ -226,6 +231,26 @@ fn gram_columns_choose_what_explicit_rests_choose() {
 }
 
 #[test]
+fn looking_ahead_changes_no_choice() {
+    for seed in 0..20 {
+        let (n, norms) = (400, seed % 2 == 1);
+        let atoms = Atoms::random(seed, n, 60);
+        let options = Options {
+            ridge: f64::from(u8::from(seed % 3 == 0)),
+            norms: norms.then(|| (0..n).map(|at| norm(&atoms.row(at))).collect()),
+            ..exact(50)
+        };
+        let looking = atoms.solve(&options);
+        for shortlist in [1, 3, 20, 399] {
+            let ahead = atoms.solve(&Options { shortlist, ..options.clone() });
+            assert_eq!((&ahead.support, ahead.stop), (&looking.support, looking.stop), "{seed} {shortlist}");
+            assert_near(&ahead.weights, &looking.weights, 1e-9);
+            assert_near(&ahead.residuals, &looking.residuals, 1e-9);
+        }
+    }
+}
+
+#[test]
 fn the_number_of_threads_changes_no_bit() {
     let atoms = Atoms::random(7, 5_000, 40);
     let with = |threads| {
@@ -257,7 +282,7 @@ fn no_atoms_are_chosen_where_none_are_wanted_or_there_are_none() {
     let nothing = |stop| Coreset { support: vec![], weights: vec![], residuals: vec![], stop };
     assert_eq!(Atoms::random(0, 10, 4).solve(&Options::new(0)), nothing(Stop::Full));
     let empty = Problem { correlations: vec![], target_norm2: 0.0 };
-    assert_eq!(solve(&empty, &mut |_| unreachable!(), &Options::new(3)), nothing(Stop::Exhausted));
+    assert_eq!(solve(&empty, &mut Columns::new(0, &|_| unreachable!()), &Options::new(3)), nothing(Stop::Exhausted));
 }
 
 #[test]

@@ -4,11 +4,14 @@
 //! A row's gradient is that of the last layer, `g = δ ⊗ [φ; 1]` with `δ = softmax(z) − e_y`, which is never written out:
 //! `⟨g_i, g_j⟩ = ⟨δ_i, δ_j⟩·(⟨φ_i, φ_j⟩ + 1)`. Products are averaged over the draws.
 
+mod columns;
+
 use buffer::omp::{self, Options, Problem};
 use buffer::{interleave, quotas};
 use tch::{Kind, Tensor};
 
 use crate::selection::by_label;
+use columns::Columns;
 
 /// Rows at every draw of the initial weights.
 pub struct Gradients {
@@ -52,11 +55,11 @@ impl Gradients {
     }
 
     fn problem(&self, target: &Tensor) -> Problem {
-        let of = |rows: &Tensor, draw: i64| rows.get(draw.min(rows.size()[0] - 1));
+        let of = |rows: &Tensor, draw: i64| rows.get(draw.min(rows.size()[0] - 1)).to_kind(Kind::Double);
         // Draw by draw: all at once would take the room of all features again.
         let correlations = (0..self.delta.size()[0])
             .map(|draw| {
-                let products = of(&self.delta, draw).matmul(&target.get(draw)) * of(&self.phi, draw);
+                let products = of(&self.delta, draw).matmul(&of(target, draw)) * of(&self.phi, draw);
                 products.sum_dim_intlist(&[1i64][..], false, Kind::Double)
             })
             .reduce(|sum, next| sum + next)
@@ -67,17 +70,10 @@ impl Gradients {
         }
     }
 
-    /// The products of a row's gradient with every row's.
-    fn column(&self, row: usize) -> Vec<f64> {
-        let of = |rows: &Tensor| rows.matmul(&rows.narrow(1, row as i64, 1).transpose(1, 2)); // (draws, rows, 1)
-        let products = (of(&self.delta) * of(&self.phi)).sum_dim_intlist(&[0i64, 2][..], false, Kind::Double);
-        numbers(&(products / self.draws()))
-    }
-
     /// At most `capacity` rows whose weighted sum is nearest to `target`.
     pub fn matched(&self, target: &Tensor, capacity: usize) -> Chosen {
-        let problem = self.problem(target);
-        let coreset = omp::solve(&problem, &mut |row| self.column(row), &Options::new(capacity));
+        let mut columns = Columns::new(self, capacity);
+        let coreset = omp::solve(&self.problem(target), &mut columns, &Options::new(capacity));
         coreset.support.into_iter().zip(coreset.weights).map(|(row, weight)| (row, weight as f32)).collect()
     }
 
@@ -91,7 +87,7 @@ impl Gradients {
 
     /// The non-negative weights with which a choice of rows comes nearest to `target`.
     pub fn weighed(&self, target: &Tensor, rows: &[usize]) -> Chosen {
-        let (weights, _) = omp::weigh(rows, &self.problem(target), &mut |row| self.column(row), 0.0);
+        let (weights, _) = omp::weigh(rows, &self.problem(target), &Columns::new(self, 0), 0.0);
         rows.iter().zip(weights).map(|(&row, weight)| (row, weight as f32)).collect()
     }
 }
@@ -140,6 +136,7 @@ fn numbers(values: &Tensor) -> Vec<f64> {
 mod tests {
     use super::*;
     use crate::model::layers::Init;
+    use buffer::products::Products;
 
     const DRAWS: i64 = 3;
     const ROWS: i64 = 40;
@@ -161,6 +158,13 @@ mod tests {
             (first..first + DRAWS as u64).map(|draw| drawn(draw, &[ROWS, width])).collect()
         };
         Gradients::new(&draws(0, 5), &draws(10, 4), &truth())
+    }
+
+    /// A row's products with every row.
+    fn column(gradients: &Gradients, row: usize) -> Vec<f64> {
+        let mut columns = Columns::new(gradients, 1);
+        columns.push(&[row]);
+        (0..gradients.rows()).map(|row| columns.row(row)[0]).collect()
     }
 
     fn ones() -> Vec<f32> {
@@ -185,11 +189,81 @@ mod tests {
             };
             let by_hand = |i: i64, j: i64| of(i).dot(&of(j)).double_value(&[]);
             for (i, j) in [(0, 0), (3, 17), (22, 39)] {
-                assert!((own.column(i as usize)[j as usize] - by_hand(i, j)).abs() < 1e-4, "{i} {j}");
+                assert!((column(&own, i as usize)[j as usize] - by_hand(i, j)).abs() < 1e-4, "{i} {j}");
             }
         }
-        let column = gradients.column(7);
-        assert!((column[21] - gradients.column(21)[7]).abs() < 1e-6);
+        assert!((column(&gradients, 7)[21] - column(&gradients, 21)[7]).abs() < 1e-6);
+    }
+
+    /// Of rows without any structure, more than a pursuit lists.
+    fn many() -> (Gradients, Tensor) {
+        let rows = 3_000;
+        let draws = |first: u64, width: i64| -> Vec<Tensor> {
+            (first..first + 2).map(|draw| drawn(draw, &[rows, width])).collect()
+        };
+        let labels = Tensor::arange(rows, (Kind::Int64, tch::Device::Cpu)).fmod(4.0);
+        let gradients = Gradients::new(&draws(20, 12), &draws(30, 4), &labels.to_kind(Kind::Int64));
+        let target = gradients.sum(&Tensor::ones([rows], tch::kind::FLOAT_CPU));
+        (gradients, target)
+    }
+
+    #[test]
+    fn columns_choose_what_gradients_written_out_choose() {
+        let (gradients, target) = many();
+        let of = |rows: &Tensor| rows.to_kind(Kind::Double);
+        // (rows, draws · classes · (width + 1))
+        let outer = of(&gradients.delta).unsqueeze(3) * of(&gradients.phi).unsqueeze(2);
+        let written_out = outer.transpose(0, 1).flatten(1, -1);
+        let mut missing = of(&target).flatten(0, -1);
+        let chosen = gradients.matched(&target, 40);
+        for size in 0..chosen.len() {
+            let open = Tensor::ones([written_out.size()[0]], tch::kind::DOUBLE_CPU);
+            let support: Vec<usize> = chosen[..size].iter().map(|&(row, _)| row).collect();
+            support.iter().for_each(|&row| drop(open.get(row as i64).fill_(f64::NEG_INFINITY)));
+            if size > 0 {
+                let masses = Tensor::zeros([written_out.size()[0]], tch::kind::DOUBLE_CPU);
+                for (row, weight) in gradients.weighed(&target, &support) {
+                    let _ = masses.get(row as i64).fill_(f64::from(weight));
+                }
+                missing = of(&target).flatten(0, -1) - masses.unsqueeze(0).matmul(&written_out).squeeze();
+            }
+            let correlations = written_out.matmul(&missing);
+            let best = correlations.where_self(&open.gt(0.0), &open).argmax(0, false).int64_value(&[]);
+            assert_eq!(chosen[size].0 as i64, best, "{size}");
+        }
+    }
+
+    #[test]
+    fn a_choice_depends_on_no_number_of_threads() {
+        let (gradients, target) = many();
+        let with = |threads| {
+            tch::set_num_threads(threads);
+            gradients.matched(&target, 60)
+        };
+        assert_eq!(with(1), with(2));
+    }
+
+    #[test]
+    fn a_part_has_the_products_of_the_whole() {
+        let gradients = gradients();
+        let mut whole = Columns::new(&gradients, 0);
+        whole.push(&[4, 9, 30]);
+        whole.truncate(2);
+        let listed = [9, 2, 30];
+        let of_part: Vec<Vec<f64>> = {
+            let mut part = whole.part(&listed);
+            part.push(&[2]);
+            assert_eq!(part.count(), 3);
+            (0..3).map(|at| part.row(at)).collect()
+        };
+        whole.push(&[30]);
+        let sums = whole.sums(&[&[2.0, 0.5], &[1.0, 0.0, 3.0]]);
+        for (row, of_part) in listed.into_iter().zip(of_part) {
+            let products = whole.row(row);
+            assert!(of_part.len() == 3 && of_part.iter().zip(&products).all(|(a, b)| (a - b).abs() < 1e-12), "{row}");
+            assert!((sums[0][row] - 2.0 * products[0] - 0.5 * products[1]).abs() < 1e-12);
+            assert!((sums[1][row] - products[0] - 3.0 * products[2]).abs() < 1e-12);
+        }
     }
 
     #[test]
@@ -197,7 +271,7 @@ mod tests {
         let gradients = gradients();
         let target = gradients.sum(&Tensor::from_slice(&ones()));
         let problem = gradients.problem(&target);
-        let columns: Vec<Vec<f64>> = (0..ROWS as usize).map(|row| gradients.column(row)).collect();
+        let columns: Vec<Vec<f64>> = (0..ROWS as usize).map(|row| column(&gradients, row)).collect();
         for (row, correlation) in problem.correlations.iter().enumerate() {
             let sum: f64 = columns.iter().map(|column| column[row]).sum();
             assert!((correlation - sum).abs() < 1e-3, "{row}");
@@ -235,7 +309,7 @@ mod tests {
         assert_eq!(once.sum(&masses), each.sum(&masses));
         let target = once.sum(&masses);
         assert_eq!(once.problem(&target).correlations, each.problem(&target).correlations);
-        assert_eq!(once.column(3), each.column(3));
+        assert_eq!(column(&once, 3), column(&each, 3));
     }
 
     #[test]

@@ -14,14 +14,17 @@
 mod case;
 mod ours;
 mod runner;
+#[path = "../shared/mod.rs"]
+mod shared;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use case::{Case, Precision};
 use clap::Parser;
-use runner::{Block, Runner};
+use runner::Block;
 use serde_json::{Value, json};
+use shared::{median, rounded};
 use tch::{Device, Kind, Tensor};
 
 /// Of libtorch, in every process.
@@ -49,7 +52,7 @@ struct Args {
 fn main() {
     let args = Args::parse();
     tch::set_num_threads(THREADS);
-    let Some(reference) = staged() else {
+    let Some(reference) = shared::staged() else {
         println!("SKIPPED: no PEFT to compare with; `make reference` stages it");
         return;
     };
@@ -64,23 +67,16 @@ fn main() {
     }
 }
 
-/// What `make reference` left.
-fn staged() -> Option<Value> {
-    let cache = std::env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
-    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
-    serde_json::from_slice(&std::fs::read(cache.join("perennial/reference.json")).ok()?).ok()
-}
-
 fn compare(reference: &Value, case: &Case, args: &Args) -> Value {
     let folder = tempfile::tempdir().expect("a temporary folder");
     ours::prepare(case, folder.path());
-    let mut ours = Runner::ours(case.name, folder.path());
+    let mut ours = runner::ours(case.name, folder.path());
     let mut theirs = match case.against {
-        None => Runner::peft(reference, case, folder.path()),
-        Some(other) => Runner::ours(other, folder.path()),
+        None => runner::peft(reference, case, folder.path()),
+        Some(other) => runner::ours(other, folder.path()),
     };
-    let mut turn = || (theirs.steps(args.steps), ours.steps(args.steps));
-    turn();
+    let mut turn = || (theirs.ask(args.steps), ours.ask(args.steps));
+    let _: (Block, Block) = turn();
     let pairs: Vec<(Block, Block)> = (0..args.pairs).map(|_| turn()).collect();
     let of = |figure: fn(&(Block, Block)) -> f64| median(pairs.iter().map(figure).collect());
     let (ours, theirs) = (of(|pair| median(pair.1.ms.clone())), of(|pair| median(pair.0.ms.clone())));
@@ -109,16 +105,4 @@ fn peak(precision: Precision) -> f64 {
         2.0 * (SIDE as f64).powi(3) / start.elapsed().as_secs_f64() / 1e9
     };
     (0..8).map(|_| product()).fold(0.0, f64::max)
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) }
-}
-
-/// To four digits.
-fn rounded(value: f64) -> f64 {
-    let scale = 10f64.powf(3.0 - value.abs().max(1e-9).log10().floor());
-    (value * scale).round() / scale
 }
