@@ -64,9 +64,8 @@ impl<'a> Learner<'a> {
     pub fn forward(&self, input: &Input) -> Tensor {
         let mut passes = self.passes.borrow_mut();
         let noise = self.noise.map(|draw| Noise::new(draw.at(passes.len() as u64)));
-        // What a pass cannot measure stays as it is.
-        let statistics = self.weights.running(&self.weights.values).copy();
-        let logits = self.net.learn(input, noise, statistics.shallow_clone());
+        let statistics = self.weights.statistics();
+        let logits = self.net.learn(input, noise, statistics.as_ref());
         passes.push(Seen { rows: input.rows(), statistics });
         logits
     }

@@ -161,8 +161,9 @@ impl Net {
 
     /// The same while training: activations are dropped as the model's configuration says, and batch normalisation has the
     /// rows' statistics, which it leaves in `statistics`.
-    pub fn learn(&self, input: &Input, noise: Option<Noise>, statistics: Tensor) -> Tensor {
-        let embedded = Embedded { noise, statistics: Some(statistics), ..self.embedded(input) };
+    pub fn learn(&self, input: &Input, noise: Option<Noise>, statistics: Option<&Tensor>) -> Tensor {
+        let statistics = statistics.map(Tensor::shallow_clone);
+        let embedded = Embedded { noise, statistics, ..self.embedded(input) };
         self.head.forward(&self.body.encode(embedded))
     }
 
