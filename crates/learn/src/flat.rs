@@ -20,8 +20,8 @@ pub struct Flat {
 /// What one learning pass measured.
 pub struct Pass {
     pub rows: i64,
-    /// Laid out as the running ones are.
-    pub statistics: Tensor,
+    /// Laid out as the running ones are; None where there are none.
+    pub statistics: Option<Tensor>,
 }
 
 impl Flat {
@@ -60,18 +60,40 @@ impl Flat {
         all.narrow(0, self.descending, self.values.numel() as i64 - self.descending)
     }
 
-    /// (values + 2): `∂loss/∂values`, but for running statistics what the passes measured, times their rows; then the loss and
-    /// the passes' rows. Touches no leaf's own `grad`.
+    /// Where a learning pass leaves its statistics: those that it cannot measure stay the running ones.
+    pub fn statistics(&self) -> Option<Tensor> {
+        self.runs().then(|| self.running(&self.values).copy())
+    }
+
+    /// Whether there are running statistics.
+    fn runs(&self) -> bool {
+        self.descending < self.values.numel() as i64
+    }
+
+    /// (values + 1): `∂loss/∂values`, then the loss. With running statistics (values + 2): in their place what the passes
+    /// measured, times their rows, and the passes' rows at the end. Touches no leaf's own `grad`.
     pub fn partial(&self, loss: &Tensor, passes: &[Pass]) -> Tensor {
         let leaves: Vec<&Tensor> =
             self.leaves.iter().map(|(_, leaf)| leaf).filter(|leaf| leaf.requires_grad()).collect();
         let gradients = Tensor::run_backward(&[loss], &leaves, false, false);
         let mut parts: Vec<Tensor> = gradients.iter().map(|g| g.reshape([-1])).collect();
-        let (none, rows) = (self.running(&self.values).zeros_like(), passes.iter().map(|pass| pass.rows).sum::<i64>());
-        parts.push(passes.iter().fold(none, |sum, pass| sum + &pass.statistics * pass.rows));
-        parts.push(loss.detach().reshape([1]));
-        parts.push(Tensor::full([1], rows, (self.values.kind(), self.values.device())));
+        let loss = loss.detach().reshape([1]);
+        match self.runs() {
+            true => {
+                let [statistics, rows] = self.weighed(passes);
+                parts.extend([statistics, loss, rows]);
+            }
+            false => parts.push(loss),
+        }
         Tensor::cat(&parts, 0)
+    }
+
+    /// The passes' statistics times their rows, and their rows.
+    fn weighed(&self, passes: &[Pass]) -> [Tensor; 2] {
+        let seen = passes.iter().filter_map(|pass| Some(pass.statistics.as_ref()? * pass.rows));
+        let sum = seen.fold(self.running(&self.values).zeros_like(), |sum, one| sum + one);
+        let rows: i64 = passes.iter().map(|pass| pass.rows).sum();
+        [sum, Tensor::full([1], rows, (self.values.kind(), self.values.device()))]
     }
 
     /// The gradient (values) and the loss of a step whose partials add up to `sum`. In the place of running statistics
@@ -79,19 +101,23 @@ impl Flat {
     pub fn slope(&self, sum: &Tensor) -> (Tensor, f64) {
         let count = self.values.numel() as i64;
         let (gradient, loss) = (sum.narrow(0, 0, count), sum.double_value(&[count]));
-        let rows = sum.double_value(&[count + 1]);
-        if rows > 0.0 {
-            let _ = self.running(&gradient).g_div_scalar_(rows);
-        } else {
-            self.running(&gradient).copy_(&self.running(&self.values));
+        if self.runs() {
+            let rows = sum.double_value(&[count + 1]);
+            match rows > 0.0 {
+                true => drop(self.running(&gradient).g_div_scalar_(rows)),
+                // No row went through: they stay as they are.
+                false => self.running(&gradient).copy_(&self.running(&self.values)),
+            }
         }
         (gradient, loss)
     }
 
     /// Running statistics go on to those of a step.
     pub fn follow(&mut self, step: &Tensor) {
-        let _guard = tch::no_grad_guard();
-        let _ = self.running(&self.values).lerp_(&self.running(step), MOMENTUM);
+        if self.runs() {
+            let _guard = tch::no_grad_guard();
+            let _ = self.running(&self.values).lerp_(&self.running(step), MOMENTUM);
+        }
     }
 
     /// What `ask` returns while the leaves hold `values`, without gradient.
@@ -124,7 +150,7 @@ impl Flat {
 
     /// The partial of a micro-batch without rows.
     pub fn nothing(&self) -> Tensor {
-        let length = self.values.numel() as i64 + 2;
+        let length = self.values.numel() as i64 + if self.runs() { 2 } else { 1 };
         Tensor::zeros([length], (self.values.kind(), self.values.device()))
     }
 }

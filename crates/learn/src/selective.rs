@@ -4,6 +4,7 @@
 //! nothing. A row whose loss is no number is always chosen: the step then notices it.
 
 use buffer::omp::{self, Options, Problem};
+use buffer::products::Columns;
 use domain::draw::Draw;
 use domain::pipeline::{Rule, Selection, SelectionWeights};
 use tch::{Kind, Tensor};
@@ -147,9 +148,9 @@ impl Selector {
         // In the order of the keys, so that ties do not go by place.
         let order = lowest(keys, rows);
         let (gram, problem) = matching(sight, &order);
-        let mut column = |at: usize| gram[at * rows..][..rows].to_vec();
+        let column = |at: usize| gram[at * rows..][..rows].to_vec();
         let options = Options { tolerance: 0.0, ..Options::new(count) };
-        let coreset = omp::solve(&problem, &mut column, &options);
+        let coreset = omp::solve(&problem, &mut Columns::new(rows, &column), &options);
         let chosen: Vec<(usize, f64)> = coreset
             .support
             .iter()
@@ -171,7 +172,8 @@ impl Selector {
         }
         let order: Vec<usize> = (0..rows).collect();
         let (gram, problem) = matching(sight, &order);
-        let (weights, _) = omp::weigh(&chosen, &problem, &mut |at| gram[at * rows..][..rows].to_vec(), 0.0);
+        let column = |at: usize| gram[at * rows..][..rows].to_vec();
+        let (weights, _) = omp::weigh(&chosen, &problem, &Columns::new(rows, &column), 0.0);
         match weights.iter().any(|weight| *weight > 0.0) {
             true => self.with_weights(chosen.into_iter().zip(weights).collect(), rows),
             false => Chosen::equal(chosen, rows),

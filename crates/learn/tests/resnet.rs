@@ -1,8 +1,11 @@
-//! ResNets and their running statistics: against PyTorch, across ranks, resumes and files, and where a channel has one value.
+//! ResNets and their running statistics: against PyTorch and transformers, across ranks, resumes and files, and where a
+//! channel has one value.
 
 mod support;
 
-use domain::pipeline::{Adapter, Precision, Training};
+use std::process::Command;
+
+use domain::pipeline::{Adapter, Pooling, Precision, Training};
 use perennial_learn::assemble::{Assembled, assemble};
 use perennial_learn::evaluate::evaluate;
 use perennial_learn::input::Input;
@@ -10,11 +13,11 @@ use perennial_learn::method::Learner;
 use perennial_learn::model::head::Head;
 use perennial_learn::model::layers::Init;
 use perennial_learn::model::resnet::{Config, Resnet, Stem};
-use perennial_learn::model::{Geometry, Net};
+use perennial_learn::model::{Geometry, Net, folder};
 use perennial_learn::{Carried, Error, Flat, checkpoint, optim, peft};
 use serde_json::{Value, json};
-use support::{RESNET, Trial, manifest, ranks, sample, sources};
-use tch::{Kind, Reduction, Tensor};
+use support::{RESNET, Trial, manifest, ranks, sample, skipped, sources, staged};
+use tch::{Device, Kind, Reduction, Tensor};
 
 /// By `golden/resnet.py`.
 const GOLDEN: &str = include_str!("golden/resnet.json");
@@ -61,7 +64,7 @@ fn pytorch_s_features_and_running_statistics_before_and_after_twenty_steps() {
     let golden: Value = serde_json::from_str(GOLDEN).unwrap();
     let (pixels, labels) = (
         drawn("pixels", &[STEPS + ROWS, 3, SIDE, SIDE]),
-        Tensor::arange(STEPS + ROWS, (Kind::Int64, tch::Device::Cpu)).remainder(3),
+        Tensor::arange(STEPS + ROWS, (Kind::Int64, Device::Cpu)).remainder(3),
     );
     for (name, stem, groups) in
         [("imagenet", Stem::Imagenet, None), ("cifar", Stem::Cifar, None), ("continual", Stem::Cifar, Some(2))]
@@ -246,4 +249,25 @@ fn a_teacher_s_statistics_are_its_own_and_it_leaves_none() {
     assert_eq!(learner.asked(&parent, &trial.inputs()), theirs);
     assert_ne!(trial.logits(), theirs);
     assert!(learner.measured().is_empty());
+}
+
+#[test]
+fn a_resnet_that_python_saved_gives_its_features_here() {
+    if skipped() {
+        return;
+    }
+    let (staged, home) = (staged().unwrap(), tempfile::tempdir().unwrap());
+    for transformers in ["oldest", "newest"] {
+        let mut command = Command::new(staged["python"].as_str().unwrap());
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/resnet_save.py")).arg(home.path());
+        command.env("PYTHONPATH", staged[transformers].as_str().unwrap()).env("HF_HUB_OFFLINE", "1");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{transformers}: {}", String::from_utf8_lossy(&output.stderr));
+        let theirs: Vec<Vec<f64>> = serde_json::from_slice(&output.stdout).unwrap();
+        let model = folder::load(home.path(), Pooling::Mean, Device::Cpu).unwrap();
+        let (_, pixels) = Tensor::read_safetensors(home.path().join("rows.safetensors")).unwrap().remove(0);
+        let ours = model.encode(model.embed(&Input::Pixels(pixels)));
+        let difference = (Tensor::from_slice2(&theirs) - ours).abs().max().double_value(&[]);
+        assert!(difference < 1e-5, "{transformers} differs by {difference}");
+    }
 }

@@ -82,7 +82,7 @@ impl<'a> Learner<'a> {
     /// Logits and pooled features of each batch, in one pass over all that have rows.
     pub fn observe_all(&self, pooling: FeaturePooling, batches: &[&Batch]) -> Vec<Seen> {
         let input = joined(batches);
-        let all = self.pass(&input, |noise, statistics| self.net.observe(&input, noise, Some(statistics), pooling));
+        let all = self.pass(&input, |noise, statistics| self.net.observe(&input, noise, statistics, pooling));
         let mut start = 0;
         let seen = batches.iter().map(|batch| {
             let first = start;
@@ -94,12 +94,11 @@ impl<'a> Learner<'a> {
     }
 
     /// Each pass has masks of its own, and measures its rows.
-    fn pass<T>(&self, input: &Input, run: impl FnOnce(Option<Noise>, Tensor) -> T) -> T {
+    fn pass<T>(&self, input: &Input, run: impl FnOnce(Option<Noise>, Option<&Tensor>) -> T) -> T {
         let mut passes = self.passes.borrow_mut();
         let noise = self.noise.map(|draw| Noise::new(draw.at(passes.len() as u64)));
-        // What a pass cannot measure stays as it is.
-        let statistics = self.weights.running(&self.weights.values).copy();
-        let made = run(noise, statistics.shallow_clone());
+        let statistics = self.weights.statistics();
+        let made = run(noise, statistics.as_ref());
         passes.push(Pass { rows: input.rows(), statistics });
         made
     }

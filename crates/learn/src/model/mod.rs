@@ -172,8 +172,9 @@ impl Net {
 
     /// The same while training: activations are dropped as the model's configuration says, and batch normalisation has the
     /// rows' statistics, which it leaves in `statistics`.
-    pub fn learn(&self, input: &Input, noise: Option<Noise>, statistics: Tensor) -> Tensor {
-        let embedded = Embedded { noise, statistics: Some(statistics), ..self.embedded(input) };
+    pub fn learn(&self, input: &Input, noise: Option<Noise>, statistics: Option<&Tensor>) -> Tensor {
+        let statistics = statistics.map(Tensor::shallow_clone);
+        let embedded = Embedded { noise, statistics, ..self.embedded(input) };
         self.head.forward(&self.body.encode(embedded))
     }
 
@@ -182,9 +183,10 @@ impl Net {
         &self,
         input: &Input,
         noise: Option<Noise>,
-        statistics: Option<Tensor>,
+        statistics: Option<&Tensor>,
         pooling: FeaturePooling,
     ) -> Seen {
+        let statistics = statistics.map(Tensor::shallow_clone);
         let mut embedded = Embedded { noise, statistics, ..self.embedded(input) };
         let mut levels = Vec::new();
         for to in self.frozen + 1..self.body.depth() {
