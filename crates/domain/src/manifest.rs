@@ -110,4 +110,7 @@ pub struct Cost {
     /// Where rows were set aside: the epoch whose weights these are, from 1.
     #[serde(default)]
     pub best_epoch: Option<u64>,
+    /// Of memory's gradient, where it is measured: its distance from that of everything ever offered, as a share of it.
+    #[serde(default)]
+    pub memory_residual: Option<f64>,
 }

@@ -5,6 +5,7 @@
 //! `⟨g_i, g_j⟩ = ⟨δ_i, δ_j⟩·(⟨φ_i, φ_j⟩ + 1)`. Products are averaged over the draws.
 
 mod columns;
+pub mod sketch;
 
 use buffer::omp::{self, Options, Problem};
 use buffer::{interleave, quotas};
@@ -30,6 +31,13 @@ impl Gradients {
         let delta = logits.iter().map(|logits| logits.softmax(-1, Kind::Float) - labels.one_hot(logits.size()[1]));
         let phi = features.iter().map(|features| features.constant_pad_nd([0, 1]) + unit(features.size()[1]));
         Self { delta: Tensor::stack(&delta.collect::<Vec<_>>(), 0), phi: Tensor::stack(&phi.collect::<Vec<_>>(), 0) }
+    }
+
+    /// Of gradients that are written out, projected: of each draw (rows, columns).
+    pub fn projected(rows: &[Tensor]) -> Self {
+        let phi = Tensor::stack(rows, 0);
+        let delta = Tensor::ones([phi.size()[0], phi.size()[1], 1], tch::kind::FLOAT_CPU);
+        Self { delta, phi }
     }
 
     fn draws(&self) -> f64 {

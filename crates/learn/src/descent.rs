@@ -211,9 +211,16 @@ impl Descent<'_> {
 
     /// Of `−log p(y|x)` at one row of the pool, without dropout: (values).
     pub fn row_gradient(&self, weights: &Flat, row: usize) -> Result<Tensor, Error> {
-        let logits = self.net.forward(&self.inputs(&[row as i64])?);
-        let label = self.pool.data.labels(&[row as i64]).unsqueeze(1);
-        let loss = -logits.log_softmax(-1, Kind::Float).gather(1, &label, false).sum(Kind::Float);
+        self.gradient_of(self.net, weights, row as i64)
+    }
+
+    /// The same of another net, whose leaves `weights` holds.
+    pub fn gradient_of(&self, net: &Net, weights: &Flat, row: i64) -> Result<Tensor, Error> {
+        // A prefix is of this net's blocks.
+        let own = std::ptr::eq(net, self.net);
+        let input = if own { self.inputs(&[row])? } else { self.reader.apply(self.pool.data.take(&[row]).0) };
+        let label = self.pool.data.labels(&[row]).unsqueeze(1);
+        let loss = -net.forward(&input).log_softmax(-1, Kind::Float).gather(1, &label, false).sum(Kind::Float);
         Ok(weights.partial(&loss, &[]).narrow(0, 0, weights.values.numel() as i64))
     }
 

@@ -1,8 +1,11 @@
 //! What memory takes of the chunk once it has been trained on.
 
-use domain::pipeline::{Gmc, Model as Origin, Pipeline, Policy};
+use domain::buffer::Snapshot;
+use domain::draw::Draw;
+use domain::pipeline::{Gmc, GmcRows, Model as Origin, Pipeline, Policy};
 use tch::{Device, Tensor};
 
+use crate::coreset::sketch::Sketch;
 use crate::coreset::{self, Chosen, Gradients};
 use crate::descent::Descent;
 use crate::memory::Memory;
@@ -10,10 +13,10 @@ use crate::method::Keeps;
 use crate::model::Net;
 use crate::model::head::Head;
 use crate::selection::{self, Candidates};
-use crate::{Error, Pool};
+use crate::{Error, Flat, Pool};
 
-/// The base with initial weights of another seed.
-pub type Initial<'a> = &'a dyn Fn(u64) -> Result<Net, Error>;
+/// The base with initial weights of another seed, and those of them that train.
+pub type Initial<'a> = &'a dyn Fn(u64) -> Result<(Net, Flat), Error>;
 
 pub struct Intake<'a, 'm> {
     pub memory: &'a mut Memory<'m>,
@@ -25,11 +28,35 @@ pub struct Intake<'a, 'm> {
 impl Intake<'_, '_> {
     /// Shows memory every row of the chunks, and keeps what the weights answer to those that it takes.
     pub fn take(&mut self, keeps: Keeps) -> Result<(), Error> {
+        let before = self.memory.target.as_ref().map(Tensor::shallow_clone);
         let taken = match self.memory.snapshot.policy.selects() {
             true => self.select()?,
             false => self.memory.offer(self.descent.pool.training(), None),
         };
+        if self.pipeline.rehearsal.measure_residual {
+            self.measure(before)?;
+        }
         self.keep(keeps, &taken)
+    }
+
+    /// How far memory's gradient is from that of everything ever offered: `before`, and the chunks' rows.
+    fn measure(&mut self, before: Option<Tensor>) -> Result<(), Error> {
+        let ones = |rows: usize| Tensor::from_slice(&vec![1f32; rows]);
+        let fresh: Vec<i64> = self.descent.pool.training().iter().map(|&row| row as i64).collect();
+        let new = self.gradients(&fresh)?.sum(&ones(fresh.len()));
+        let target = match before.filter(|before| before.size() == new.size()) {
+            Some(before) => before + new,
+            None => new,
+        };
+        let slots = &self.memory.snapshot.slots;
+        let held = self.gradients(&self.memory.positions(&(0..slots.len()).collect::<Vec<_>>()))?;
+        let masses = match self.memory.snapshot.policy {
+            Policy::Gmc => Tensor::from_slice(&slots.iter().map(|slot| slot.weight).collect::<Vec<_>>()),
+            _ => ones(slots.len()) * (self.memory.snapshot.seen as f64 / slots.len() as f64),
+        };
+        self.memory.residual = Some(((&target - held.sum(&masses)).norm() / target.norm()).double_value(&[]));
+        self.memory.target = Some(target);
+        Ok(())
     }
 
     /// Keeps what the weights answer to the rows of these slots.
@@ -73,7 +100,7 @@ impl Intake<'_, '_> {
     }
 
     fn matched(&mut self, positions: &[i64], labels: &[u32], held: usize, capacity: usize) -> Result<Chosen, Error> {
-        let Gmc { per_class, carries_target, .. } = self.pipeline.rehearsal.gmc;
+        let Gmc { per_class, carries_target, rows, .. } = self.pipeline.rehearsal.gmc;
         let gradients = self.gradients(positions)?;
         let slots = self.memory.snapshot.slots.iter().map(|slot| slot.weight);
         let masses: Vec<f32> = slots.chain(std::iter::repeat(1.0)).take(labels.len()).collect();
@@ -90,18 +117,61 @@ impl Intake<'_, '_> {
             }
             None => everything,
         };
-        let chosen = coreset::choose(&gradients, &masses, &target, capacity);
+        let chosen = match rows {
+            GmcRows::Matched => coreset::choose(&gradients, &masses, &target, capacity),
+            GmcRows::Uniform => gradients.weighed(&target, &self.uniform(positions, held)),
+        };
         self.memory.target = carries_target.then_some(target);
         Ok(chosen)
     }
 
-    /// At as many draws of the initial weights as the pipeline says. Where the base is given, its features are the same
-    /// at every draw.
+    /// Which candidates a reservoir would hold after the chunk.
+    fn uniform(&self, positions: &[i64], held: usize) -> Vec<usize> {
+        let pool = self.descent.pool;
+        let mut reservoir = Snapshot { policy: Policy::Reservoir, ..self.memory.snapshot.clone() };
+        let mut kept: Vec<usize> = (0..held).collect();
+        for (candidate, &position) in positions.iter().enumerate().skip(held) {
+            let (chunk, row) = pool.origin(position as usize);
+            match buffer::offer(&mut reservoir, chunk, row, pool.label(position as usize)) {
+                Some(slot) if slot == kept.len() => kept.push(candidate),
+                Some(slot) => kept[slot] = candidate,
+                None => (),
+            }
+        }
+        kept
+    }
+
     fn gradients(&self, positions: &[i64]) -> Result<Gradients, Error> {
-        let seed = |draw: u64| domain::draw::Draw::new(self.pipeline.seed).named("coreset").at(draw).bits();
+        match self.pipeline.rehearsal.gmc.projection {
+            Some(columns) => self.projected(positions, i64::from(columns.get())),
+            None => self.last_layer(positions),
+        }
+    }
+
+    /// Of draw `draw` of the initial weights.
+    fn seed(&self, draw: u64) -> u64 {
+        Draw::new(self.pipeline.seed).named("coreset").at(draw).bits()
+    }
+
+    /// The gradients by all weights that train, a backward pass each.
+    fn projected(&self, positions: &[i64], columns: i64) -> Result<Gradients, Error> {
         let draws = u64::from(self.pipeline.rehearsal.gmc.initialisations.get());
         let at = |draw: u64| {
-            let net = (self.initial)(seed(draw))?;
+            let (net, weights) = (self.initial)(self.seed(draw))?;
+            let draw = Draw::new(self.pipeline.seed).named("sketch").at(draw);
+            let sketch = Sketch::new(weights.values.numel(), columns, draw);
+            let rows = positions.iter().map(|&row| Ok(sketch.of(&self.descent.gradient_of(&net, &weights, row)?)));
+            Ok::<_, Error>(Tensor::stack(&rows.collect::<Result<Vec<_>, Error>>()?, 0))
+        };
+        Ok(Gradients::projected(&(0..draws).map(at).collect::<Result<Vec<_>, _>>()?))
+    }
+
+    /// At as many draws of the initial weights as the pipeline says. Where the base is given, its features are the same
+    /// at every draw.
+    fn last_layer(&self, positions: &[i64]) -> Result<Gradients, Error> {
+        let draws = u64::from(self.pipeline.rehearsal.gmc.initialisations.get());
+        let at = |draw: u64| {
+            let (net, _) = (self.initial)(self.seed(draw))?;
             let features = self.descent.features_of(&net, positions)?;
             let logits = net.head.to_device(Device::Cpu).forward(&features);
             Ok::<_, Error>((features, logits))
@@ -118,7 +188,7 @@ impl Intake<'_, '_> {
                 }
                 Origin::Folder(_) => {
                     let [classes, width] = [&logits[0], &features[0]].map(|rows| rows.size()[1]);
-                    logits.push(Head::new(seed(draw), classes as usize, width).forward(&features[0]));
+                    logits.push(Head::new(self.seed(draw), classes as usize, width).forward(&features[0]));
                 }
             }
         }

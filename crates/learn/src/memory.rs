@@ -76,6 +76,8 @@ pub struct Memory<'a> {
     pub kept: Option<Kept>,
     /// (draws, classes, width + 1): the gradient that a matching coreset stands for.
     pub target: Option<Tensor>,
+    /// How far memory's gradient is from it, where that is measured.
+    pub residual: Option<f64>,
     uses: SlotWeights,
     pool: &'a Pool,
     /// Of replay.
@@ -94,7 +96,7 @@ impl<'a> Memory<'a> {
         stream: Draw,
         clock: &'a dyn Fn() -> f64,
     ) -> Self {
-        Self { snapshot, kept, target: None, uses, pool, stream, clock, seconds: 0.0 }
+        Self { snapshot, kept, target: None, residual: None, uses, pool, stream, clock, seconds: 0.0 }
     }
 
     /// Of an answer; 0 where none is kept.

@@ -116,6 +116,8 @@ pub struct Outcome {
     pub dropped_rows: u64,
     /// Where rows were set aside: the epoch whose weights these are, from 1.
     pub best_epoch: Option<u64>,
+    /// Where it is measured: `‖b − Σ w·g‖ / ‖b‖` of memory's rows, b being the gradient of everything ever offered.
+    pub memory_residual: Option<f64>,
 }
 
 impl Outcome {
@@ -131,6 +133,7 @@ impl Outcome {
             rehearsal_seconds: 0.0,
             dropped_rows: 0,
             best_epoch: None,
+            memory_residual: None,
         }
     }
 }

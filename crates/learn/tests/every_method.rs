@@ -52,7 +52,9 @@ fn all_methods() -> impl Iterator<Item = Value> {
         json!({"method": "der", "input": {"augment": ["random_crop", "hflip", "rotate", "colour_jitter"]}}),
         json!({"method": "er", "training": {"reinitialize": {"shrink": 0.9}}, "loss": {"mask_absent_classes": true}}),
     ];
-    methods.chain(policies).chain(rules).chain(others)
+    let coresets = [json!({"rows": "uniform"}), json!({"projection": 32, "initialisations": 2})]
+        .map(|gmc| json!({"method": "er", "rehearsal": {"policy": "gmc", "gmc": gmc, "measure_residual": true}}));
+    methods.chain(policies).chain(rules).chain(others).chain(coresets)
 }
 
 #[test]

@@ -97,6 +97,48 @@ fn a_carried_target_is_the_gradient_of_everything_offered() {
 }
 
 #[test]
+fn chosen_rows_leave_less_than_weighed_ones_and_those_less_than_unweighed_ones() {
+    let residual = |rehearsal: Value| {
+        let mut change =
+            json!({"method": "ft", "rehearsal": {"memory_size": 12, "update": "chunk", "measure_residual": true}});
+        for (key, value) in rehearsal.as_object().unwrap() {
+            change["rehearsal"][key] = value.clone();
+        }
+        // Two chunks, the second of rows that the first did not have.
+        let mut trial = Trial::new(manifest(change.clone()));
+        let first = trial.run();
+        let mut next = Trial::new(manifest(change));
+        next.snapshot = first.snapshot.clone();
+        next.carried = handles(&first.carried);
+        let second = next.run().memory_residual.unwrap();
+        (first.memory_residual.unwrap(), second)
+    };
+    let matched = residual(json!({"policy": "gmc"}));
+    let weighed = residual(json!({"policy": "gmc", "gmc": {"rows": "uniform"}}));
+    let plain = residual(json!({"policy": "reservoir"}));
+    assert!(matched.0 < weighed.0 && weighed.0 < plain.0, "{matched:?} {weighed:?} {plain:?}");
+    assert!(matched.1 < weighed.1 && weighed.1 < plain.1, "{matched:?} {weighed:?} {plain:?}");
+}
+
+#[test]
+fn projected_gradients_of_all_weights_choose_rows_too() {
+    let chosen = |gmc: Value| {
+        let mut change = policy("gmc", "ft");
+        change["rehearsal"]["gmc"] = gmc;
+        change["rehearsal"]["measure_residual"] = json!(true);
+        let (_, outcome) = first(change);
+        assert!(outcome.snapshot.slots.len() <= 12 && outcome.memory_residual.unwrap() < 0.5);
+        (
+            outcome.snapshot.slots.iter().map(|slot| slot.row).collect::<Vec<_>>(),
+            outcome.carried.target().unwrap().size(),
+        )
+    };
+    let (rows, size) = chosen(json!({"projection": 64, "initialisations": 2}));
+    assert_eq!(size, [2, 1, 64]);
+    assert_ne!(rows, chosen(json!({"initialisations": 2})).0);
+}
+
+#[test]
 fn weights_change_the_replay_loss_unless_told_otherwise() {
     let hash = |uses: &str| {
         let mut change = policy("reservoir", "er");

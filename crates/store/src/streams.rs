@@ -33,6 +33,9 @@
 //! classes. What else stands in such a file is ignored; beside a `scenario` that makes tasks only `dataset`,
 //! `description` and `domain_column` are.
 //!
+//! `"label_noise": { "share": 0.2, "seed": 0 }` gives this share of the training rows, at random, another of the labels
+//! that rows of their task have. Test rows keep theirs.
+//!
 //! # Scenarios
 //!
 //! Everything drawn at random depends on the seeds given and nothing else; a `seed` that is left out is 0. Where rows or
@@ -87,6 +90,7 @@
 
 mod feature;
 mod file;
+mod noise;
 mod part;
 mod pixels;
 mod scenario;
@@ -108,6 +112,7 @@ use serde::de::IgnoredAny;
 use crate::Error;
 use crate::examples::BadData;
 use file::DataFile;
+use noise::LabelNoise;
 use part::{Part, Place};
 use source::Source;
 pub use task::Task;
@@ -140,6 +145,7 @@ struct Spec {
     test: Vec<String>,
     labels: String,
     tasks: Option<Vec<Task>>,
+    label_noise: Option<LabelNoise>,
     #[serde(flatten)]
     others: BTreeMap<String, IgnoredAny>,
 }
@@ -164,6 +170,9 @@ impl Stream {
         let default = path.parent().map(|folder| folder.join(".."));
         let root = data_root.map(Path::to_owned).or(default).unwrap_or_default();
         let names: BTreeMap<String, Vec<String>> = read_json(&root.join(&spec.labels))?;
+        if let Some(reason) = spec.label_noise.as_ref().and_then(LabelNoise::wrong) {
+            return Err(Error::Stream { path: path.display().to_string(), reason });
+        }
         let listed = spec.tasks.take();
         let path = path.to_owned();
         let (labels, files) = (Vec::new(), Mutex::default());
@@ -205,7 +214,11 @@ impl Stream {
         let kept = self.places(task, split)?;
         let order = Draw::new(SHUFFLE).named(split.name()).at(k as u64).permutation(kept.len());
         let order = &order[..limit.unwrap_or(usize::MAX).min(order.len())];
-        order.par_iter().map(|&at| self.row(task, &kept[at])).collect()
+        let mut rows = order.par_iter().map(|&at| self.row(task, &kept[at])).collect::<Result<Vec<_>, _>>()?;
+        if let (Some(noise), Split::Train) = (&self.spec.label_noise, split) {
+            noise.apply(&mut rows);
+        }
+        Ok(rows)
     }
 
     fn task(&self, k: usize) -> Result<&Task, Error> {

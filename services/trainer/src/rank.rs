@@ -204,6 +204,7 @@ fn finish(job: &TrainJob, collective: &dyn Collective, device: Device, made: Mad
         final_loss: outcome.loss.filter(|loss| loss.is_finite()),
         dropped_rows: outcome.dropped_rows,
         best_epoch: outcome.best_epoch,
+        memory_residual: outcome.memory_residual,
     };
     Ok(Trained { probed, ..account(files, publish::weights_sha256(trained), reader, outcome, cost) })
 }

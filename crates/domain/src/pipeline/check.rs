@@ -98,7 +98,16 @@ fn method(spec: &Spec) -> Result<(), InvalidSpec> {
         let reason = format!("`{}` keeps no answers of remembered rows; leave it out", spec.method.name());
         return Err(invalid("rehearsal.refresh_decay", spec.rehearsal.refresh_decay.get(), reason));
     }
-    if spec.rehearsal.gmc != Gmc::default() && spec.policy() != Policy::Gmc {
+    let gmc = &spec.rehearsal.gmc;
+    if gmc.per_class && (gmc.projection.is_some() || gmc.rows == GmcRows::Uniform) {
+        let reason = "each label is matched by its own row of the last layer; leave out `projection` and `rows`";
+        return Err(invalid("rehearsal.gmc.per_class", "true", reason));
+    }
+    if spec.rehearsal.measure_residual && spec.buffer_update() == BufferUpdate::Online {
+        let reason = "it is measured when memory takes a whole chunk; use `rehearsal.update: chunk`";
+        return Err(invalid("rehearsal.measure_residual", "true", reason));
+    }
+    if spec.rehearsal.gmc != Gmc::default() && spec.policy() != Policy::Gmc && !spec.rehearsal.measure_residual {
         let reason = format!("the policy is `{}`; leave it out, or use `gmc`", spec.policy().name());
         return Err(invalid("rehearsal.gmc", "set", reason));
     }

@@ -86,6 +86,8 @@ pub struct Rehearsal {
     /// With 1, it stays as it was when the row entered.
     pub refresh_decay: Ratio,
     pub gmc: Gmc,
+    /// Reports how far memory's gradient is from that of everything ever offered, as `gmc` sees gradients.
+    pub measure_residual: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -100,6 +102,16 @@ pub enum SlotWeights {
     Unit,
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum GmcRows {
+    /// Those whose gradients match, one after the other.
+    #[default]
+    Matched,
+    /// A uniform draw of all rows offered, as `reservoir` has it: what weights alone can do.
+    Uniform,
+}
+
 /// How `gmc` chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -108,13 +120,24 @@ pub struct Gmc {
     pub initialisations: NonZeroU32,
     /// Matches each label's rows on their own, by the gradient of that label's row of the head.
     pub per_class: bool,
+    /// Which rows are kept before they are weighed.
+    pub rows: GmcRows,
+    /// Matches the gradients of all weights, projected to so many numbers at random, instead of the last layer's, whose
+    /// products need no projection. A backward pass for each row and draw.
+    pub projection: Option<NonZeroU32>,
     /// Matches the gradient of everything ever offered instead of that of memory and chunk. Not `per_class`.
     pub carries_target: bool,
 }
 
 impl Default for Gmc {
     fn default() -> Self {
-        Self { initialisations: NonZeroU32::new(10).expect("not zero"), per_class: false, carries_target: true }
+        Self {
+            initialisations: NonZeroU32::new(10).expect("not zero"),
+            per_class: false,
+            rows: GmcRows::default(),
+            projection: None,
+            carries_target: true,
+        }
     }
 }
 
@@ -127,6 +150,7 @@ impl Default for Rehearsal {
             weights: SlotWeights::default(),
             refresh_decay: Ratio(1.0),
             gmc: Gmc::default(),
+            measure_residual: false,
         }
     }
 }

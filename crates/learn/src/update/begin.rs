@@ -57,7 +57,8 @@ pub fn begin<'a>(
     let history = found.0.get(LOSSES).map_or_else(Vec::new, numbers);
     let kept = kept(method.keeps(), &descent, found, &snapshot, manifest.labels.len())?;
     let mut memory = Memory::new(snapshot, kept, pipeline.rehearsal.weights, pool, draws.of("replay"), inputs.clock);
-    memory.target = found.target().filter(|_| pipeline.policy() == Policy::Gmc);
+    let matches = pipeline.policy() == Policy::Gmc || pipeline.rehearsal.measure_residual;
+    memory.target = found.target().filter(|_| matches);
     let mut update = Update {
         manifest,
         method,

@@ -213,10 +213,20 @@ impl<'a> Update<'a> {
         let finite = whole && files::is_finite(&weights.values);
         let means = if whole && self.method.decides_by_means() { Some(self.means()?) } else { None };
         let best_epoch = self.validation.as_ref().and_then(Validation::best).map(|best| best.epoch);
-        let Memory { mut snapshot, seconds: rehearsal_seconds, .. } = self.memory;
+        let Memory { mut snapshot, seconds, residual, .. } = self.memory;
         buffer::compact(&mut snapshot);
-        let (steps, loss, dropped_rows) = (at.done, at.loss, self.dropped_rows);
-        Ok(Outcome { steps, loss, finite, snapshot, carried, means, rehearsal_seconds, dropped_rows, best_epoch })
+        Ok(Outcome {
+            steps: at.done,
+            loss: at.loss,
+            finite,
+            snapshot,
+            carried,
+            means,
+            rehearsal_seconds: seconds,
+            dropped_rows: self.dropped_rows,
+            best_epoch,
+            memory_residual: residual,
+        })
     }
 
     /// What comes after the last step.

@@ -196,9 +196,10 @@ pub struct Trial {
 }
 
 /// The model from scratch, by another seed.
-fn untrained(manifest: &Manifest, seed: u64) -> Net {
+fn untrained(manifest: &Manifest, seed: u64) -> (Net, Flat) {
     let spec = Spec { seed, ..Spec::from(manifest.pipeline.clone()) };
-    assemble(Sources { pipeline: &spec, ..sources(manifest, None) }, &sample()).unwrap().net
+    let made = assemble(Sources { pipeline: &spec, ..sources(manifest, None) }, &sample()).unwrap();
+    (made.net, Flat::over(made.trained))
 }
 
 /// The same tensors.

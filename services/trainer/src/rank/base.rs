@@ -34,8 +34,9 @@ impl<'a> Base<'a> {
     }
 
     /// With the initial weights of another seed.
-    pub fn net(&self, seed: u64) -> Result<Net, Error> {
-        Ok(self.made(&Spec { seed, ..self.sources.pipeline.clone() })?.net)
+    pub fn net(&self, seed: u64) -> Result<(Net, Flat), Error> {
+        let made = self.made(&Spec { seed, ..self.sources.pipeline.clone() })?;
+        Ok((made.net, Flat::over(made.trained)))
     }
 
     fn made(&self, pipeline: &Spec) -> Result<Assembled, Error> {

@@ -76,11 +76,14 @@ pub struct Run {
 }
 
 /// What a seed took.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Spent {
     pub steps: u64,
     /// Left out of a step because the net's answers to them were no numbers.
     pub dropped_rows: u64,
+    /// Update by update, where it is measured: how far the buffer's gradient is from that of everything offered.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub memory_residuals: Vec<f64>,
     pub seconds: Seconds,
     /// Largest resident set of a rank: host memory, on a GPU too.
     pub peak_memory_bytes: u64,
@@ -91,6 +94,7 @@ impl Spent {
     pub fn add(&mut self, cost: &Cost) {
         self.steps += cost.steps;
         self.dropped_rows += cost.dropped_rows;
+        self.memory_residuals.extend(cost.memory_residual);
         self.seconds.train += cost.train_seconds;
         self.seconds.rehearsal += cost.rehearsal_seconds;
         self.peak_memory_bytes = self.peak_memory_bytes.max(cost.peak_memory_bytes);

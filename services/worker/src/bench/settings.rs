@@ -5,8 +5,8 @@ use std::num::{NonZeroU32, NonZeroU64};
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use domain::pipeline::{
-    Adapter, BufferUpdate, Deploys, FeaturePooling, GateMode, GateSpec, Gmc, Input, InvalidSpec, LabelsMode, Loss,
-    Method, Model, NonNegative, Normalization, Normalize, OptimizerKind, Pipeline, Policy, Pooling, Positive,
+    Adapter, BufferUpdate, Deploys, FeaturePooling, GateMode, GateSpec, Gmc, GmcRows, Input, InvalidSpec, LabelsMode,
+    Loss, Method, Model, NonNegative, Normalization, Normalize, OptimizerKind, Pipeline, Policy, Pooling, Positive,
     Precision, Ratio, Rehearsal, Replay, ReplayDraws, Resources, Schedule, Share, SlotWeights, Spec, Training,
 };
 
@@ -59,6 +59,15 @@ pub struct Settings {
     /// Let gmc match each label's rows on their own
     #[arg(long)]
     gmc_per_class: bool,
+    /// Let gmc weigh rows that are drawn uniformly from all offered, instead of choosing them
+    #[arg(long)]
+    gmc_uniform: bool,
+    /// Let gmc match the gradients of all weights, projected to so many numbers, instead of the last layer's
+    #[arg(long, value_name = "COLUMNS")]
+    gmc_projection: Option<NonZeroU32>,
+    /// Report after each task how far the buffer's gradient is from that of everything offered
+    #[arg(long)]
+    measure_residual: bool,
     /// How slowly what memory keeps of a row follows the model when the row is replayed; 1: not at all
     #[arg(long, value_name = "DECAY", default_value = "1", allow_negative_numbers = true, value_parser = number::<Ratio>)]
     refresh_decay: Ratio,
@@ -166,7 +175,13 @@ impl Settings {
     }
 
     fn rehearsal(&self) -> Rehearsal {
-        let gmc = Gmc { initialisations: self.gmc_initialisations, per_class: self.gmc_per_class, ..Gmc::default() };
+        let gmc = Gmc {
+            initialisations: self.gmc_initialisations,
+            per_class: self.gmc_per_class,
+            rows: if self.gmc_uniform { GmcRows::Uniform } else { GmcRows::Matched },
+            projection: self.gmc_projection,
+            ..Gmc::default()
+        };
         Rehearsal {
             policy: self.buffer,
             memory_size: self.buffer_size,
@@ -174,6 +189,7 @@ impl Settings {
             weights: self.buffer_weights,
             refresh_decay: self.refresh_decay,
             gmc,
+            measure_residual: self.measure_residual,
         }
     }
 
