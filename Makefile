@@ -1,7 +1,7 @@
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 BENCH := lora_step coreset online_er
 
-.PHONY: help setup reference build test lint chaos bench results-text results-replay results-cifar demo
+.PHONY: help setup reference build test lint chaos bench results-text results-replay results-cifar results-gmc results-selection demo
 .NOTPARALLEL:
 
 help:  ## List the targets
@@ -40,6 +40,12 @@ results-replay: build  ## The figures on replay and its kin (some 20 minutes): m
 
 results-cifar: build  ## The figures on CIFAR-10 by a ResNet (some 40 minutes): make results-cifar OUT=folder ARGS="--rows 10000"
 	python3 -B scripts/results_cifar.py $(or $(OUT),$(TARGET)/results-cifar) $(ARGS)
+
+results-gmc: build  ## The figures on gradient-matching coresets (some 40 minutes): make results-gmc OUT=folder ARGS="--rows 12000"
+	python3 -B scripts/results_gmc.py $(or $(OUT),$(TARGET)/results-gmc) $(ARGS)
+
+results-selection: build  ## The figures on selective backprop (some 30 minutes): make results-selection OUT=folder ARGS="--rows 12000"
+	python3 -B scripts/results_selection.py $(or $(OUT),$(TARGET)/results-selection) $(ARGS)
 
 demo: build  ## Run the demo: make demo ARGS="..."
 	$(TARGET)/release/perennial demo $(ARGS)

@@ -240,6 +240,7 @@ mod tests {
         };
         let training = |key: &str, value: Value| json!({"training": {key: value}});
         for (change, expected) in [
+            (json!({"rehearsal": {"memory_size": 0}}), "invalid value: integer `0`, expected a nonzero u32"),
             (training("selection", json!({"keep": 0.3})), "`training.selection.keep` is 0.3: the rule is `all`"),
             (training("selection", json!({"rule": "random", "keep": 0.0})), "0 is out of range: must be above 0"),
             (training("validation", json!({"patience": 2})), "set `training.validation.fraction`"),

@@ -71,14 +71,17 @@ impl Descent<'_> {
         let losses = sweep.selector.remembers().then(|| nothing(sweep.fresh.len(), 1));
         let mine = part(self.parts, self.collective.rank(), self.collective.world());
         let partials = mine.map(|l| {
-            let parts = self.parts(l, sweep, losses.as_ref())?;
+            let parts = self.micro_batch(l, sweep, losses.as_ref())?;
             let batches = self.batches(&parts, sweep.step, l)?;
             if batches.iter().all(Batch::is_empty) {
                 return Ok(weights.nothing());
             }
             let learner = Learner::new(self.net, weights, self.noise.map(|draw| draw.at(sweep.step).at(l as u64)));
             let Step { loss, fresh, replayed } = method.loss(&learner, &batches[0], &batches[1..]);
-            for (all, own) in answers.iter().zip(std::iter::once(&fresh).chain(&replayed)) {
+            // Rows that were not chosen have no answer; where they might be, nobody asks for one.
+            let known = std::iter::once(&fresh).filter(|_| sweep.selector.is_all()).chain(&replayed);
+            let asked = answers.iter().skip(usize::from(!sweep.selector.is_all()));
+            for (all, own) in asked.zip(known) {
                 let span = part(all.size()[0] as usize, l, self.parts);
                 all.narrow(0, span.start as i64, span.len() as i64).copy_(&own.detach());
             }
@@ -92,7 +95,7 @@ impl Descent<'_> {
     }
 
     /// Micro-batch `l` of the new rows, less those that are not chosen, then of each replay batch.
-    fn parts(&self, l: usize, sweep: &Sweep, losses: Option<&Tensor>) -> Result<Vec<Part>, Error> {
+    fn micro_batch(&self, l: usize, sweep: &Sweep, losses: Option<&Tensor>) -> Result<Vec<Part>, Error> {
         let cut = |rows: &Rows| {
             let span = part(rows.len(), l, self.parts);
             (rows.span(span.clone()), span)

@@ -47,6 +47,8 @@ fn all_methods() -> impl Iterator<Item = Value> {
     let validation = json!({"fraction": 0.2, "patience": 1, "metric": "accuracy"});
     let others = [
         json!({"method": "super-er", "rehearsal": {"refresh_decay": 0.9}}),
+        json!({"method": "der++", "rehearsal": {"refresh_decay": 0.9, "update": "chunk"},
+            "training": {"batch_size": 32, "selection": {"rule": "random"}}}),
         json!({"method": "er", "training": {"epochs": 3, "validation": validation}}),
         json!({"method": "rd", "training": {"epochs": 2, "validation": {"fraction": 0.2}}}),
         json!({"method": "der", "input": {"augment": ["random_crop", "hflip", "rotate", "colour_jitter"]}}),

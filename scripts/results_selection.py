@@ -1,0 +1,108 @@
+"""The figures of docs/results.md on selective backprop: does any choice of rows beat choosing at random?
+
+    python3 scripts/results_selection.py OUT [--rows N] [--seeds N] [--model LINE] [--stream NAME] [--batch N] [--epochs N] [--rates 0.03,0.1,0.3] [--keeps 0.1,0.25,0.5]
+
+All classes at once, with their labels and with a fifth of them wrong. Every arm has the same steps, and the learning rate
+that did best on a seed that is not counted. OUT keeps each run's figures: what is there is not run again. Needs `make build`
+and PERENNIAL_DATA.
+"""
+
+import argparse
+import functools
+import json
+import pathlib
+import statistics
+
+import figures
+import pictures
+
+# Of the seeds, the one that rates are chosen on.
+TUNING = 100
+ARMS = {
+    "random": "--select random",
+    "random, matched weights": "--select random --select-weights matched",
+    "top-loss": "--select top-loss",
+    "sb-fixed": "--select sb-fixed",
+    "sb-history": "--select sb-history",
+    "gradient-matching": "--select gradient-matching",
+    "gradient-matching, equal weights": "--select gradient-matching --select-weights equal",
+}
+
+
+def streams(name, out):
+    """The stream as it is, and with a fifth of the training labels changed."""
+    spec = json.loads((figures.data() / "streams" / f"{name}.json").read_text())
+    noisy = out / f"{name}_noisy.json"
+    noisy.write_text(json.dumps({**spec, "label_noise": {"share": 0.2, "seed": 0}}))
+    return {"right labels": name, "a fifth wrong": noisy}
+
+
+def accuracy(run):
+    return 100 * run["average_accuracy"]
+
+
+def tuned(stream, flags, args):
+    """The runs of every seed at the rate that does best on one more."""
+    run = lambda rate, seed: figures.bench(stream, f"{flags} --lr {rate} --seed {seed}", args.out)[0]
+    rate = max(args.rates.split(","), key=lambda rate: run(rate, TUNING)["average_accuracy"])
+    return rate, [run(rate, seed) for seed in range(args.seeds)]
+
+
+def curve(runs):
+    """Mean and interval of the accuracy at each evaluation."""
+    mean = lambda accuracies: 100 * statistics.mean(accuracy for accuracy in accuracies if accuracy is not None)
+    points = [[mean(at["accuracies"]) for at in run["stability"]["curve"]] for run in runs]
+    columns = list(zip(*points))
+    return [statistics.mean(v) for v in columns], [figures.spread(v) for v in columns]
+
+
+def main():
+    parser = argparse.ArgumentParser(description="The figures of selective backprop.")
+    parser.add_argument("out", type=pathlib.Path, metavar="OUT")
+    parser.add_argument("--stream", default="fashion_mnist_class_5x2")
+    parser.add_argument("--model", default="mlp:100,100")
+    parser.add_argument("--rows", type=int, default=2000, help="of each task that train")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5, choices=range(2, 11))
+    parser.add_argument("--rates", default="0.03,0.1,0.3")
+    parser.add_argument("--keeps", default="0.1,0.25,0.5")
+    parser.add_argument("--flags", default="", help="more flags of bench, such as --augment random_crop,hflip")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    common = f"""--model {args.model} --method ft --at-once --batch {args.batch} --micro-batches 1 --epochs {args.epochs} --optimizer sgd
+        --threads-per-rank 1 --limit-per-task {args.rows} {args.flags}"""
+    keeps, sets = args.keeps.split(","), streams(args.stream, args.out)
+    steps = -(-5 * args.rows // args.batch) * args.epochs
+    common += f" --eval-every {max(1, steps // 10)}"
+    wanted = {(name, "all", "1"): "--select all" for name in sets}
+    wanted |= {(name, arm, keep): f"{flags} --keep {keep}" for name in sets for keep in keeps for arm, flags in ARMS.items()}
+    job = lambda name, flags: functools.partial(tuned, sets[name], f"{common} {flags}", args)
+    runs = figures.together({key: job(key[0], flags) for key, flags in wanted.items()})
+    beaten = []
+    print("| labels | kept | rows | rate | accuracy | above random | seconds |\n| --- | --- | --- | --- | --- | --- | --- |")
+    for (name, arm, keep), (rate, found) in runs.items():
+        above = "-"
+        if arm not in ["all", "random"]:
+            gaps = figures.differences(found, runs[name, "random", keep][1])
+            above = figures.interval(gaps)
+            beaten.append((arm, statistics.mean(gaps) - figures.spread(gaps) > 0))
+        seconds = statistics.mean(run["seconds"]["train"] for run in found)
+        figure = figures.interval([accuracy(run) for run in found])
+        print(f"| {name} | {keep} | {arm} | {rate} | {figure} | {above} | {seconds:.1f} |")
+    always = [arm for arm in ARMS if [won for other, won in beaten if other == arm] and all(won for other, won in beaten if other == arm)]
+    print(f"\nAbove random on every set and share: {', '.join(always) or 'none'}")
+    for name in sets:
+        values = lambda arm: [[accuracy(run) for run in runs[name, arm, keep][1]] for keep in keeps]
+        lines = [(arm, [statistics.mean(v) for v in values(arm)], [figures.spread(v) for v in values(arm)]) for arm in ARMS]
+        picture = pictures.chart(f"Accuracy, {name}", "share of rows back-propagated", keeps, lines)
+        file = f"selection-{args.stream}-{'noisy' if 'wrong' in name else 'clean'}.svg"
+        (figures.PICTURES / file).write_text(picture)
+        middle = keeps[len(keeps) // 2]
+        lines = [(arm, *curve(runs[name, arm, "1" if arm == "all" else middle][1])) for arm in ["all", *ARMS]]
+        ticks = [at["step"] for at in runs[name, "all", "1"][1][0]["stability"]["curve"]]
+        title = f"Accuracy, {name}, {middle} of each batch back-propagated"
+        (figures.PICTURES / file.replace(".svg", "-steps.svg")).write_text(pictures.chart(title, "steps", ticks, lines))
+
+
+main()
