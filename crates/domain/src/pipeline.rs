@@ -45,6 +45,8 @@ pub struct Spec {
     pub labels: Vec<String>,
     #[serde(default)]
     pub labels_mode: LabelsMode,
+    #[serde(default)]
+    pub heads: Heads,
     /// Task of a chunk that names none.
     #[serde(default = "Spec::default_task")]
     pub task: crate::id::TaskName,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use domain::chunk::Row;
-use domain::pipeline::{Adapter, Input, Model as Origin, Precision, Spec};
+use domain::pipeline::{Adapter, Heads as HeadsOf, Input, Model as Origin, Precision, Spec};
 use tch::{Device, Tensor};
 
 use crate::data::Reader;
@@ -12,6 +12,7 @@ use crate::data::texts::{TOKENIZER, TextReader};
 use crate::files::{self, Precise};
 use crate::model::head::Head;
 use crate::model::{Geometry, Model, Net, Takes, folder, layers, scratch};
+use crate::heads::Heads;
 use crate::publish::{ADAPTER, HEAD, LABELS, MEANS, PREFIX};
 use crate::{Error, peft};
 
@@ -64,7 +65,12 @@ pub(crate) fn build(sources: Sources, sample: Option<&Row>) -> Result<Assembled,
         None => Head::new(pipeline.seed, labels.len(), body.width()),
     };
     let means = means(sources)?;
-    let mut net = Net { body, head: head.to_device(device), frozen: 0, means };
+    let heads = match (pipeline.heads, version) {
+        (HeadsOf::Labels, _) => None,
+        (HeadsOf::Tasks, None) => Some(Heads::default()),
+        (HeadsOf::Tasks, Some(version)) => Some(Heads::load(version, labels)?.unwrap_or_default()),
+    };
+    let mut net = Net { body, head: head.to_device(device), frozen: 0, means, heads };
     let kind = precision.kind();
     let trained = peft::attach(&mut net, &pipeline.adapter, pipeline.seed, kind)?;
     if let (Adapter::Lora(_), Some(version)) = (&pipeline.adapter, version) {

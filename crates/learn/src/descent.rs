@@ -7,6 +7,7 @@ use tch::{Kind, Tensor};
 
 use crate::batch::part;
 use crate::data::Reader;
+use crate::heads::Apart;
 use crate::input::Input;
 use crate::kept::numbers;
 use crate::memory::Rows;
@@ -34,6 +35,8 @@ pub struct Descent<'a> {
     pub variation: Option<Draw>,
     /// (classes): 0, or −∞ for one that is left out of the cross-entropy. None where none is.
     pub absent: Option<Tensor>,
+    /// Where tasks have heads: what else is left out, row by row.
+    pub apart: Option<Apart>,
 }
 
 /// Which way a step goes, the same on every rank.
@@ -124,6 +127,7 @@ impl Descent<'_> {
         let varied = self.variation.map(|draw| draw.at(step).at(l as u64));
         let (inputs, labels) = (self.varied(&positions, varied)?, self.pool.data.labels(&positions));
         let device = labels.device();
+        let absent = self.left_out(&positions);
         let mut start = 0;
         let batch = |Part { rows, of }: &Part| {
             let (first, count) = (start, rows.len() as i64);
@@ -135,10 +139,20 @@ impl Descent<'_> {
                 kept: moved(&rows.kept),
                 weights: moved(&rows.weights),
                 of: *of,
-                absent: self.absent.as_ref().map(Tensor::shallow_clone),
+                absent: absent.as_ref().map(|all| all.narrow(0, first, count)),
             }
         };
         Ok(parts.iter().map(batch).collect())
+    }
+
+    /// (rows, classes): 0, or −∞ for what is left out of a row's cross-entropy. None where nothing is.
+    fn left_out(&self, positions: &[i64]) -> Option<Tensor> {
+        let apart = self.apart.as_ref().map(|apart| apart.of(positions));
+        match (&self.absent, apart) {
+            (None, apart) => apart,
+            (Some(absent), Some(apart)) => Some(apart + absent),
+            (Some(absent), None) => Some(absent.unsqueeze(0).repeat([positions.len() as i64, 1])),
+        }
     }
 
     /// (rows), on the CPU.

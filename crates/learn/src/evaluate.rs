@@ -19,14 +19,21 @@ pub struct Scored {
 }
 
 /// `batch` bounds memory. A row's logits depend on it by rounding only, and nothing else does. `done` counts the rows scored
-/// so far.
-pub fn evaluate(net: &Net, dataset: &Dataset, reader: &Reader, batch: usize, done: &mut dyn FnMut(u64)) -> Scored {
+/// so far. Where tasks have heads, only labels of `task` are told apart.
+pub fn evaluate(
+    net: &Net,
+    dataset: &Dataset,
+    reader: &Reader,
+    task: Option<&str>,
+    batch: usize,
+    done: &mut dyn FnMut(u64),
+) -> Scored {
     let _guard = tch::no_grad_guard();
     let (mut answers, mut losses) = (vec![None; dataset.len()], vec![0.0; dataset.len()]);
     let mut scored = 0;
     for positions in dataset.reading_order().chunks(batch) {
         let (rows, labels) = dataset.take(positions);
-        let logs = net.answer(&reader.apply(rows)).log_softmax(-1, Kind::Double);
+        let logs = net.answer_within(&reader.apply(rows), task).log_softmax(-1, Kind::Double);
         let found = judged(&logs, &labels);
         for (position, (answer, loss)) in positions.iter().zip(found) {
             (answers[*position as usize], losses[*position as usize]) = (answer, loss);

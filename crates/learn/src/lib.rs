@@ -17,6 +17,7 @@ mod error;
 pub mod evaluate;
 mod files;
 mod flat;
+pub mod heads;
 pub mod import;
 pub mod input;
 mod intake;

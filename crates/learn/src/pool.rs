@@ -116,6 +116,15 @@ impl Pool {
         self.chunks.iter().zip(ends).map(move |((id, start), end)| (id, &self.training[place(*start)..place(end)]))
     }
 
+    /// The chunk of every row, by position.
+    pub fn origins(&self) -> Vec<&ChunkId> {
+        let fresh = (0..self.fresh).map(|position| self.origin(position).0);
+        let mut remembered: Vec<(usize, &ChunkId)> =
+            self.remembered.iter().map(|((chunk, _), position)| (*position, chunk)).collect();
+        remembered.sort_unstable_by_key(|(position, _)| *position);
+        fresh.chain(remembered.into_iter().map(|(_, chunk)| chunk)).collect()
+    }
+
     /// The chunk of a fresh row, and its place there.
     pub fn origin(&self, position: usize) -> (&ChunkId, u32) {
         let after = self.chunks.partition_point(|(_, start)| *start <= position);

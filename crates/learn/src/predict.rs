@@ -15,11 +15,12 @@ pub struct Unreadable {
 }
 
 /// Each row's probabilities in the order of the head's rows. Rows are read in the order in which little is padded, and
-/// answered in their own. `batch` bounds memory; it changes a probability by rounding only.
+/// answered in their own. Where tasks have heads, a row of `task` has none of the others' labels. `batch` bounds memory; it changes a probability by rounding only.
 pub fn predict(
     net: &Net,
     reader: &Reader,
     rows: &[Row],
+    task: Option<&str>,
     batch: usize,
     device: Device,
 ) -> Result<Vec<Vec<f32>>, Unreadable> {
@@ -30,16 +31,16 @@ pub fn predict(
     for rows in rows.chunks(window) {
         let refused = |(position, reason)| Unreadable { position: scores.len() + position, reason };
         let dataset = reader.decode_inputs(rows).map_err(refused)?.to_device(device);
-        scores.extend(score(net, reader, &dataset, batch));
+        scores.extend(score(net, reader, &dataset, task, batch));
     }
     Ok(scores)
 }
 
-fn score(net: &Net, reader: &Reader, dataset: &Dataset, batch: usize) -> Vec<Vec<f32>> {
+fn score(net: &Net, reader: &Reader, dataset: &Dataset, task: Option<&str>, batch: usize) -> Vec<Vec<f32>> {
     let mut scores = vec![Vec::new(); dataset.len()];
     for positions in dataset.reading_order().chunks(batch) {
         let (input, _) = dataset.take(positions);
-        let probabilities = net.answer(&reader.apply(input)).softmax(-1, Kind::Float);
+        let probabilities = net.answer_within(&reader.apply(input), task).softmax(-1, Kind::Float);
         for (position, row) in positions.iter().zip(split(&probabilities)) {
             scores[*position as usize] = row;
         }

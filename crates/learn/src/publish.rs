@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tch::Tensor;
 
 use crate::data::Reader;
+use crate::heads::HEADS;
 use crate::model::{Net, folder};
 use crate::{Carried, Error, LEARNER, files};
 
@@ -64,6 +65,10 @@ pub fn publish(out: &Path, publication: &Publication) -> Result<Vec<String>, Err
     if let Some(means) = means {
         files::write_tensors(&out.join(MEANS), &[("means".to_owned(), means.shallow_clone())])?;
         names.push(MEANS);
+    }
+    if let Some(heads) = &net.heads {
+        heads.save(&out.join(HEADS), labels)?;
+        names.push(HEADS);
     }
     if !carried.0.is_empty() {
         let tensors: Vec<_> = carried.0.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();

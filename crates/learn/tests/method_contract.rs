@@ -109,9 +109,9 @@ fn training_on_stripes_learns_them() {
     let outcome = trial.run();
     assert!(outcome.finite && outcome.loss.unwrap() < 0.1, "{:?}", outcome.loss);
     let unseen = support::dataset(&support::rows(100, 12345));
-    let scored = perennial_learn::evaluate::evaluate(&trial.net, &unseen, &trial.reader, 32, &mut |_| ());
+    let scored = perennial_learn::evaluate::evaluate(&trial.net, &unseen, &trial.reader, None, 32, &mut |_| ());
     assert!(scored.correct > 90, "{scored:?}");
-    let other = perennial_learn::evaluate::evaluate(&trial.net, &unseen, &trial.reader, 7, &mut |_| ());
+    let other = perennial_learn::evaluate::evaluate(&trial.net, &unseen, &trial.reader, None, 7, &mut |_| ());
     assert_eq!((scored.items, scored.correct, &scored.right), (other.items, other.correct, &other.right));
     assert!((scored.loss - other.loss).abs() < 1e-5);
     let [brier, again] = [&scored, &other].map(|scored| scored.calibration.as_ref().unwrap().brier_score().unwrap());
@@ -122,7 +122,7 @@ fn training_on_stripes_learns_them() {
 fn each_item_is_judged_in_its_own_place() {
     let trial = Trial::new(manifest(json!({})));
     let unseen = support::dataset(&support::rows(30, 12345));
-    let scored = perennial_learn::evaluate::evaluate(&trial.net, &unseen, &trial.reader, 7, &mut |_| ());
+    let scored = perennial_learn::evaluate::evaluate(&trial.net, &unseen, &trial.reader, None, 7, &mut |_| ());
     let positions: Vec<i64> = (0..30).collect();
     let _guard = tch::no_grad_guard();
     let probabilities = trial.net.answer(&trial.reader.apply(unseen.take(&positions).0)).softmax(-1, Kind::Double);

@@ -36,7 +36,7 @@ fn neither_windows_nor_batches_nor_order_change_a_prediction() {
         let _guard = tch::no_grad_guard();
         flat.values += layers::Init::Normal(0.5).draw(1, "elsewhere", &flat.values.size());
     }
-    let predicted = |rows: &[Row], batch| predict(&net, &reader, rows, batch, Device::Cpu).unwrap();
+    let predicted = |rows: &[Row], batch| predict(&net, &reader, rows, None, batch, Device::Cpu).unwrap();
     let whole = predicted(&rows, 128);
     let distinct: std::collections::BTreeSet<String> = whole.iter().map(|row| format!("{row:?}")).collect();
     assert!(distinct.len() > 9, "a model that answers always the same would show nothing");
@@ -60,7 +60,7 @@ fn a_row_of_the_wrong_kind_is_named_by_its_position() {
     let trial = Trial::new(manifest(json!({"model": MLP})));
     let rows = [support::sample(), support::sample(), support::sample(), text("red")];
     for batch in [1, 2, 8] {
-        let refused = predict(&trial.net, &trial.reader, &rows, batch, Device::Cpu).unwrap_err();
+        let refused = predict(&trial.net, &trial.reader, &rows, None, batch, Device::Cpu).unwrap_err();
         let reason = "it is text, and the model takes images".to_owned();
         assert_eq!(refused, Unreadable { position: 3, reason });
     }

@@ -43,7 +43,7 @@ fn small(stem: Stem, continual_groups: Option<i64>) -> (Net, Flat) {
     let config = Config { continual_groups, ..Config::resnet18(stem, 4, Geometry { channels: 3, side: SIDE }) };
     let body = Resnet::new(config, &mut weight).unwrap();
     let head = Head { weight: drawn("head.weight", &[3, 32]), bias: drawn("head.bias", &[3]) };
-    let mut net = Net { body: Box::new(body), head, frozen: 0, means: None };
+    let mut net = Net { body: Box::new(body), head, frozen: 0, means: None, heads: None };
     let trained = peft::attach(&mut net, &Adapter::Full, 0, Kind::Float).unwrap();
     (net, Flat::over(trained))
 }
@@ -175,7 +175,7 @@ fn no_row_s_answer_depends_on_the_rows_beside_it() {
             let difference = (together.narrow(0, row, 1) - alone).abs().max().double_value(&[]);
             assert!(difference < 1e-5 * (1.0 + together.abs().max().double_value(&[])), "{difference}");
         }
-        let scored = |batch| evaluate(&trial.net, &trial.pool.data, &trial.reader, batch, &mut |_| ()).correct;
+        let scored = |batch| evaluate(&trial.net, &trial.pool.data, &trial.reader, None, batch, &mut |_| ()).correct;
         assert_eq!(scored(45), scored(1));
     }
 }

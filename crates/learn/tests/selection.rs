@@ -240,7 +240,7 @@ fn the_nearest_class_mean_decides() {
     let sources = support::sources(&trial.manifest, Some(folder.path()));
     let read = perennial_learn::assemble::assemble(sources, &support::sample()).unwrap();
     let unseen = support::dataset(&support::rows(100, 12345));
-    let scored = evaluate::evaluate(&read.net, &unseen, &trial.reader, 32, &mut |_| ());
+    let scored = evaluate::evaluate(&read.net, &unseen, &trial.reader, None, 32, &mut |_| ());
     assert!(scored.correct > 85, "{scored:?}");
     // By hand: the class whose mean has the largest cosine.
     let input = trial.inputs();

@@ -127,6 +127,7 @@ fn update(
     let pool = rows::pool(manifest, rows, &reader, device)?;
     progress(at);
     measure(job, &mut reader, &pool);
+    net.heads = net.heads.take().map(|heads| heads.grown(manifest, &pool));
     let mut weights = Flat::over(trained);
 
     let started = clock();

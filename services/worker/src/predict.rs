@@ -41,6 +41,9 @@ pub struct Args {
     /// Labels of each row, the likeliest first
     #[arg(long, value_name = "N", default_value = "1")]
     top: std::num::NonZeroUsize,
+    /// The rows' task, for a version with a head for each task
+    #[arg(long, value_name = "TASK")]
+    task: Option<String>,
     /// Default: `image` or `text`, whichever is there
     #[arg(long, value_name = "NAME")]
     input_column: Option<String>,
@@ -66,7 +69,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     };
     let rows = open(&args.input, &columns).with_context(|| format!("`{}`", args.input.display()))?;
     let out = Lines::new(std::io::stdout().lock(), args.output, args.top.get(), &version.labels);
-    let mut session = Session { version: &version, loaded: None, out, bar: bar() };
+    let mut session = Session { version: &version, task: args.task.as_deref(), loaded: None, out, bar: bar() };
     let outcome = session.answer(rows, &args.input);
     session.bar.finish_and_clear();
     match outcome {
@@ -106,6 +109,7 @@ fn bar() -> ProgressBar {
 
 struct Session<'a, W: Write> {
     version: &'a Version,
+    task: Option<&'a str>,
     /// Once the first rows are there.
     loaded: Option<Loaded>,
     out: Lines<'a, W>,
@@ -141,9 +145,9 @@ impl<W: Write> Session<'_, W> {
         let Some(first) = rows.first() else { return Ok(()) };
         let loaded = match &mut self.loaded {
             Some(loaded) => loaded,
-            none => none.insert(self.version.load(first)?),
+            none => none.insert(self.version.load(first, self.task)?),
         };
-        let scored = |rows| predict(&loaded.net, &loaded.reader, rows, BATCH, loaded.device);
+        let scored = |rows| predict(&loaded.net, &loaded.reader, rows, self.task, BATCH, loaded.device);
         let (good, unreadable) = match scored(&rows) {
             Ok(scores) => (scores, None),
             Err(bad) => {

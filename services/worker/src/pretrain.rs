@@ -261,6 +261,7 @@ fn manifest(lesson: &Lesson, recipe: &Recipe, chunk: ChunkData, set: EvalSet) ->
         adapter: Adapter::Full,
         labels: lesson.labels.clone(),
         labels_mode: LabelsMode::Closed,
+        heads: domain::pipeline::Heads::default(),
         task: chunk.task.clone(),
         input: recipe.input.clone(),
         method: Method::Ft,

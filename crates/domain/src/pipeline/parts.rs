@@ -41,6 +41,18 @@ pub enum LabelsMode {
     Open,
 }
 
+/// What a row is told apart from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Heads {
+    /// Every label.
+    #[default]
+    Labels,
+    /// The labels that its task has had: a head for each task. Its task is known in training and evaluation, and from
+    /// `predict --task`; elsewhere every label may be the answer.
+    Tasks,
+}
+
 /// How pixels become numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

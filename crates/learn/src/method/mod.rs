@@ -41,7 +41,7 @@ pub struct Batch {
     /// What a mean divides by: the rows of the whole step that this is a part of. If rows were chosen out of the part, as
     /// many as make the part count what it would whole.
     pub of: f64,
-    /// (classes): 0, or −∞ for a class that is left out of the cross-entropy. None where none is.
+    /// (rows, classes): 0, or −∞ for a class that is left out of a row's cross-entropy. None where none is.
     pub absent: Option<Tensor>,
 }
 

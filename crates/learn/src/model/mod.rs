@@ -17,6 +17,7 @@ use domain::pipeline::FeaturePooling;
 use serde_json::Value;
 use tch::{Kind, Tensor};
 
+use crate::heads::Heads;
 use crate::input::Input;
 use dropout::Noise;
 use head::Head;
@@ -128,6 +129,8 @@ pub struct Net {
     pub frozen: usize,
     /// (classes, width): the mean of each class's normalised features, itself normalised; NaN for a class without any.
     pub means: Option<Tensor>,
+    /// Where tasks have heads of their own.
+    pub heads: Option<Heads>,
 }
 
 /// What a net makes of rows, and what on the way.
@@ -167,6 +170,17 @@ impl Net {
         match &self.means {
             Some(means) => nearness(&self.features(input), means),
             None => self.forward(input),
+        }
+    }
+
+    /// The same of rows of one task, where it is known: −∞ to what is no label of it.
+    pub fn answer_within(&self, input: &Input, task: Option<&str>) -> Tensor {
+        let answers = self.answer(input);
+        let classes = answers.size()[1] as usize;
+        let mask = task.and_then(|task| self.heads.as_ref()?.mask(task, classes));
+        match mask {
+            Some(mask) => &answers + mask.to_device(answers.device()),
+            None => answers,
         }
     }
 

@@ -24,14 +24,17 @@ pub fn card(publication: &Publication) -> String {
          A version of the pipeline `{name}`, {origin}.\n\
          Lineage, data, settings and scores: `perennial_manifest.json`.\n\n\
          Base model: {base}\n\nLabels, in the order of the head's rows: {labels}\n\n\
-         ## Load it\n\n{code}{means}",
+         ## Load it\n\n{code}{means}{heads}",
         name = pipeline.name,
         origin = origin(pipeline, *imported),
         base = base(pipeline),
         code = code(pipeline, &net.body.config(), reader),
         means = if means.is_some() { BY_MEANS } else { "" },
+        heads = if net.heads.is_some() { BY_TASK } else { "" },
     )
 }
+
+const BY_TASK: &str = "\nWhere a row's task is known, only the labels that `heads.json` gives the task are answers.\n";
 
 const BY_MEANS: &str = "\nPerennial answers with the class whose row of `class_means.safetensors` is nearest to the features divided by \
     their norm, not by these logits.\n";

@@ -11,6 +11,7 @@ use super::steps::{Progress, Update};
 use super::{Inputs, LOSSES};
 use crate::carried::Carried;
 use crate::descent::Descent;
+use crate::heads::Apart;
 use crate::kept::{Kept, Widths, numbers};
 use crate::memory::Memory;
 use crate::method::{self, Keeps, Reads, Start};
@@ -112,6 +113,7 @@ fn descent<'a>(net: &'a Net, weights: &Flat, inputs: &Inputs<'a>, collective: &'
         noise: training.dropout.then(|| draws.of("dropout")),
         augment: &pipeline.input.augment,
         variation: (!pipeline.input.augment.is_empty()).then(|| draws.of("augment")),
+        apart: net.heads.as_ref().map(|heads| Apart::new(heads, manifest, pool, device)),
         absent: pipeline.loss.mask_absent_classes.then(|| absent(pipeline, pool, manifest.labels.len(), device)),
     }
 }

@@ -38,6 +38,9 @@ pub struct Args {
     /// Labels of each row, the likeliest first
     #[arg(long, value_name = "N", default_value = "1")]
     top: NonZeroUsize,
+    /// The rows' task, for a version with a head for each task
+    #[arg(long, value_name = "TASK")]
+    task: Option<String>,
     /// Default: `image` or `text`, whichever is there
     #[arg(long, value_name = "NAME")]
     input_column: Option<String>,
@@ -60,6 +63,7 @@ impl Args {
             args.extend(value.into_iter().flat_map(|value| [flag.into(), value]));
         };
         add("--model", model.map(Into::into));
+        add("--task", self.task.map(Into::into));
         add("--input-column", self.input_column.map(Into::into));
         add("--label-column", self.label_column.map(Into::into));
         add("-o", Some(output.unwrap_or(Output::Json).name().into()));

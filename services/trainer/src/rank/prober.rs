@@ -15,7 +15,8 @@ const BATCH: usize = 128;
 pub struct Prober<'a> {
     /// None where nothing is asked for.
     every: Option<u64>,
-    sets: Vec<Dataset>,
+    /// By task.
+    sets: Vec<(String, Dataset)>,
     net: &'a Net,
     reader: &'a Reader,
     clock: Clock<'a>,
@@ -36,7 +37,8 @@ impl<'a> Prober<'a> {
         for set in probe.iter().flat_map(|probe| &probe.sets) {
             let place = format!("EvalSet {} of task `{}`", set.number, set.task);
             let rows = rows::held_out(job, set)?;
-            sets.push(reader.decode(&rows, &place, &job.manifest.labels)?.to_device(device));
+            let set_rows = reader.decode(&rows, &place, &job.manifest.labels)?.to_device(device);
+            sets.push((set.task.to_string(), set_rows));
         }
         let every = probe.map(|probe| probe.every.get());
         Ok(Self { every, sets, net, reader, clock, found: Probed::default() })
@@ -49,8 +51,8 @@ impl<'a> Prober<'a> {
             return;
         }
         let started = (self.clock)();
-        let mut accuracy = |set: &Dataset| {
-            let scored = evaluate(self.net, set, self.reader, BATCH, &mut |_| alive());
+        let mut accuracy = |(task, set): &(String, Dataset)| {
+            let scored = evaluate(self.net, set, self.reader, Some(task), BATCH, &mut |_| alive());
             scored.correct as f64 / scored.items.max(1) as f64
         };
         let accuracies = moment.deployed(|| self.sets.iter().map(&mut accuracy).collect());

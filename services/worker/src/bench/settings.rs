@@ -5,7 +5,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use domain::pipeline::{
-    Adapter, BufferUpdate, Deploys, FeaturePooling, GateMode, GateSpec, Gmc, GmcRows, Input, InvalidSpec, LabelsMode,
+    Adapter, BufferUpdate, Deploys, FeaturePooling, GateMode, GateSpec, Gmc, GmcRows, Heads, Input, InvalidSpec, LabelsMode,
     Loss, Method, Model, NonNegative, Normalization, Normalize, OptimizerKind, Pipeline, Policy, Pooling, Positive,
     Precision, Ratio, Rehearsal, Replay, ReplayDraws, Resources, Schedule, Share, SlotWeights, Spec, Training,
 };
@@ -96,6 +96,9 @@ pub struct Settings {
     weight_decay: NonNegative,
     #[arg(long, default_value = "constant", value_parser = one_of::<Schedule>(["constant", "cosine"]))]
     schedule: Schedule,
+    /// tasks: a row is told apart from labels of its own task only, in training and evaluation
+    #[arg(long, default_value = "labels", value_parser = one_of::<Heads>(["labels", "tasks"]))]
+    heads: Heads,
     /// unit: pixels over 255; dataset: standardised by the first task. Default: what the model's folder says, else unit
     #[arg(long, value_parser = one_of::<Normalize>(["unit", "dataset"]))]
     normalize: Option<Normalize>,
@@ -154,6 +157,7 @@ impl Settings {
             adapter: self.adapter.clone(),
             labels,
             labels_mode: LabelsMode::Closed,
+            heads: self.heads,
             input: Input {
                 normalize: self.normalize,
                 max_length: self.max_length,

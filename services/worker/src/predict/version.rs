@@ -48,7 +48,7 @@ impl Version {
         Ok(Self { folder: folder.to_owned(), base, pipeline: manifest.config, labels: manifest.labels })
     }
 
-    pub fn load(&self, first: &Row) -> anyhow::Result<Loaded> {
+    pub fn load(&self, first: &Row, task: Option<&str>) -> anyhow::Result<Loaded> {
         let name = flags::device();
         let device = assemble::device(name).with_context(|| format!("`{name}` is not a device"))?;
         let sources = Sources {
@@ -61,7 +61,18 @@ impl Version {
             precision: self.pipeline.training.precision,
         };
         let Assembled { net, reader, .. } = assemble::assemble(sources, first)?;
+        check_task(&net, task)?;
         Ok(Loaded { net, reader, device })
+    }
+}
+
+fn check_task(net: &Net, task: Option<&str>) -> anyhow::Result<()> {
+    match (task, &net.heads) {
+        (Some(task), None) => bail!("--task: the version has one head for all; leave `{task}` out"),
+        (Some(task), Some(heads)) if !heads.tasks().any(|known| known == task) => {
+            bail!("--task: the version has no head for `{task}`; known: {}", heads.tasks().collect::<Vec<_>>().join(", "))
+        }
+        _ => Ok(()),
     }
 }
 
