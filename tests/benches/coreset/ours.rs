@@ -45,8 +45,8 @@ pub fn serve(rows: &[Row], args: &Args, folder: &Path) {
 fn update(fashion: &Fashion, peak_mib: u64) -> (Update, Vec<u64>) {
     let (start, seeds) = (Instant::now(), RefCell::default());
     let mut epoch = 0.0;
-    let (_, outcome) =
-        fashion.update(&|seed| Vec::push(&mut seeds.borrow_mut(), seed), &mut |_| epoch = start.elapsed().as_secs_f64());
+    let (_, outcome) = fashion
+        .update(&|seed| Vec::push(&mut seeds.borrow_mut(), seed), &mut |_| epoch = start.elapsed().as_secs_f64());
     let choice = start.elapsed().as_secs_f64() - epoch;
     let kept = outcome.snapshot.slots.iter().map(|slot| slot.row as usize).collect();
     (Update { epoch, choice, kept, peak_mib }, seeds.into_inner())

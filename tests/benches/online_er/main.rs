@@ -59,7 +59,9 @@ fn main() {
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut command = shared::ours();
-    command.args(["--rows", &args.rows.to_string(), "--threads", &args.threads.to_string(), "--serve"]).arg(folder.path());
+    command
+        .args(["--rows", &args.rows.to_string(), "--threads", &args.threads.to_string(), "--serve"])
+        .arg(folder.path());
     let mut ours = Process::start(command);
     let script = |name: &str| {
         let mut command = shared::python(&reference, name, args.threads);

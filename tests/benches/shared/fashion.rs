@@ -41,8 +41,17 @@ impl Fashion {
         spec["labels"] = labels.clone().into();
         let pipeline = serde_json::from_value(spec).expect("a pipeline");
         let (chunks, eval_sets) = (Vec::new(), Vec::new());
-        let manifest =
-            Manifest { run: 1, update: 0, import: None, pipeline, labels, parent: None, chunks, snapshot: None, eval_sets };
+        let manifest = Manifest {
+            run: 1,
+            update: 0,
+            import: None,
+            pipeline,
+            labels,
+            parent: None,
+            chunks,
+            snapshot: None,
+            eval_sets,
+        };
         let sample = rows[0].clone();
         let reader = assembled(&manifest.pipeline, &manifest.labels, &sample).reader;
         let data = reader.decode(rows, "the bench", &manifest.labels).expect("rows");
@@ -71,7 +80,11 @@ impl Fashion {
             pool: &self.pool,
             reader: &self.reader,
             prefix: None,
-            snapshot: Snapshot::empty(pipeline.policy(), u64::from(pipeline.rehearsal.memory_size.get()), pipeline.seed),
+            snapshot: Snapshot::empty(
+                pipeline.policy(),
+                u64::from(pipeline.rehearsal.memory_size.get()),
+                pipeline.seed,
+            ),
             carried: Carried::default(),
             parent_labels: 0,
             base: None,

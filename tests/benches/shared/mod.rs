@@ -2,8 +2,8 @@
 
 #![allow(dead_code)] // each benchmark uses its part
 
-mod process;
 pub mod fashion;
+mod process;
 
 pub use process::Process;
 

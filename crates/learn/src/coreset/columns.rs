@@ -73,7 +73,8 @@ impl Products for Columns {
 
     fn sums(&self, weights: &[&[f64]]) -> Vec<Vec<f64>> {
         let last = weights.iter().map(|weights| weights.len()).max().unwrap_or(0);
-        let padded = weights.iter().flat_map(|weights| weights.iter().copied().chain(std::iter::repeat(0.0)).take(last));
+        let padded =
+            weights.iter().flat_map(|weights| weights.iter().copied().chain(std::iter::repeat(0.0)).take(last));
         let lists = Tensor::from_slice(&padded.collect::<Vec<_>>()).view([weights.len() as i64, last as i64]);
         let sums = self.values.narrow(1, 0, last as i64).matmul(&lists.tr()); // (rows, lists)
         (0..weights.len() as i64).map(|list| numbers(&sums.select(1, list))).collect()

@@ -9,7 +9,7 @@ use domain::draw::Draw;
 use domain::pipeline::{Deploys, Pipeline};
 use tch::{Kind, Tensor};
 
-use super::terms::{cross_entropy, divisor, mean, row_distance};
+use super::terms::{cross_entropy, mean, normalized, row_distance};
 use super::{Batch, End, Learner, Start, State, Step, UpdateMethod};
 use crate::{Error, Flat};
 
@@ -95,7 +95,7 @@ impl UpdateMethod for ComplementarySystems {
         if let Some(taught) = taught {
             loss += self.beta * mean(row_distance(&remembered, &taught), memory);
         }
-        Step { loss: loss / divisor(self.sum, &[self.alpha, self.beta]), logits }
+        Step { loss: normalized(loss, self.sum, &[self.alpha, self.beta]), logits }
     }
 
     fn draws(&self) -> usize {

@@ -5,7 +5,7 @@
 
 use domain::pipeline::{Method, Pipeline, ReplayDraws};
 
-use super::terms::{cross_entropy, divisor, logit_distance};
+use super::terms::{cross_entropy, logit_distance, normalized};
 use super::{Batch, Keeps, Learner, Step, UpdateMethod};
 
 pub struct DarkReplay {
@@ -45,8 +45,8 @@ impl UpdateMethod for DarkReplay {
                 (logits, self.alpha * logit_distance(&one, first) + self.beta * cross_entropy(&two, second))
             }
         };
-        let loss = (cross_entropy(&logits, fresh) + replayed) / divisor(self.sum, &[self.alpha, self.beta]);
-        Step { loss, logits }
+        let loss = cross_entropy(&logits, fresh) + replayed;
+        Step { loss: normalized(loss, self.sum, &[self.alpha, self.beta]), logits }
     }
 
     /// A term without weight draws nothing.

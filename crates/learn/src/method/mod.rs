@@ -67,15 +67,13 @@ impl<'a> Learner<'a> {
 
     /// The logits of each batch, in one pass over all that have rows: no layer looks at more than one row.
     pub fn forward_all<const N: usize>(&self, batches: [&Batch; N]) -> [Tensor; N] {
-        let inputs = batches.iter().filter(|batch| !batch.is_empty()).map(|batch| &batch.inputs);
-        let joined = inputs.map(|input| input.narrow(0, input.rows())).reduce(|all, next| all.then(&next));
-        let logits = self.forward(&joined.expect("a micro-batch has rows"));
-        let mut start = 0;
-        batches.map(|batch| {
-            let rows = batch.labels.numel() as i64;
-            start += rows;
-            logits.narrow(0, start - rows, rows)
-        })
+        let mut inputs = batches.iter().filter(|batch| !batch.is_empty()).map(|batch| &batch.inputs);
+        let first = inputs.next().expect("a micro-batch has rows");
+        let joined = inputs.fold(None, |all: Option<Input>, next| Some(all.as_ref().unwrap_or(first).then(next)));
+        let logits = self.forward(joined.as_ref().unwrap_or(first));
+        let rows = batches.map(|batch| batch.labels.numel() as i64);
+        let mut parts = logits.split_with_sizes(&rows[..], 0).into_iter();
+        rows.map(|_| parts.next().expect("one part a batch"))
     }
 
     /// What the net would answer with other weights: logits without gradient and without dropout.
