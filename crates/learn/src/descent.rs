@@ -77,7 +77,7 @@ impl Descent<'_> {
         if positions.is_empty() {
             return Ok(Vec::new());
         }
-        let (inputs, labels) = (self.inputs(&positions)?, self.pool.data.labels(&positions));
+        let (inputs, labels) = self.fetched(&positions)?;
         let mut start = 0;
         let batch = |(rows, span): (&Rows, Range<usize>)| {
             let (first, count) = (start, span.len() as i64);
@@ -95,11 +95,17 @@ impl Descent<'_> {
         Ok(sources.into_iter().map(batch).collect())
     }
 
-    fn inputs(&self, positions: &[i64]) -> Result<Input, Error> {
-        match self.prefix {
-            Some(prefix) => prefix.take(positions),
-            None => Ok(self.reader.apply(self.pool.data.take(positions).0)),
+    /// Rows as the net reads them, and their labels.
+    fn fetched(&self, positions: &[i64]) -> Result<(Input, Tensor), Error> {
+        if let Some(prefix) = self.prefix {
+            return Ok((prefix.take(positions)?, self.pool.data.labels(positions)));
         }
+        let (rows, labels) = self.pool.data.take(positions);
+        Ok((self.reader.apply(rows), labels))
+    }
+
+    fn inputs(&self, positions: &[i64]) -> Result<Input, Error> {
+        Ok(self.fetched(positions)?.0)
     }
 
     /// Rows of which each rank knows its own, the others being zero.
