@@ -6,7 +6,7 @@ use crate::rows;
 const JITTER: f64 = 1e-8;
 
 /// `L` of `L Lᵀ = G`, by columns: column `j` starts at its diagonal.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Cholesky {
     columns: Vec<Vec<f64>>,
 }

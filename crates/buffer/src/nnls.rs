@@ -22,6 +22,8 @@ pub struct Nnls {
 pub struct State {
     pub weights: Vec<f64>,
     passive: usize,
+    /// The passive atoms and their factor, where the next step let some of them go.
+    kept: Option<(Vec<usize>, Cholesky)>,
 }
 
 impl Nnls {
@@ -49,18 +51,27 @@ impl Nnls {
         self.improve(true);
     }
 
-    /// The same unless an atom has to be let go. If one has, there is only the way [`back`](Self::back).
-    pub fn grow(&mut self) -> bool {
-        self.improve(false)
+    /// The same for an atom by its products and target, from the last state, to which it can go back.
+    pub fn extend(&mut self, products: Vec<f64>, target: f64, last: &mut State) {
+        self.push(products.clone(), target);
+        if !self.improve(false) {
+            self.back(std::slice::from_ref(last));
+            last.kept = Some((self.passive.clone(), self.factor.clone()));
+            self.push(products, target);
+            self.improve(true);
+        }
     }
 
     pub fn state(&self) -> State {
-        State { weights: self.weights.clone(), passive: self.passive.len() }
+        State { weights: self.weights.clone(), passive: self.passive.len(), kept: None }
     }
 
-    /// To a state since which atoms were pushed and the fit has grown, and nothing else.
-    pub fn back(&mut self, state: &State) {
-        let atoms = state.weights.len();
+    /// To the first of these states, which follow each other up to now.
+    pub fn back(&mut self, states: &[State]) {
+        let (state, atoms) = (&states[0], states[0].weights.len());
+        if let Some((passive, factor)) = states.iter().find_map(|state| state.kept.as_ref()) {
+            (self.passive, self.factor) = (passive.clone(), factor.clone());
+        }
         self.gram.truncate(atoms);
         self.gram.iter_mut().for_each(|row| row.truncate(atoms));
         self.target.truncate(atoms);
@@ -69,6 +80,8 @@ impl Nnls {
         self.factor.truncate(state.passive);
     }
 
+    /// Whether it came to the optimum: not where atoms would have to be let go and may not.
+    ///
     /// In exact arithmetic each atom that enters lowers the objective, so no passive set returns; the
     /// bound is for rounding.
     fn improve(&mut self, lets_go: bool) -> bool {

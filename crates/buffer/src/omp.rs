@@ -43,7 +43,7 @@ pub struct Options {
 
 impl Options {
     pub fn new(atoms: usize) -> Self {
-        Self { atoms, tolerance: 1e-4, ridge: 0.0, norms: None, shortlist: 1024 }
+        Self { atoms, tolerance: 1e-4, ridge: 0.0, norms: None, shortlist: 512 }
     }
 }
 
@@ -185,9 +185,9 @@ impl<'a> Pursuit<'a> {
         true
     }
 
-    /// Chooses among the listed candidates: once, and then up to `ahead` times in ways that can be undone. The fit after
-    /// each choice.
+    /// Chooses among the listed candidates, once and then up to `ahead` times. The fit after each choice.
     fn advance(&mut self, part: &mut dyn Products, listed: &[usize], ahead: usize) -> Vec<State> {
+        let certain = listed.len() == self.taken.len();
         let targets: Vec<f64> = listed.iter().map(|&candidate| self.problem.correlations[candidate]).collect();
         let mut correlations: Vec<f64> = listed.iter().map(|&candidate| self.correlations[candidate]).collect();
         let mut taken: Vec<bool> = listed.iter().map(|&candidate| self.taken[candidate]).collect();
@@ -196,15 +196,12 @@ impl<'a> Pursuit<'a> {
             let score = |at: usize| self.score(listed[at], correlations[at], taken[at]);
             let Some(at) = rows::highest((0..listed.len()).map(score)) else { break };
             part.push(&[at]);
-            self.fit.push(part.row(at), targets[at]);
-            match states.last() {
-                Some(before) if ahead < usize::MAX => {
-                    if !self.fit.grow() {
-                        self.fit.back(before);
-                        break;
-                    }
+            match states.last_mut() {
+                Some(last) if !certain => self.fit.extend(part.row(at), targets[at], last),
+                _ => {
+                    self.fit.push(part.row(at), targets[at]);
+                    self.fit.refit();
                 }
-                _ => self.fit.refit(),
             }
             states.push(self.fit.state());
             taken[at] = true;
@@ -234,7 +231,7 @@ impl<'a> Pursuit<'a> {
             kept += 1;
         }
         self.ahead = (2 * kept).min(AHEAD);
-        self.fit.back(&states[kept - 1]);
+        self.fit.back(&states[kept - 1..]);
         self.support.truncate(before + kept);
         self.residuals.truncate(before + kept);
         products.truncate(before + kept);

@@ -124,8 +124,7 @@ impl Descent<'_> {
         if positions.is_empty() {
             return Ok(Vec::new());
         }
-        let varied = self.variation.map(|draw| draw.at(step).at(l as u64));
-        let (inputs, labels) = (self.varied(&positions, varied)?, self.pool.data.labels(&positions));
+        let (inputs, labels) = self.varied(&positions, step, l)?;
         let device = labels.device();
         let absent = self.left_out(&positions);
         let mut start = 0;
@@ -160,19 +159,24 @@ impl Descent<'_> {
         self.pool.data.labels(positions).to_device(tch::Device::Cpu)
     }
 
-    fn inputs(&self, positions: &[i64]) -> Result<Input, Error> {
-        match self.prefix {
-            Some(prefix) => prefix.take(positions),
-            None => Ok(self.reader.apply(self.pool.data.take(positions).0)),
+    /// Rows as the net reads them, and their labels.
+    fn fetched(&self, positions: &[i64]) -> Result<(Input, Tensor), Error> {
+        if let Some(prefix) = self.prefix {
+            return Ok((prefix.take(positions)?, self.pool.data.labels(positions)));
         }
+        let (rows, labels) = self.pool.data.take(positions);
+        Ok((self.reader.apply(rows), labels))
     }
 
-    /// The same rows, each varied anew.
-    fn varied(&self, positions: &[i64], draw: Option<Draw>) -> Result<Input, Error> {
-        match draw {
-            Some(draw) => Ok(self.reader.varied(self.pool.data.take(positions).0, self.augment, draw)),
-            None => self.inputs(positions),
-        }
+    fn inputs(&self, positions: &[i64]) -> Result<Input, Error> {
+        Ok(self.fetched(positions)?.0)
+    }
+
+    /// The same for training: each image varied anew, if any are.
+    fn varied(&self, positions: &[i64], step: u64, l: usize) -> Result<(Input, Tensor), Error> {
+        let Some(draw) = self.variation else { return self.fetched(positions) };
+        let (rows, labels) = self.pool.data.take(positions);
+        Ok((self.reader.varied(rows, self.augment, draw.at(step).at(l as u64)), labels))
     }
 
     /// Rows before any of them is chosen.

@@ -5,7 +5,7 @@ use domain::pipeline::Pipeline;
 use tch::Tensor;
 
 use super::copies::Copies;
-use super::terms::{cross_entropy, divisor, mean, row_distance};
+use super::terms::{cross_entropy, mean, normalized, row_distance};
 use super::{Batch, End, Learner, Start, State, Step, UpdateMethod};
 use crate::{Error, Flat};
 
@@ -36,7 +36,7 @@ impl UpdateMethod for ComplementarySystems {
         if let Some(taught) = taught {
             loss += self.beta * mean(row_distance(&remembered, &taught), memory);
         }
-        Step::new(loss / divisor(self.sum, &[self.alpha, self.beta]), logits)
+        Step::new(normalized(loss, self.sum, &[self.alpha, self.beta]), logits)
     }
 
     fn draws(&self) -> usize {

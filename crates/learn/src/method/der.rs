@@ -5,7 +5,7 @@
 
 use domain::pipeline::{Method, Pipeline, ReplayDraws};
 
-use super::terms::{cross_entropy, divisor, logit_distance};
+use super::terms::{cross_entropy, logit_distance, normalized};
 use super::{Batch, Keeps, Learner, Step, UpdateMethod};
 
 pub struct DarkReplay {
@@ -47,7 +47,7 @@ impl UpdateMethod for DarkReplay {
                 (logits, loss, vec![one, two])
             }
         };
-        let loss = (cross_entropy(&logits, fresh) + loss) / divisor(self.sum, &[self.alpha, self.beta]);
+        let loss = normalized(cross_entropy(&logits, fresh) + loss, self.sum, &[self.alpha, self.beta]);
         Step { loss, fresh: logits, replayed }
     }
 

@@ -4,7 +4,7 @@
 //! Each is a mean over its own rows, and they are added as in the paper, whose α is 1. Renate (Zappella et al., 2023)
 //! divides by `1 + α`: there, the same learning rate takes a smaller step.
 
-use super::terms::{cross_entropy, divisor};
+use super::terms::{cross_entropy, normalized, times};
 use super::{Batch, Learner, Step, UpdateMethod};
 
 pub struct ExperienceReplay {
@@ -20,8 +20,8 @@ impl UpdateMethod for ExperienceReplay {
             return Step::new(cross_entropy(&logits, fresh), logits);
         };
         let [logits, remembered] = learner.forward_all([fresh, memory]);
-        let loss = cross_entropy(&logits, fresh) + self.alpha * cross_entropy(&remembered, memory);
-        Step::new(loss / divisor(self.sum, &[self.alpha]), logits)
+        let loss = cross_entropy(&logits, fresh) + times(self.alpha, cross_entropy(&remembered, memory));
+        Step::new(normalized(loss, self.sum, &[self.alpha]), logits)
     }
 
     fn draws(&self) -> usize {

@@ -5,7 +5,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::terms::{cross_entropy, divisor};
+use super::terms::{cross_entropy, normalized};
 use super::{Batch, Learner, Start, State, Step, UpdateMethod};
 
 pub struct WithoutForgetting {
@@ -42,7 +42,8 @@ impl UpdateMethod for WithoutForgetting {
         let loss = match theirs {
             None => new,
             Some((teacher, theirs)) => {
-                (new + self.alpha * self.distilled(teacher, &theirs, &logits, fresh)) / divisor(self.sum, &[self.alpha])
+                let loss = new + self.alpha * self.distilled(teacher, &theirs, &logits, fresh);
+                normalized(loss, self.sum, &[self.alpha])
             }
         };
         Step::new(loss, logits)

@@ -75,8 +75,9 @@ impl<'a> Learner<'a> {
     /// of them.
     pub fn forward_all<const N: usize>(&self, batches: [&Batch; N]) -> [Tensor; N] {
         let logits = self.forward(&joined(&batches));
-        let mut start = 0;
-        batches.map(|batch| part(&logits, batch, &mut start))
+        let rows = batches.map(|batch| batch.labels.numel() as i64);
+        let mut parts = logits.split_with_sizes(&rows[..], 0).into_iter();
+        rows.map(|_| parts.next().expect("one part a batch"))
     }
 
     /// Logits and pooled features of each batch, in one pass over all that have rows.
@@ -114,11 +115,14 @@ impl<'a> Learner<'a> {
     }
 }
 
-/// The inputs of all batches that have rows: no layer but one that normalises batches looks at more than one row.
+/// The inputs of all batches that have rows.
 fn joined(batches: &[&Batch]) -> Input {
-    let inputs = batches.iter().filter(|batch| !batch.is_empty()).map(|batch| &batch.inputs);
-    let joined = inputs.map(|input| input.narrow(0, input.rows())).reduce(|all, next| all.then(&next));
-    joined.expect("a micro-batch has rows")
+    let mut inputs = batches.iter().filter(|batch| !batch.is_empty()).map(|batch| &batch.inputs);
+    let first = inputs.next().expect("a micro-batch has rows");
+    match inputs.next() {
+        Some(second) => inputs.fold(first.then(second), |all, next| all.then(next)),
+        None => first.narrow(0, first.rows()),
+    }
 }
 
 /// A batch's rows of `all`, from `start`, which moves on.

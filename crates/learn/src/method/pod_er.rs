@@ -4,7 +4,7 @@
 
 use domain::pipeline::{FeaturePooling, Pipeline};
 
-use super::terms::{cross_entropy, divisor, feature_distance};
+use super::terms::{cross_entropy, feature_distance, normalized, times};
 use super::{Batch, Keeps, Learner, Step, UpdateMethod};
 
 pub struct PooledReplay {
@@ -27,7 +27,7 @@ impl UpdateMethod for PooledReplay {
         let mut loss = cross_entropy(&seen[0].logits, fresh);
         if let [memory] = memory {
             let distance = feature_distance(&seen[1].levels, memory);
-            loss = (loss + self.alpha * distance) / divisor(self.sum, &[self.alpha]);
+            loss = normalized(loss + times(self.alpha, distance), self.sum, &[self.alpha]);
         }
         let replayed = seen.drain(1..).map(|seen| self.keeps().of(&seen)).collect();
         Step { loss, fresh: self.keeps().of(&seen[0]), replayed }

@@ -7,7 +7,7 @@ use domain::pipeline::{FeaturePooling, Pipeline};
 use tch::Tensor;
 
 use super::copies::Copies;
-use super::terms::{cross_entropy, divisor, feature_distance, logit_distance, mean, row_distance};
+use super::terms::{cross_entropy, feature_distance, logit_distance, mean, normalized, row_distance};
 use super::{Batch, End, Keeps, Learner, Start, State, Step, UpdateMethod};
 use crate::{Error, Flat};
 
@@ -65,7 +65,7 @@ impl UpdateMethod for SuperReplay {
             loss += self.pod * feature_distance(&seen.levels, batch);
         }
         if !memory.is_empty() {
-            loss /= divisor(self.sum, &[self.alpha, self.beta, self.cls, self.pod]);
+            loss = normalized(loss, self.sum, &[self.alpha, self.beta, self.cls, self.pod]);
         }
         let mut kept = seen.iter().map(|seen| self.keeps().of(seen));
         Step { loss, fresh: kept.next().expect("the new rows'"), replayed: kept.collect() }

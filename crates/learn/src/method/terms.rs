@@ -58,7 +58,12 @@ pub fn row_distance(logits: &Tensor, stored: &Tensor) -> Tensor {
     difference.square().sum_dim_intlist(&[1i64][..], false, Kind::Float) / classes
 }
 
-/// What a sum of terms with these weights, the new rows' being 1, is divided by.
-pub fn divisor(sum: bool, weights: &[f64]) -> f64 {
-    if sum { 1.0 + weights.iter().sum::<f64>() } else { 1.0 }
+/// `factor·term`; the term itself where that is the same.
+pub fn times(factor: f64, term: Tensor) -> Tensor {
+    if factor == 1.0 { term } else { factor * term }
+}
+
+/// A sum of terms with these weights, the new rows' being 1; divided by the sum of the weights if that is asked for.
+pub fn normalized(loss: Tensor, sum: bool, weights: &[f64]) -> Tensor {
+    if sum { loss / (1.0 + weights.iter().sum::<f64>()) } else { loss }
 }

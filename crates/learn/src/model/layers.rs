@@ -79,7 +79,11 @@ impl Linear {
 
     /// (rows, in) -> (rows, out), in the weight's type.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let x = x.to_kind(self.weight.kind());
+        let kind = self.weight.kind();
+        if x.kind() == kind {
+            return self.adapted(x.linear(&self.weight, self.bias.as_ref()), x);
+        }
+        let x = x.to_kind(kind);
         self.adapted(x.linear(&self.weight, self.bias.as_ref()), &x)
     }
 
