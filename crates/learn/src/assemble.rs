@@ -10,9 +10,9 @@ use crate::data::Reader;
 use crate::data::images::{PREPROCESSOR, Preprocess, geometry_of};
 use crate::data::texts::{TOKENIZER, TextReader};
 use crate::files::{self, Precise};
+use crate::heads::Heads;
 use crate::model::head::Head;
 use crate::model::{Geometry, Model, Net, Takes, folder, layers, scratch};
-use crate::heads::Heads;
 use crate::publish::{ADAPTER, HEAD, LABELS, MEANS, PREFIX};
 use crate::{Error, peft};
 

@@ -28,13 +28,15 @@ impl Heads {
         }
         let positions: HashMap<&str, u32> = labels.iter().map(String::as_str).zip(0..).collect();
         let named: BTreeMap<String, Vec<String>> = files::read_json(&file)?;
-        let known = |names: Vec<String>| names.iter().filter_map(|name| positions.get(name.as_str()).copied()).collect();
+        let known =
+            |names: Vec<String>| names.iter().filter_map(|name| positions.get(name.as_str()).copied()).collect();
         Ok(Some(Self(named.into_iter().map(|(task, names)| (task, known(names))).collect())))
     }
 
     /// `{task: [label, …]}`
     pub fn save(&self, file: &Path, labels: &[String]) -> Result<(), Error> {
-        let names = |head: &BTreeSet<u32>| head.iter().map(|&label| labels[label as usize].as_str()).collect::<Vec<_>>();
+        let names =
+            |head: &BTreeSet<u32>| head.iter().map(|&label| labels[label as usize].as_str()).collect::<Vec<_>>();
         let named: BTreeMap<&str, Vec<&str>> = self.0.iter().map(|(task, head)| (task.as_str(), names(head))).collect();
         files::write_json(file, &named)
     }

@@ -19,7 +19,9 @@ fn all() -> impl Iterator<Item = Value> {
 /// Two updates, each on a chunk of so many rows.
 fn twice(mut change: Value, count: usize, memory: u32) -> [Outcome; 2] {
     change["rehearsal"]["memory_size"] = json!(memory);
-    let pool = |name: &str, seed| Pool::new(vec![(chunk(name), count)], dataset(&rows(count, seed)), vec![], None, Device::Cpu);
+    let pool = |name: &str, seed| {
+        Pool::new(vec![(chunk(name), count)], dataset(&rows(count, seed)), vec![], None, Device::Cpu)
+    };
     let mut first = Trial::new(manifest(change.clone()));
     first.pool = pool("x", 1);
     let one = first.run();

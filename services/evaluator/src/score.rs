@@ -80,7 +80,9 @@ pub fn evaluate(job: &EvalJob, done: &mut dyn FnMut(u64)) -> Result<Vec<Score>, 
     for (set, rows) in job.sets.iter().zip(rows) {
         let place = format!("EvalSet {} of task `{}`", set.number, set.task);
         let dataset = reader.decode(&rows, &place, &job.manifest.labels)?.to_device(device);
-        let scored = evaluate::evaluate(&net, &dataset, &reader, Some(set.task.as_str()), BATCH, &mut |rows| done(before + rows));
+        let scored = evaluate::evaluate(&net, &dataset, &reader, Some(set.task.as_str()), BATCH, &mut |rows| {
+            done(before + rows)
+        });
         before += scored.items;
         scores.push(score(set, scored));
     }

@@ -5,9 +5,10 @@ use std::num::{NonZeroU32, NonZeroU64};
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use domain::pipeline::{
-    Adapter, BufferUpdate, Deploys, FeaturePooling, GateMode, GateSpec, Gmc, GmcRows, Heads, Input, InvalidSpec, LabelsMode,
-    Loss, Method, Model, NonNegative, Normalization, Normalize, OptimizerKind, Pipeline, Policy, Pooling, Positive,
-    Precision, Ratio, Rehearsal, Replay, ReplayDraws, Resources, Schedule, Share, SlotWeights, Spec, Training,
+    Adapter, BufferUpdate, Deploys, FeaturePooling, GateMode, GateSpec, Gmc, GmcRows, Heads, Input, InvalidSpec,
+    LabelsMode, Loss, Method, Model, NonNegative, Normalization, Normalize, OptimizerKind, Pipeline, Policy, Pooling,
+    Positive, Precision, Ratio, Rehearsal, Replay, ReplayDraws, Resources, Schedule, Share, SlotWeights, Spec,
+    Training,
 };
 
 use super::flags::{adapter, number, one_of, parameters};

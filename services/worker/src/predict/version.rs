@@ -70,7 +70,10 @@ fn check_task(net: &Net, task: Option<&str>) -> anyhow::Result<()> {
     match (task, &net.heads) {
         (Some(task), None) => bail!("--task: the version has one head for all; leave `{task}` out"),
         (Some(task), Some(heads)) if !heads.tasks().any(|known| known == task) => {
-            bail!("--task: the version has no head for `{task}`; known: {}", heads.tasks().collect::<Vec<_>>().join(", "))
+            bail!(
+                "--task: the version has no head for `{task}`; known: {}",
+                heads.tasks().collect::<Vec<_>>().join(", ")
+            )
         }
         _ => Ok(()),
     }
