@@ -31,7 +31,7 @@ def bench(stream, flags, out):
         quiet = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
         ran = subprocess.run(command, env=quiet, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if ran.returncode:
-            sys.exit(f"{' '.join(map(str, command))}\n{ran.stderr}")
+            raise RuntimeError(f"{' '.join(map(str, command))}\n{ran.stderr}")
         whole = kept.with_suffix(".tmp")
         whole.write_text(ran.stdout)
         whole.rename(kept)
@@ -41,9 +41,11 @@ def bench(stream, flags, out):
 def together(jobs):
     """What each of `jobs`, a dict of name to call without arguments, returns. One at a time on each core, with a count."""
     done = {}
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         started = {pool.submit(job): name for name, job in jobs.items()}
         for future in concurrent.futures.as_completed(started):
+            if future.exception():
+                pool.shutdown(wait=False, cancel_futures=True)
             done[started[future]] = future.result()
             print(f"\r{len(done)} of {len(jobs)} runs", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)

@@ -101,7 +101,8 @@ mod tests {
 
     fn selected(policy: Policy, chosen: &[(usize, f32)]) -> Snapshot {
         let mut snapshot = Snapshot::empty(policy, 100, 1);
-        keep(&mut snapshot, &chunk(), &[0; 100], chosen);
+        let offered: Vec<(u32, u32)> = (0..100).map(|row| (row, 0)).collect();
+        keep(&mut snapshot, &chunk(), &offered, chosen);
         snapshot
     }
 

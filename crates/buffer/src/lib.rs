@@ -55,16 +55,16 @@ pub fn offer(snapshot: &mut Snapshot, chunk: &ChunkId, row: u32, label: u32) -> 
 
 /// Ends a chunk under a policy that selects: `chosen` become the slots, and the rows count as offered.
 ///
-/// Candidates are the slots, in order, and then the chunk's rows, of which `labels` has one entry each.
-/// `chosen` names them in order of choice, each with its weight.
-pub fn keep(snapshot: &mut Snapshot, chunk: &ChunkId, labels: &[u32], chosen: &[(usize, f32)]) {
+/// Candidates are the slots, in order, and then the `offered` rows of the chunk, each with its label. `chosen` names
+/// candidates in order of choice, each with its weight.
+pub fn keep(snapshot: &mut Snapshot, chunk: &ChunkId, offered: &[(u32, u32)], chosen: &[(usize, f32)]) {
     let (chunk, held) = (position(snapshot, chunk), snapshot.slots.len());
     let candidate = |at: usize| match snapshot.slots.get(at) {
         Some(slot) => *slot,
-        None => Slot { chunk, row: (at - held) as u32, label: labels[at - held], weight: 1.0 },
+        None => Slot { chunk, row: offered[at - held].0, label: offered[at - held].1, weight: 1.0 },
     };
     snapshot.slots = chosen.iter().map(|&(at, weight)| Slot { weight, ..candidate(at) }).collect();
-    labels.iter().for_each(|&label| count(snapshot, label));
+    offered.iter().for_each(|&(_, label)| count(snapshot, label));
 }
 
 fn count(snapshot: &mut Snapshot, label: u32) {
@@ -155,8 +155,8 @@ mod tests {
     #[test]
     fn what_was_chosen_among_memory_and_chunk_is_kept_in_order_with_its_weight() {
         let mut snapshot = Snapshot::empty(Policy::Gmc, 3, 0);
-        keep(&mut snapshot, &chunk("a"), &[5, 6], &[(1, 2.0), (0, 3.0)]);
-        keep(&mut snapshot, &chunk("b"), &[7, 6], &[(3, 4.0), (0, 0.0)]);
+        keep(&mut snapshot, &chunk("a"), &[(0, 5), (1, 6)], &[(1, 2.0), (0, 3.0)]);
+        keep(&mut snapshot, &chunk("b"), &[(0, 7), (1, 6)], &[(3, 4.0), (0, 0.0)]);
         let row = |chunk, row, label, weight| Slot { chunk, row, label, weight };
         assert_eq!(snapshot.slots, [row(1, 1, 6, 4.0), row(0, 1, 6, 0.0)]);
         assert_eq!((snapshot.seen, &snapshot.seen_by_label[5..]), (4, &[1, 2, 1][..]));

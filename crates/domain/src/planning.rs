@@ -4,7 +4,7 @@ use crate::chunk::{Chunk, ChunkState};
 use crate::evalset::{ARCHIVE, EvalSet, Part};
 use crate::id::{ChunkId, PipelineId, RunNumber, Version};
 use crate::manifest::{ChunkData, Import, Manifest, Parent, SnapshotData};
-use crate::pipeline::{Adapter, Pipeline, Trigger};
+use crate::pipeline::{Adapter, Heads, Pipeline, Trigger};
 use crate::run::{RunEvent, RunState};
 use crate::state::{Event, EventKind, PipelineState, State, Task};
 use crate::version::{Alias, Disposition};
@@ -261,7 +261,8 @@ pub fn eval_sets_in_force(current: &PipelineState, opened: &[EvalSet]) -> Vec<Ev
     let newest: Vec<EvalSet> = known.chain(opened.iter().filter(is_new)).cloned().collect();
     let evaluation = &current.pipeline.evaluation;
     let most = evaluation.max_tasks.get() as usize;
-    if newest.len() <= most {
+    // A head for each task is chosen by the task, which an archive has none of.
+    if newest.len() <= most || current.pipeline.heads == Heads::Tasks {
         return newest;
     }
     let (oldest, recent) = newest.split_at(newest.len() + 1 - most);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use domain::chunk::Row;
-use domain::pipeline::{Adapter, Heads as HeadsOf, Input, Model as Origin, Precision, Spec};
+use domain::pipeline::{Adapter, FeaturePooling, Heads as HeadsOf, Model as Origin, Precision, Spec};
 use tch::{Device, Tensor};
 
 use crate::data::Reader;
@@ -94,7 +94,7 @@ fn means(sources: Sources) -> Result<Option<Tensor>, Error> {
 
 fn reader(sources: Sources, takes: Takes) -> Result<Reader, Error> {
     let Sources { pipeline, base, version, .. } = sources;
-    check_input(&pipeline.input, takes)?;
+    check_input(pipeline, takes)?;
     match takes {
         Takes::Images(geometry) => {
             check_channels(pipeline, geometry)?;
@@ -149,7 +149,10 @@ fn scratch_geometry(sources: Sources, sample: Option<&Row>) -> Result<Geometry, 
 }
 
 /// What `input` says of the other kind of row would be passed over in silence.
-fn check_input(input: &Input, takes: Takes) -> Result<(), Error> {
+fn check_input(pipeline: &Spec, takes: Takes) -> Result<(), Error> {
+    let input = &pipeline.input;
+    // How many tokens a text has differs from batch to batch.
+    let by_place = matches!(pipeline.loss.feature_pooling, FeaturePooling::Pixel | FeaturePooling::Channel);
     let reads = match takes {
         Takes::Images(_) => "images",
         Takes::Texts(_) => "texts",
@@ -159,6 +162,7 @@ fn check_input(input: &Input, takes: Takes) -> Result<(), Error> {
         ("input.channels", "images", input.channels.is_some()),
         ("input.image_size", "images", input.image_size.is_some()),
         ("input.augment", "images", !input.augment.is_empty()),
+        ("loss.feature_pooling", "images", by_place),
         ("input.max_length", "texts", input.max_length.is_some()),
     ];
     match settings.into_iter().find(|(_, of, is_set)| *is_set && *of != reads) {

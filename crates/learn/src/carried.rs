@@ -55,6 +55,11 @@ impl Carried {
         (self.0.get(FEATURES), self.0.get(LOGITS))
     }
 
+    /// A single number.
+    pub fn number(&self, name: &str) -> Option<f64> {
+        Some(self.0.get(name)?.reshape([-1]).double_value(&[0]))
+    }
+
     /// The gradient that a matching coreset stands for: (draws, classes, width + 1)
     pub fn target(&self) -> Option<Tensor> {
         self.0.get(TARGET).map(Tensor::shallow_clone)

@@ -46,7 +46,7 @@ pub struct Slope {
     pub loss: f64,
     /// Of the new rows, (rows, columns), and of each replay batch: what memory would keep, where it is wanted. On the CPU.
     pub answers: Vec<Tensor>,
-    /// Of the new rows, where they are wanted: NaN for none.
+    /// Of the new rows, where they are wanted.
     pub losses: Vec<f32>,
 }
 
@@ -104,7 +104,7 @@ impl Descent<'_> {
             (rows.span(span.clone()), span)
         };
         let (mut fresh, span) = cut(sweep.fresh);
-        let mut of = sweep.fresh.len() as f64;
+        let mut of = sweep.fresh.len().max(1) as f64;
         if !sweep.selector.is_all() && !fresh.is_empty() {
             let sight = sweep.selector.looks().then(|| self.sight(&fresh.positions)).transpose()?;
             if let (Some(losses), Some(sight)) = (losses, &sight) {
@@ -184,6 +184,7 @@ impl Descent<'_> {
         let _guard = tch::no_grad_guard();
         let features = self.net.features(&self.inputs(positions)?);
         let logits = self.net.head.forward(&features);
+        let logits = self.left_out(positions).map_or_else(|| logits.shallow_clone(), |absent| &logits + absent);
         let cpu = |tensor: &Tensor| tensor.to_device(tch::Device::Cpu);
         Ok(Sight { features: cpu(&features), logits: cpu(&logits), labels: self.labels(positions) })
     }
@@ -208,6 +209,15 @@ impl Descent<'_> {
     /// What the net answers to rows of the pool, without dropout: (rows, classes), on the CPU.
     pub fn logits(&self, positions: &[i64]) -> Result<Tensor, Error> {
         grouped(positions, |rows| Ok(self.net.forward(&self.inputs(rows)?)))
+    }
+
+    /// The same, −∞ for what is left out of a row's cross-entropy.
+    pub fn told_apart(&self, positions: &[i64]) -> Result<Tensor, Error> {
+        let logits = self.logits(positions)?;
+        Ok(match self.left_out(positions) {
+            Some(absent) => &logits + absent.to_device(tch::Device::Cpu),
+            None => logits,
+        })
     }
 
     /// What memory keeps of rows of the pool, by the weights as they are: (rows, columns), on the CPU.

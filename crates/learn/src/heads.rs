@@ -41,12 +41,12 @@ impl Heads {
         files::write_json(file, &named)
     }
 
-    /// With the labels that tasks have in a run's chunks.
+    /// With the labels that tasks have in a run's chunks and in memory.
     pub fn grown(mut self, manifest: &Manifest, pool: &Pool) -> Self {
         let tasks = tasks(manifest);
-        for (chunk, rows) in pool.chunks() {
+        for (chunk, &label) in pool.origins().into_iter().zip(pool.labels()) {
             if let Some(task) = tasks.get(chunk) {
-                self.0.entry((*task).to_owned()).or_default().extend(rows.iter().map(|&row| pool.label(row)));
+                self.0.entry((*task).to_owned()).or_default().insert(label);
             }
         }
         self

@@ -2,7 +2,7 @@
 
 use domain::buffer::Snapshot;
 use domain::draw::Draw;
-use domain::pipeline::{Gmc, GmcRows, Model as Origin, Pipeline, Policy};
+use domain::pipeline::{Gmc, GmcRows, Model as Origin, Pipeline, Policy, SlotWeights};
 use tch::{Device, Tensor};
 
 use crate::coreset::sketch::Sketch;
@@ -34,7 +34,9 @@ impl Intake<'_, '_> {
             false => self.memory.offer(self.descent.pool.training(), None),
         };
         if self.pipeline.rehearsal.measure_residual {
+            let start = (self.memory.clock)();
             self.measure(before)?;
+            self.memory.measuring += (self.memory.clock)() - start;
         }
         self.keep(keeps, &taken)
     }
@@ -50,9 +52,10 @@ impl Intake<'_, '_> {
         };
         let slots = &self.memory.snapshot.slots;
         let held = self.gradients(&self.memory.positions(&(0..slots.len()).collect::<Vec<_>>()))?;
-        let masses = match self.memory.snapshot.policy {
-            Policy::Gmc => Tensor::from_slice(&slots.iter().map(|slot| slot.weight).collect::<Vec<_>>()),
-            _ => ones(slots.len()) * (self.memory.snapshot.seen as f64 / slots.len() as f64),
+        let weighs = self.memory.snapshot.policy == Policy::Gmc && self.pipeline.rehearsal.weights != SlotWeights::Unit;
+        let masses = match weighs {
+            true => Tensor::from_slice(&slots.iter().map(|slot| slot.weight).collect::<Vec<_>>()),
+            false => ones(slots.len()) * (self.memory.snapshot.seen as f64 / slots.len() as f64),
         };
         self.memory.residual = Some(((&target - held.sum(&masses)).norm() / target.norm()).double_value(&[]));
         self.memory.target = Some(target);
@@ -78,7 +81,8 @@ impl Intake<'_, '_> {
             let mut positions = self.memory.positions(&(0..held).collect::<Vec<_>>());
             positions.extend(rows.iter().map(|&row| row as i64));
             let chosen = self.chosen(&positions, held)?;
-            self.memory.select(chunk, &labels(pool, &positions[held..]), &chosen);
+            let offered = rows.iter().map(|&row| (pool.origin(row).1, pool.label(row))).collect::<Vec<_>>();
+            self.memory.select(chunk, &offered, &chosen);
         }
         let snapshot = &self.memory.snapshot;
         let is_new = |slot: &usize| {

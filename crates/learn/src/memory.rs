@@ -78,11 +78,13 @@ pub struct Memory<'a> {
     pub target: Option<Tensor>,
     /// How far memory's gradient is from it, where that is measured.
     pub residual: Option<f64>,
+    /// Seconds that measuring it took.
+    pub measuring: f64,
     uses: SlotWeights,
     pool: &'a Pool,
     /// Of replay.
     stream: Draw,
-    clock: &'a dyn Fn() -> f64,
+    pub clock: &'a dyn Fn() -> f64,
     /// What draws and offers took.
     pub seconds: f64,
 }
@@ -96,7 +98,7 @@ impl<'a> Memory<'a> {
         stream: Draw,
         clock: &'a dyn Fn() -> f64,
     ) -> Self {
-        Self { snapshot, kept, target: None, residual: None, uses, pool, stream, clock, seconds: 0.0 }
+        Self { snapshot, kept, target: None, residual: None, measuring: 0.0, uses, pool, stream, clock, seconds: 0.0 }
     }
 
     /// Of an answer; 0 where none is kept.
@@ -148,11 +150,11 @@ impl<'a> Memory<'a> {
             .then(|| Tensor::from_slice(&weights) * (weights.len() as f64 / f64::from(sum)))
     }
 
-    /// Ends a chunk with these candidates, out of the slots and then the chunk's rows.
-    pub fn select(&mut self, chunk: &ChunkId, labels: &[u32], chosen: &[(usize, f32)]) {
+    /// Ends a chunk with these candidates, out of the slots and then the chunk's offered rows, each with its label.
+    pub fn select(&mut self, chunk: &ChunkId, offered: &[(u32, u32)], chosen: &[(usize, f32)]) {
         let start = (self.clock)();
         let before = self.snapshot.clone();
-        buffer::keep(&mut self.snapshot, chunk, labels, chosen);
+        buffer::keep(&mut self.snapshot, chunk, offered, chosen);
         self.kept = self.kept.take().map(|kept| kept.follow(&before, &self.snapshot));
         self.seconds += (self.clock)() - start;
     }

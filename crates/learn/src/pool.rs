@@ -58,9 +58,10 @@ impl Pool {
         Self { data, fresh: count, chunks: starts, remembered, labels, training, validation: Vec::new() }
     }
 
-    /// Sets this share of the chunks' rows aside, but never all of them.
+    /// Sets this share of the chunks' rows aside, one at least, but never all of them.
     pub fn set_aside(mut self, share: f64, draw: Draw) -> Self {
-        let count = ((share * self.fresh as f64) as usize).min(self.fresh.saturating_sub(1));
+        let wanted = if share > 0.0 { ((share * self.fresh as f64) as usize).max(1) } else { 0 };
+        let count = wanted.min(self.fresh.saturating_sub(1));
         let mut order = draw.permutation(self.fresh);
         self.training = order.split_off(count);
         self.validation = order;

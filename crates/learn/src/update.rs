@@ -92,11 +92,15 @@ impl Left<'_> {
         if self.update.selector.remembers() {
             carried.0.insert(LOSSES.to_owned(), Tensor::from_slice(self.update.selector.history()));
         }
+        let residual = self.update.memory.residual.map(|residual| Tensor::from_slice(&[residual]));
+        carried.0.extend(residual.map(|residual| (RESIDUAL.to_owned(), residual)));
         carried
     }
 }
 
-/// Among what a checkpoint holds: the losses that `sb-history` compares with.
+/// Among what a checkpoint holds: how far memory's gradient is from its target.
+const RESIDUAL: &str = "memory.residual";
+/// The losses that `sb-history` compares with.
 const LOSSES: &str = "selection.losses";
 
 /// What an update leaves, besides the weights.
@@ -118,6 +122,8 @@ pub struct Outcome {
     pub best_epoch: Option<u64>,
     /// Where it is measured: `‖b − Σ w·g‖ / ‖b‖` of memory's rows, b being the gradient of everything ever offered.
     pub memory_residual: Option<f64>,
+    /// What measuring it took.
+    pub measuring_seconds: f64,
 }
 
 impl Outcome {
@@ -134,6 +140,7 @@ impl Outcome {
             dropped_rows: 0,
             best_epoch: None,
             memory_residual: None,
+            measuring_seconds: 0.0,
         }
     }
 }

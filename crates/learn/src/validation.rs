@@ -32,7 +32,7 @@ pub struct Best {
 impl Validation {
     /// None if no row is set aside. `found` is what a checkpoint holds.
     pub fn new(settings: Settings, rows: Vec<i64>, found: Option<&Carried>) -> Option<Self> {
-        let number = |name| Some(found?.0.get(name)?.double_value(&[]));
+        let number = |name| found?.number(name);
         let best = || {
             let values = found?.0.get(VALUES)?.shallow_clone();
             Some(Best { epoch: number(EPOCH)? as u64, score: number(SCORE)?, values })
@@ -43,8 +43,9 @@ impl Validation {
 
     /// After an epoch. All ranks go by what rank 0 finds.
     pub fn look(&mut self, descent: &Descent, weights: &Flat, collective: &dyn Collective) -> Result<(), Error> {
-        let logits = descent.logits(&self.rows)?;
-        let mut score = Tensor::from_slice(&[self.score(&logits, &descent.labels(&self.rows))]);
+        let logits = descent.told_apart(&self.rows)?;
+        // What ranks send each other is f32.
+        let mut score = Tensor::from_slice(&[self.score(&logits, &descent.labels(&self.rows)) as f32]);
         if collective.world() > 1 {
             score = score.to_device(weights.values.device());
             collective.broadcast(&mut score, 0)?;

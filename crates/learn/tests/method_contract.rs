@@ -69,6 +69,24 @@ fn a_step_is_the_sum_of_its_micro_batches() {
 }
 
 #[test]
+fn a_rows_weight_multiplies_every_term_of_its_loss() {
+    for method in Method::ALL {
+        let trial = Trial::with_memory(manifest(json!({"method": method.name()})), 12);
+        let mut built = method::build(&trial.manifest.pipeline);
+        let start =
+            Start { weights: &trial.weights, fresh: 45, seen: &[4, 4, 0], labels: &[0, 1, 2], draw: Draw::new(1) };
+        built.begin(&start, State::new());
+        let loss = |weight: Option<f64>| {
+            let (bytes, labels) = trial.pool.data.take(&support::span(0, 8));
+            let weights = weight.map(|weight| tch::Tensor::full([8], weight, tch::kind::FLOAT_CPU));
+            let batch = Batch { inputs: trial.reader.apply(bytes), labels, kept: None, weights, of: 8.0, absent: None };
+            built.loss(&Learner::new(&trial.net, &trial.weights, None), &batch, &[]).loss.double_value(&[])
+        };
+        assert!((loss(Some(3.0)) - 3.0 * loss(None)).abs() < 1e-4, "{method:?}");
+    }
+}
+
+#[test]
 fn replay_draws_from_memory() {
     let mut with = Trial::with_memory(manifest(json!({})), 30);
     let mut without = Trial::new(manifest(json!({})));

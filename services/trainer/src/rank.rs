@@ -130,15 +130,10 @@ fn update(
     net.heads = net.heads.take().map(|heads| heads.grown(manifest, &pool));
     let mut weights = Flat::over(trained);
 
-    let started = clock();
-    let (limits, scratch) = (pipeline.resources.prefix_cache, job.out.parent().unwrap_or(&job.out));
-    let prefix = match pipeline.input.augment.is_empty() {
-        true => Prefix::fill(&net, &pool, &reader, limits, scratch, &mut |_| progress(at))?,
-        // A row is another whenever it is read.
-        false => None,
-    };
-    let mut keeper = Keeper { job, precision, clock, keeps: collective.rank() == 0, step, second: started };
     let mut prober = Prober::new(job, &net, &reader, clock, (collective.rank(), device))?;
+    let started = clock();
+    let prefix = prefix(job, &net, &pool, &reader, &mut || progress(at))?;
+    let mut keeper = Keeper { job, precision, clock, keeps: collective.rank() == 0, step, second: started };
     let inputs = Inputs {
         manifest,
         pool: &pool,
@@ -161,9 +156,27 @@ fn update(
     })?;
     let (seconds, probed) = (clock() - started, prober.found());
     progress(Progress { phase: Phase::Write, ..at });
-    let took = Took { precision, train_seconds: seconds - probed.seconds, probed };
+    let train_seconds = seconds - probed.seconds - outcome.measuring_seconds;
+    let took = Took { precision, train_seconds, probed };
     let made = Made { net: &net, trained: weights.named(), reader: &reader, outcome, took };
     finish(job, collective, device, made)
+}
+
+/// Where blocks below every adapter have been run.
+fn prefix<'a>(
+    job: &TrainJob,
+    net: &'a Net,
+    pool: &'a Pool,
+    reader: &'a Reader,
+    alive: &mut dyn FnMut(),
+) -> Result<Option<Prefix<'a>>, Error> {
+    let pipeline = &job.manifest.pipeline;
+    if !pipeline.input.augment.is_empty() {
+        // A row is another whenever it is read.
+        return Ok(None);
+    }
+    let (limits, scratch) = (pipeline.resources.prefix_cache, job.out.parent().unwrap_or(&job.out));
+    Ok(Prefix::fill(net, pool, reader, limits, scratch, &mut |_| alive())?)
 }
 
 /// A candidate before it is written down.

@@ -44,7 +44,8 @@ Examples:
     --optimizer adamw --lr 0.002 --limit-per-task 2000 --seed 0 -o json
 
 ece, nfr and pfr are after, and of, the last update, over all test rows; -o json has them after each update, where rows of
-tasks that have not trained yet count, too (not with --no-future). min-acc and wc-acc come with --eval-every; within an
+tasks that have not trained yet count, too (with --no-future, ece is of the tasks trained so far, and nfr and pfr of those
+before the last, which the parent was measured on). min-acc and wc-acc come with --eval-every; within an
 update icarl is measured by its head, since its class means come at the end.
 
 seconds.train runs from before an update's first step to after its last, without the evaluations in between;

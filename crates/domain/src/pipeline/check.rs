@@ -94,6 +94,11 @@ fn method(spec: &Spec) -> Result<(), InvalidSpec> {
         let reason = format!("`{}` draws no replay batches; leave it out", spec.method.name());
         return Err(invalid("rehearsal.weights", "sampling", reason));
     }
+    if let (Method::Joint, Some(policy)) = (spec.method, spec.rehearsal.policy)
+        && policy != Policy::Infinite
+    {
+        return Err(invalid("rehearsal.policy", policy.name(), "`joint` keeps everything; leave it out"));
+    }
     if spec.rehearsal.refresh_decay.get() < 1.0 && !spec.method.keeps_answers() {
         let reason = format!("`{}` keeps no answers of remembered rows; leave it out", spec.method.name());
         return Err(invalid("rehearsal.refresh_decay", spec.rehearsal.refresh_decay.get(), reason));
@@ -126,7 +131,28 @@ fn selection(spec: &Spec) -> Result<(), InvalidSpec> {
         );
         return Err(invalid("training.selection.rule", selection.rule.name(), reason));
     }
+    if let (Some(_), Method::Gdumb | Method::Rd) = (spec.training.reinitialize, spec.method) {
+        let reason = format!("`{}` starts from the base's weights; leave it out", spec.method.name());
+        return Err(invalid("training.reinitialize", "set", reason));
+    }
+    let augment = &spec.input.augment;
+    if let Some(twice) = augment.iter().enumerate().find(|(at, one)| augment[..*at].contains(one)) {
+        return Err(invalid("input.augment", format!("naming `{}` twice", twice.1.name()), "name each once"));
+    }
+    validation(spec)
+}
+
+/// What is measured must be what becomes the version.
+fn validation(spec: &Spec) -> Result<(), InvalidSpec> {
     let validation = &spec.training.validation;
+    if validation.fraction.get() > 0.0 && spec.method == Method::Icarl {
+        let reason = "`icarl` answers by class means, which come at the end; leave it out";
+        return Err(invalid("training.validation.fraction", validation.fraction.get(), reason));
+    }
+    if validation.fraction.get() > 0.0 && spec.method.has_copies() && spec.deploys() == Deploys::Stable {
+        let reason = "the weights that train are measured, and the slow copy is deployed; set `loss.deploys: working`";
+        return Err(invalid("training.validation.fraction", validation.fraction.get(), reason));
+    }
     if validation.fraction.get() == 0.0 && *validation != Validation::default() {
         let reason = "no rows are set aside, so nothing is measured; set `training.validation.fraction`";
         return Err(invalid("training.validation", "without a fraction", reason));
@@ -142,12 +168,12 @@ fn steps(spec: &Spec) -> Result<(), InvalidSpec> {
         return Err(invalid("resources.ranks", ranks, reason));
     }
     let (new, memory) = training.split();
+    if new == 0 {
+        return Err(invalid("training.replay", memory, "it leaves no room for new rows"));
+    }
     if l > new {
         let reason = format!("a step has only {new} new rows to divide");
         return Err(invalid("training.micro_batches", l, reason));
-    }
-    if new == 0 {
-        return Err(invalid("training.replay", memory, "it leaves no room for new rows"));
     }
     Ok(())
 }

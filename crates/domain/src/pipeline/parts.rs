@@ -49,7 +49,7 @@ pub enum Heads {
     #[default]
     Labels,
     /// The labels that its task has had: a head for each task. Its task is known in training and evaluation, and from
-    /// `predict --task`; elsewhere every label may be the answer.
+    /// `predict --task`; elsewhere every label may be the answer. Old tasks do not merge into an archive.
     Tasks,
 }
 
@@ -71,8 +71,9 @@ pub struct Input {
     /// Channels and side of the image that a model made from scratch takes. Folders know theirs.
     pub channels: Option<NonZeroU32>,
     pub image_size: Option<NonZeroU32>,
-    /// How images are varied while training, each anew whenever it is read: new and replayed ones, but not what memory
-    /// keeps or chooses by. In the order written.
+    /// How images are varied while training, each anew whenever it is read: new and replayed ones. What memory
+    /// chooses by, and what it keeps after training, are the images as they are; what it keeps of a step is the step's. In
+    /// the order written.
     pub augment: Vec<Augmentation>,
     /// Tokens of a text; what is longer is cut. Default: 128, or what the model takes if that is less.
     pub max_length: Option<NonZeroU32>,

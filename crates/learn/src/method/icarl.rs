@@ -6,6 +6,7 @@
 
 use tch::{Kind, Reduction, Tensor};
 
+use super::terms::mean;
 use super::{Batch, Learner, Start, State, Step, UpdateMethod};
 
 #[derive(Default)]
@@ -37,9 +38,8 @@ impl UpdateMethod for Icarl {
         let targets = self.targets(learner, rows);
         let logits = learner.forward(&rows.inputs);
         let own = of(&logits, &[&self.known[..], &self.new[..]].concat());
-        let sum = own.binary_cross_entropy_with_logits(&targets, None::<&Tensor>, None::<&Tensor>, Reduction::Sum);
-        let classes = (self.known.len() + self.new.len()) as f64;
-        Step::new(sum / (classes * rows.of), logits)
+        let losses = own.binary_cross_entropy_with_logits(&targets, None::<&Tensor>, None::<&Tensor>, Reduction::None);
+        Step::new(mean(losses.mean_dim(&[1i64][..], false, Kind::Float), rows), logits)
     }
 
     fn begin(&mut self, start: &Start, _state: State) {

@@ -5,7 +5,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::terms::{cross_entropy, normalized};
+use super::terms::{cross_entropy, mean, normalized};
 use super::{Batch, Learner, Start, State, Step, UpdateMethod};
 
 pub struct WithoutForgetting {
@@ -30,7 +30,8 @@ impl WithoutForgetting {
     fn distilled(&self, teacher: &Teacher, theirs: &Tensor, logits: &Tensor, batch: &Batch) -> Tensor {
         let soft = |z: &Tensor| z.index_select(1, &teacher.classes) / self.temperature;
         let log = soft(logits).log_softmax(-1, Kind::Float);
-        -(soft(theirs).softmax(-1, Kind::Float) * log).sum(Kind::Float) / batch.of
+        let rows = -(soft(theirs).softmax(-1, Kind::Float) * log).sum_dim_intlist(&[1i64][..], false, Kind::Float);
+        mean(rows, batch)
     }
 }
 

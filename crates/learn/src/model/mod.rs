@@ -150,8 +150,9 @@ fn nearness(features: &Tensor, means: &Tensor) -> Tensor {
 /// Each row divided by its norm.
 pub fn normalised(features: &Tensor) -> Tensor {
     let features = features.to_kind(Kind::Float);
-    let norms = features.square().sum_dim_intlist(&[-1i64][..], true, Kind::Float).sqrt();
-    features / norms.clamp_min(1e-12)
+    let squares = features.square().sum_dim_intlist(&[-1i64][..], true, Kind::Float);
+    // Before the root, whose slope at 0 is infinite.
+    features / squares.clamp_min(1e-24).sqrt()
 }
 
 impl Net {

@@ -8,7 +8,7 @@ use domain::pipeline::{BufferUpdate, Pipeline, Policy, Reduction, ShrinkPerturb}
 use tch::{Device, Tensor};
 
 use super::steps::{Progress, Update};
-use super::{Inputs, LOSSES};
+use super::{Inputs, LOSSES, RESIDUAL};
 use crate::carried::Carried;
 use crate::descent::Descent;
 use crate::heads::Apart;
@@ -59,7 +59,10 @@ pub fn begin<'a>(
     let kept = kept(method.keeps(), &descent, found, &snapshot, manifest.labels.len())?;
     let mut memory = Memory::new(snapshot, kept, pipeline.rehearsal.weights, pool, draws.of("replay"), inputs.clock);
     let matches = pipeline.policy() == Policy::Gmc || pipeline.rehearsal.measure_residual;
-    memory.target = found.target().filter(|_| matches);
+    // A head that grew has other gradients, and their projection shows nothing of it.
+    let grew = pipeline.rehearsal.gmc.projection.is_some() && inputs.parent_labels != manifest.labels.len();
+    memory.target = found.target().filter(|_| matches && !grew);
+    memory.residual = resume.as_ref().and_then(|saved| saved.carried.number(RESIDUAL));
     let mut update = Update {
         manifest,
         method,

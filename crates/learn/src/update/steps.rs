@@ -122,7 +122,9 @@ impl<'a> Update<'a> {
         let memory = drawn.memory.iter().map(sound).collect::<Result<_, _>>()?;
         let kept = Drawn { fresh: sound(&drawn.fresh)?, memory };
         let dropped = (drawn.rows() - kept.rows()) as u64;
-        if dropped == 0 || kept.fresh.is_empty() {
+        // Where nothing of a whole pass is left, it is not the rows.
+        let all = self.descent.pool.training().len() as u64;
+        if dropped == 0 || (kept.rows() == 0 && self.dropped_rows + dropped >= all) {
             return Ok(slope);
         }
         let slope = descend(&kept)?;
@@ -213,7 +215,7 @@ impl<'a> Update<'a> {
         let finite = whole && files::is_finite(&weights.values);
         let means = if whole && self.method.decides_by_means() { Some(self.means()?) } else { None };
         let best_epoch = self.validation.as_ref().and_then(Validation::best).map(|best| best.epoch);
-        let Memory { mut snapshot, seconds, residual, .. } = self.memory;
+        let Memory { mut snapshot, seconds, residual, measuring, .. } = self.memory;
         buffer::compact(&mut snapshot);
         Ok(Outcome {
             steps: at.done,
@@ -226,6 +228,7 @@ impl<'a> Update<'a> {
             dropped_rows: self.dropped_rows,
             best_epoch,
             memory_residual: residual,
+            measuring_seconds: measuring,
         })
     }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Barrier, Mutex};
 
 use collective::{Collective, Error};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// One rank of a group within the process.
 pub struct Loopback {
@@ -55,6 +55,9 @@ impl Collective for Loopback {
     }
 
     fn all_gather(&self, tensor: &Tensor) -> Result<Vec<Tensor>, Error> {
+        // As the real ones do.
+        let kind = tensor.kind();
+        assert!(matches!(kind, Kind::Float | Kind::BFloat16 | Kind::Int64), "{kind:?} is not sent");
         self.shared.places.lock().unwrap()[self.rank] = Some(tensor.detach().copy());
         self.shared.turn.wait();
         let all = self.shared.places.lock().unwrap().iter().map(|place| place.as_ref().unwrap().copy()).collect();

@@ -68,6 +68,11 @@ impl Version {
 
 fn check_task(net: &Net, task: Option<&str>) -> anyhow::Result<()> {
     match (task, &net.heads) {
+        (None, Some(heads)) if heads.tasks().next().is_some() => {
+            let tasks = heads.tasks().collect::<Vec<_>>().join(", ");
+            eprintln!("every label may be the answer; with --task, only that task's: {tasks}");
+            Ok(())
+        }
         (Some(task), None) => bail!("--task: the version has one head for all; leave `{task}` out"),
         (Some(task), Some(heads)) if !heads.tasks().any(|known| known == task) => {
             bail!(
