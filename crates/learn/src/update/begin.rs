@@ -56,38 +56,27 @@ pub fn begin<'a>(
     };
     let descent = descent(net, weights, &inputs, collective);
     let history = found.0.get(LOSSES).map_or_else(Vec::new, numbers);
-    let kept = kept(method.keeps(), &descent, found, &snapshot, manifest.labels.len())?;
-    let mut memory = Memory::new(snapshot, kept, pipeline.rehearsal.weights, pool, draws.of("replay"), inputs.clock);
-    let matches = pipeline.policy() == Policy::Gmc || pipeline.rehearsal.measure_residual;
-    // A head that grew has other gradients, and their projection shows nothing of it.
-    let grew = pipeline.rehearsal.gmc.projection.is_some() && inputs.parent_labels != manifest.labels.len();
-    memory.target = found.target().filter(|_| matches && !grew);
-    memory.residual = resume.as_ref().and_then(|saved| saved.carried.number(RESIDUAL));
-    let mut update = Update {
+    let saved = resume.as_ref().map(|saved| &saved.carried);
+    let keeps = method.keeps();
+    let mut memory = memory(keeps, &descent, &inputs, found, snapshot)?;
+    match saved {
+        Some(saved) => memory.residual = saved.number(RESIDUAL),
+        None => complete(&mut memory, &descent, keeps)?,
+    }
+    let validation = Validation::new(pipeline.training.validation, pool.validation(), saved);
+    let update = Update {
         manifest,
         method,
         stages,
         memory,
         descent,
         selector: Selector::new(pipeline.training.selection, draws.of("selection"), history),
-        validation: Validation::new(
-            pipeline.training.validation,
-            pool.validation(),
-            resume.as_ref().map(|saved| &saved.carried),
-        ),
+        validation,
         base: inputs.base,
         initial: inputs.initial,
         online,
         dropped_rows,
     };
-    if resume.is_none() {
-        // What another method remembered has none: the parent's own are the best there are.
-        let (unknown, keeps) = (update.memory.unknown(), update.method.keeps());
-        if !unknown.is_empty() {
-            let answers = update.descent.answers(keeps, &update.memory.positions(&unknown))?;
-            update.memory.complete(&unknown, &answers);
-        }
-    }
     let order = update.order(update.stage(done));
     Ok((update, Progress { done, loss, optimizer, order }))
 }
@@ -119,6 +108,34 @@ fn descent<'a>(net: &'a Net, weights: &Flat, inputs: &Inputs<'a>, collective: &'
         apart: net.heads.as_ref().map(|heads| Apart::new(heads, manifest, pool, device)),
         absent: pipeline.loss.mask_absent_classes.then(|| absent(pipeline, pool, manifest.labels.len(), device)),
     }
+}
+
+fn memory<'a>(
+    keeps: Keeps,
+    descent: &Descent,
+    inputs: &Inputs<'a>,
+    found: &Carried,
+    snapshot: Snapshot,
+) -> Result<Memory<'a>, Error> {
+    let (pipeline, labels) = (&inputs.manifest.pipeline, inputs.manifest.labels.len());
+    let kept = kept(keeps, descent, found, &snapshot, labels)?;
+    let replay = Draws(inputs.manifest).of("replay");
+    let mut memory = Memory::new(snapshot, kept, pipeline.rehearsal.weights, inputs.pool, replay, inputs.clock);
+    let matches = pipeline.policy() == Policy::Gmc || pipeline.rehearsal.measure_residual;
+    // A head that grew has other gradients, and their projection shows nothing of it.
+    let grew = pipeline.rehearsal.gmc.projection.is_some() && inputs.parent_labels != labels;
+    memory.target = found.target().filter(|_| matches && !grew);
+    Ok(memory)
+}
+
+/// What another method remembered has none: the parent's own answers are the best there are.
+fn complete(memory: &mut Memory, descent: &Descent, keeps: Keeps) -> Result<(), Error> {
+    let unknown = memory.unknown();
+    if !unknown.is_empty() {
+        let answers = descent.answers(keeps, &memory.positions(&unknown))?;
+        memory.complete(&unknown, &answers);
+    }
+    Ok(())
 }
 
 /// (classes): −∞ for each of which the update reads no row, else 0.
