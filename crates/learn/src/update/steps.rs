@@ -17,6 +17,9 @@ use crate::stage::Stage;
 use crate::validation::Validation;
 use crate::{Error, Flat, files};
 
+/// Rows that show whether a net has diverged.
+const SAMPLE: usize = 256;
+
 /// How far an update has come.
 pub struct Progress {
     /// Steps.
@@ -122,15 +125,21 @@ impl<'a> Update<'a> {
         let memory = drawn.memory.iter().map(sound).collect::<Result<_, _>>()?;
         let kept = Drawn { fresh: sound(&drawn.fresh)?, memory };
         let dropped = (drawn.rows() - kept.rows()) as u64;
-        // Where nothing of a whole pass is left, it is not the rows.
-        let all = self.descent.pool.training().len() as u64;
-        if dropped == 0 || (kept.rows() == 0 && self.dropped_rows + dropped >= all) {
+        if dropped == 0 || self.has_diverged()? {
             return Ok(slope);
         }
         let slope = descend(&kept)?;
         self.dropped_rows += dropped;
         *drawn = kept;
         Ok(slope)
+    }
+
+    /// Whether the net answers more than half of the rows with no numbers: then it is not the rows.
+    fn has_diverged(&self) -> Result<bool, Error> {
+        let rows = self.descent.pool.training();
+        let some = rows.iter().step_by(rows.len().div_ceil(SAMPLE).max(1)).map(|&row| row as i64);
+        let some: Vec<i64> = some.collect();
+        Ok(2 * self.descent.sound(&some)?.len() < some.len())
     }
 
     /// What memory takes from a step.
