@@ -102,7 +102,7 @@ pub enum RunEvent {
     },
     Trained {
         attempt: u32,
-        candidate: Candidate,
+        candidate: Box<Candidate>,
     },
     /// `version` is the number it will be published under, or none if it is refused.
     Judged {
@@ -189,7 +189,7 @@ impl Run {
             }
             (S::Training { attempt }, E::Trained { attempt: ended, candidate }) if *attempt == ended => {
                 self.fruitless = 0;
-                S::Evaluating { candidate }
+                S::Evaluating { candidate: *candidate }
             }
             (S::Evaluating { candidate }, E::Judged { report, version: Some(version) }) => {
                 S::Publishing { candidate: candidate.clone(), report, version }

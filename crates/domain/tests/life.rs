@@ -99,7 +99,7 @@ impl Story {
             EvalReport { baseline: Baseline::Base, candidate_scores: vec![], baseline_scores: vec![], verdict };
         let version = passed.then(|| self.now().next_version());
         self.change(run, RunEvent::Started);
-        self.change(run, RunEvent::Trained { attempt: 1, candidate: candidate.clone() });
+        self.change(run, RunEvent::Trained { attempt: 1, candidate: Box::new(candidate.clone()) });
         self.change(run, RunEvent::Judged { report: report.clone(), version });
         (candidate, report)
     }

@@ -168,7 +168,7 @@ mod tests {
             self.happen(EventKind::ChunkSealed { chunk: id, new_labels: vec![] });
             let (run, events) = planning::start_run(&self.state, &self.id, &[]).unwrap();
             events.into_iter().for_each(|event| self.happen(event.kind));
-            for change in [RunEvent::Started, RunEvent::Trained { attempt: 1, candidate: candidate() }] {
+            for change in [RunEvent::Started, RunEvent::Trained { attempt: 1, candidate: Box::new(candidate()) }] {
                 self.happen(EventKind::Run { run, change: Box::new(change) });
             }
             self.now().runs[&run].clone()

@@ -275,7 +275,7 @@ mod tests {
         let cost = Cost::default();
         let candidate =
             Candidate { files: vec![], weights_sha256: "w".into(), finite: true, preprocessing: None, snapshot, cost };
-        change(&mut state, &id, RunEvent::Trained { attempt: 1, candidate });
+        change(&mut state, &id, RunEvent::Trained { attempt: 1, candidate: Box::new(candidate) });
         let key = wanted(&id, &state.pipelines[&id].runs[&1]).unwrap();
         let shares = vec![Share { worker: "gone".into(), first: 0, ranks: 1 }];
         let mut fleet = fleet(1, 0);

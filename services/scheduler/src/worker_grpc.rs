@@ -132,7 +132,7 @@ impl Scheduler {
             Outcome::TrainedJson(json) => {
                 let candidate: Candidate = from_json("trained_json", &json)?;
                 let attempt = key.attempt;
-                self.change(&key, RunEvent::Trained { attempt, candidate }).await?
+                self.change(&key, RunEvent::Trained { attempt, candidate: Box::new(candidate) }).await?
             }
             Outcome::ScoresJson(json) => self.judge(&key, from_json("scores_json", &json)?).await?,
             Outcome::Failed(failure) => {

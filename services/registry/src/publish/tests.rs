@@ -145,7 +145,7 @@ impl Scene {
         let candidate = self.candidate(run).await;
         let changes = [
             RunEvent::Started,
-            RunEvent::Trained { attempt: 1, candidate },
+            RunEvent::Trained { attempt: 1, candidate: Box::new(candidate) },
             RunEvent::Judged { report: report(), version: Some(Version(1)) },
         ];
         self.happen(changes.map(|change| EventKind::Run { run, change: Box::new(change) }).into()).await;
