@@ -38,13 +38,13 @@ results-text: build reference  ## The figures on text streams (hours): make resu
 results-replay: build  ## The figures on replay and its kin (some 20 minutes): make results-replay OUT=folder
 	python3 -B scripts/results_replay.py $(or $(OUT),$(TARGET)/results-replay)
 
-results-cifar: build  ## The figures on CIFAR-10 by a ResNet (some 40 minutes): make results-cifar OUT=folder ARGS="--rows 10000"
+results-cifar: build  ## The figures on CIFAR-10 by a ResNet: make results-cifar OUT=folder ARGS="--rows 10000"
 	python3 -B scripts/results_cifar.py $(or $(OUT),$(TARGET)/results-cifar) $(ARGS)
 
-results-gmc: build  ## The figures on gradient-matching coresets (an hour or two): make results-gmc OUT=folder ARGS="--rows 12000"
+results-gmc: build  ## The figures on gradient-matching coresets: make results-gmc OUT=folder ARGS="--rows 12000"
 	python3 -B scripts/results_gmc.py $(or $(OUT),$(TARGET)/results-gmc) $(ARGS)
 
-results-selection: build  ## The figures on selective backprop (some 20 minutes): make results-selection OUT=folder ARGS="--rows 60000"
+results-selection: build  ## The figures on selective backprop: make results-selection OUT=folder ARGS="--rows 60000"
 	python3 -B scripts/results_selection.py $(or $(OUT),$(TARGET)/results-selection) $(ARGS)
 
 demo: build  ## Run the demo: make demo ARGS="..."

@@ -1,9 +1,9 @@
-"""The figures of docs/results.md on CIFAR-10 in five pairs of classes, by a slim ResNet-18.
+"""Figures on CIFAR-10 in five pairs of classes, by a slim ResNet-18.
 
     python3 scripts/results_cifar.py OUT [--rows N] [--seeds N] [--augment LIST]
 
 One epoch, batches of 10 new and 10 remembered rows, plain SGD, pixels standardised by the first task's. Of each task, 2000 rows
-train, so that everything fits two cores and 40 minutes; `--rows 10000` is the whole stream, and takes four times as long.
+train; `--rows 10000` is the whole stream.
 OUT keeps each arm's figures: what is there is not run again. Seeds run side by side, one on each core. Pictures go to
 docs/pictures. Needs `make build` and PERENNIAL_DATA.
 """
@@ -20,7 +20,7 @@ STREAM = "cifar10_class_5x2"
 BUFFERS = [200, 500, 1000]
 COMMON = "--model resnet18:slim --normalize dataset --batch 10 --epochs 1 --optimizer sgd --threads-per-rank 1 --no-future"
 
-# Flags of each arm: what is not said is not tuned. α and β of der and der++ are the paper's for CIFAR-10 and 500 rows.
+# Flags of each arm. None is tuned.
 REPLAY = {
     "er": "--lr 0.1 --replay-batch 10",
     "der": "--lr 0.03 --replay-batch 10 --loss-weights alpha=0.3",

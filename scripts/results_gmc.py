@@ -1,4 +1,4 @@
-"""The figures of docs/results.md on gradient-matching coresets: what the rows of the buffer and their weights do, apart.
+"""Figures on gradient-matching coresets: what the rows of the buffer and their weights do, apart.
 
     python3 scripts/results_gmc.py OUT [--rows N] [--seeds N] [--sizes 100,200] [--streams NAME,NAME]
 

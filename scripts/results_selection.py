@@ -1,9 +1,10 @@
-"""The figures of docs/results.md on selective backprop: does any choice of rows beat choosing at random?
+"""Figures on selective backprop: does any choice of rows beat choosing at random?
 
-    python3 scripts/results_selection.py OUT [--rows N] [--seeds N] [--model LINE] [--stream NAME] [--batch N] [--epochs N] [--rates 0.1,0.3,1] [--keeps 0.1,0.25,0.5]
+    python3 scripts/results_selection.py OUT [--rows N] [--seeds N] [--model LINE] [--stream NAME] [--batch N] [--epochs N]
+        [--rates 0.1,0.3,1] [--keeps 0.1,0.25,0.5]
 
-One task of all classes, with their labels and with a fifth of them wrong. Every arm has the same steps, a rate that falls to zero by a cosine, and the learning rate
-that did best on a seed that is not counted. OUT keeps each run's figures: what is there is not run again. Needs `make build`
+One task of all classes, with their labels and with a fifth of them wrong. Every arm has the same steps, a rate that
+falls to zero by a cosine, and the learning rate that did best on a seed that is not counted. OUT keeps each run's figures: what is there is not run again. Needs `make build`
 and PERENNIAL_DATA.
 """
 

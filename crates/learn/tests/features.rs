@@ -2,32 +2,9 @@
 
 mod support;
 
-use perennial_learn::Carried;
-use perennial_learn::model::layers::Init;
-use perennial_learn::update::Outcome;
 use serde_json::{Value, json};
+use support::updates::{LOGITS, hash, updated, with};
 use support::{Trial, manifest};
-
-const LOGITS: &str = "memory.logits";
-
-/// After an update on 30 remembered rows with logits, and 45 new ones.
-fn updated(change: Value) -> (Trial, Outcome) {
-    let mut trial = Trial::with_memory(manifest(change), 30);
-    let rows = trial.snapshot.slots.len() as i64;
-    let logits = Init::Normal(1.0).draw(9, "logits", &[rows, 3]);
-    trial.carried = Carried([(LOGITS.to_owned(), logits)].into());
-    let outcome = trial.run();
-    assert!(outcome.finite);
-    (trial, outcome)
-}
-
-fn hash(change: Value) -> String {
-    updated(change).0.hash()
-}
-
-fn with(method: &str, parameters: Value) -> Value {
-    json!({"method": method, "loss": {"parameters": parameters}})
-}
 
 /// Super-ER with these weights, from the parent's weights as they are.
 fn super_er(parameters: Value) -> Value {
@@ -67,7 +44,7 @@ fn same(one: &Value, other: &Value) -> bool {
 #[test]
 fn features_that_have_not_moved_pull_at_nothing() {
     // Before the first step memory's features are the net's own: what is left is the new rows' cross-entropy.
-    let (trial, outcome) = updated(with("pod-er", json!({})));
+    let (_, outcome) = updated(with("pod-er", json!({})));
     let kept = &outcome.carried.0["memory.features"];
     assert_eq!(kept.size(), [outcome.snapshot.slots.len() as i64, 16 + 12]);
     assert!(!outcome.carried.0.contains_key(LOGITS));
@@ -82,5 +59,4 @@ fn features_that_have_not_moved_pull_at_nothing() {
     };
     let (with, without) = (first(5.0), first(0.0));
     assert!((with[0] - without[0]).abs() < 1e-5 && with[3] > without[3] + 1e-3, "{with:?} {without:?}");
-    drop(trial);
 }

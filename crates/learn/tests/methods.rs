@@ -10,29 +10,9 @@ use perennial_learn::method::{self, Batch, Learner, Start, State};
 use perennial_learn::model::layers::Init;
 use perennial_learn::update::Outcome;
 use serde_json::{Value, json};
+use support::updates::{LOGITS, hash, updated, with};
 use support::{Trial, handles, manifest};
 use tch::Tensor;
-
-const LOGITS: &str = "memory.logits";
-
-/// After an update on 30 remembered rows with logits, and 45 new ones.
-fn updated(change: Value) -> (Trial, Outcome) {
-    let mut trial = Trial::with_memory(manifest(change), 30);
-    let rows = trial.snapshot.slots.len() as i64;
-    let logits = Init::Normal(1.0).draw(9, "logits", &[rows, 3]);
-    trial.carried = Carried([(LOGITS.to_owned(), logits)].into());
-    let outcome = trial.run();
-    assert!(outcome.finite);
-    (trial, outcome)
-}
-
-fn hash(change: Value) -> String {
-    updated(change).0.hash()
-}
-
-fn with(method: &str, parameters: Value) -> Value {
-    json!({"method": method, "loss": {"parameters": parameters}})
-}
 
 /// Fine-tuning on the batches of new rows that a replaying method sees: four of eight.
 fn fine_tuned() -> String {

@@ -120,14 +120,12 @@ fn update(
     let precision = precision(pipeline, resume.as_ref(), collective, device, clock)?;
     let sources = Sources { precision, ..sources(job, device) };
     let Assembled { mut net, trained, mut reader } = assemble::assemble(sources, rows.sample()?)?;
-    // The parent's say nothing once its features move.
-    net.means = None;
     let base = Base::new(sources, rows.sample()?.clone());
     progress(at);
     let pool = rows::pool(manifest, rows, &reader, device)?;
     progress(at);
     measure(job, &mut reader, &pool);
-    net.heads = net.heads.take().map(|heads| heads.grown(manifest, &pool));
+    move_on(&mut net, manifest, &pool);
     let mut weights = Flat::over(trained);
 
     let mut prober = Prober::new(job, &net, &reader, clock, (collective.rank(), device))?;
@@ -160,6 +158,12 @@ fn update(
     let took = Took { precision, train_seconds, probed };
     let made = Made { net: &net, trained: weights.named(), reader: &reader, outcome, took };
     finish(job, collective, device, made)
+}
+
+/// What a parent says besides its weights: class means hold no longer once features move, heads gain the new labels.
+fn move_on(net: &mut Net, manifest: &Manifest, pool: &Pool) {
+    net.means = None;
+    net.heads = net.heads.take().map(|heads| heads.grown(manifest, pool));
 }
 
 /// Where blocks below every adapter have been run.

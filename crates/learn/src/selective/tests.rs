@@ -1,6 +1,5 @@
 use super::*;
 use crate::model::layers::Init;
-use domain::pipeline::Ratio;
 use serde_json::Value;
 
 fn selector(rule: &str, keep: f64) -> Selector {
@@ -234,5 +233,4 @@ fn a_row_whose_loss_is_no_number_is_brought_up() {
     for rule in ["top-loss", "sb-fixed", "sb-history", "gradient-matching"] {
         assert_eq!(selector(rule, 0.25).choose(0, &standing(8), Some(&sight)).rows, [5], "{rule}");
     }
-    assert_eq!(Selection::default().keep, Ratio::try_from(0.5).unwrap());
 }

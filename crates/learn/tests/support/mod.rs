@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports)] // each test file uses its part
 
 mod ranks;
+pub mod updates;
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
