@@ -4,8 +4,8 @@
         [--rates 0.1,0.3,1] [--keeps 0.1,0.25,0.5]
 
 One task of all classes, with their labels and with a fifth of them wrong. Every arm has the same steps, a rate that
-falls to zero by a cosine, and the learning rate that did best on a seed that is not counted. OUT keeps each run's figures: what is there is not run again. Needs `make build`
-and PERENNIAL_DATA.
+falls to zero by a cosine, and the learning rate that did best on a seed that is not counted. OUT keeps each run's figures:
+what is there is not run again. Needs `make build` and PERENNIAL_DATA.
 """
 
 import argparse
@@ -53,11 +53,49 @@ def tuned(stream, flags, args):
 
 
 def curve(runs):
-    """Mean and interval of the accuracy at each evaluation."""
+    """Steps of each evaluation, mean and interval of the accuracy there."""
     mean = lambda accuracies: 100 * statistics.mean(accuracy for accuracy in accuracies if accuracy is not None)
-    points = [[mean(at["accuracies"]) for at in run["stability"]["curve"]] for run in runs]
-    columns = list(zip(*points))
-    return [statistics.mean(v) for v in columns], [figures.spread(v) for v in columns]
+    columns = list(zip(*([mean(at["accuracies"]) for at in run["stability"]["curve"]] for run in runs)))
+    steps = [at["step"] for at in runs[0]["stability"]["curve"]]
+    return steps, [statistics.mean(v) for v in columns], [figures.spread(v) for v in columns]
+
+
+def table(runs):
+    """`runs`: a rate and runs by labels, arm and share."""
+    beaten = {arm: [] for arm in ARMS if arm != "random"}
+    print("| labels | kept | rows | rate | accuracy | above random | seconds |\n| --- | --- | --- | --- | --- | --- | --- |")
+    for (name, arm, keep), (rate, found) in runs.items():
+        above = "-"
+        if arm in beaten:
+            gaps = figures.differences(found, runs[name, "random", keep][1])
+            above = figures.interval(gaps)
+            beaten[arm].append(statistics.mean(gaps) - figures.spread(gaps) > 0)
+        seconds = statistics.mean(run["seconds"]["train"] for run in found)
+        figure = figures.interval([accuracy(run) for run in found])
+        print(f"| {name} | {keep} | {arm} | {rate} | {figure} | {above} | {seconds:.1f} |")
+    print(f"\nAbove random on every set and share: {', '.join(arm for arm in beaten if all(beaten[arm])) or 'none'}")
+
+
+def draw_shares(name, file, keeps, runs):
+    values = lambda arm: [[accuracy(run) for run in runs[name, arm, keep][1]] for keep in keeps]
+    lines = [(arm, [statistics.mean(v) for v in values(arm)], [figures.spread(v) for v in values(arm)]) for arm in ARMS]
+    (figures.PICTURES / file).write_text(pictures.chart(f"Accuracy, {name}", "share of rows back-propagated", keeps, lines))
+
+
+def draw_curves(name, file, batch, keep, arms):
+    """Curves of `arms`, runs by arm, against rows back-propagated and against seconds, as far as those go that choose."""
+    share = lambda arm: 1 if arm == "all" else float(keep)
+    pace = lambda arm: statistics.mean(run["seconds"]["train"] / run["steps"] for run in arms[arm])
+    found = {arm: curve(runs) for arm, runs in arms.items()}
+    for axis, what, a_step in [
+        ("rows back-propagated, thousands", "samples", lambda arm: round(batch * share(arm)) / 1000),
+        ("seconds of training", "seconds", pace),
+    ]:
+        end = max(found[arm][0][-1] * a_step(arm) for arm in ARMS)
+        points = {arm: [point for point in zip(*found[arm]) if point[0] * a_step(arm) <= end] for arm in arms}
+        lines = [(arm, [step * a_step(arm) for step, *_ in of], *zip(*(values for _, *values in of))) for arm, of in points.items()]
+        picture = pictures.curves(f"Accuracy, {name}, {keep} of each batch back-propagated", axis, lines)
+        (figures.PICTURES / file.replace(".svg", f"-{what}.svg")).write_text(picture)
 
 
 def main():
@@ -83,30 +121,12 @@ def main():
     wanted |= {(name, arm, keep): f"{flags} --keep {keep}" for name in sets for keep in keeps for arm, flags in ARMS.items()}
     job = lambda name, flags: functools.partial(tuned, sets[name], f"{common} {flags}", args)
     runs = figures.together({key: job(key[0], flags) for key, flags in wanted.items()})
-    beaten = []
-    print("| labels | kept | rows | rate | accuracy | above random | seconds |\n| --- | --- | --- | --- | --- | --- | --- |")
-    for (name, arm, keep), (rate, found) in runs.items():
-        above = "-"
-        if arm not in ["all", "random"]:
-            gaps = figures.differences(found, runs[name, "random", keep][1])
-            above = figures.interval(gaps)
-            beaten.append((arm, statistics.mean(gaps) - figures.spread(gaps) > 0))
-        seconds = statistics.mean(run["seconds"]["train"] for run in found)
-        figure = figures.interval([accuracy(run) for run in found])
-        print(f"| {name} | {keep} | {arm} | {rate} | {figure} | {above} | {seconds:.1f} |")
-    always = [arm for arm in ARMS if [won for other, won in beaten if other == arm] and all(won for other, won in beaten if other == arm)]
-    print(f"\nAbove random on every set and share: {', '.join(always) or 'none'}")
+    table(runs)
+    middle = keeps[len(keeps) // 2]
     for name in sets:
-        values = lambda arm: [[accuracy(run) for run in runs[name, arm, keep][1]] for keep in keeps]
-        lines = [(arm, [statistics.mean(v) for v in values(arm)], [figures.spread(v) for v in values(arm)]) for arm in ARMS]
-        picture = pictures.chart(f"Accuracy, {name}", "share of rows back-propagated", keeps, lines)
         file = f"selection-{args.stream}-{'noisy' if 'wrong' in name else 'clean'}.svg"
-        (figures.PICTURES / file).write_text(picture)
-        middle = keeps[len(keeps) // 2]
-        lines = [(arm, *curve(runs[name, arm, "1" if arm == "all" else middle][1])) for arm in ["all", *ARMS]]
-        ticks = [at["step"] for at in runs[name, "all", "1"][1][0]["stability"]["curve"]]
-        title = f"Accuracy, {name}, {middle} of each batch back-propagated"
-        (figures.PICTURES / file.replace(".svg", "-steps.svg")).write_text(pictures.chart(title, "steps", ticks, lines))
+        draw_shares(name, file, keeps, runs)
+        draw_curves(name, file, args.batch, middle, {arm: runs[name, arm, middle][1] for arm in ARMS} | {"all": runs[name, "all", "1"][1]})
 
 
 main()

@@ -23,28 +23,41 @@ pub struct Intake<'a, 'm> {
     pub descent: &'a Descent<'m>,
     pub pipeline: &'a Pipeline,
     pub initial: Initial<'m>,
+    /// Whether some rows of the chunks were left out of training.
+    pub drops: bool,
 }
 
 impl Intake<'_, '_> {
-    /// Shows memory every row of the chunks, and keeps what the weights answer to those that it takes.
+    /// Shows memory every row of the chunks that the net can answer, and keeps what the weights answer to those that it takes.
     pub fn take(&mut self, keeps: Keeps) -> Result<(), Error> {
         let before = self.memory.target.as_ref().map(Tensor::shallow_clone);
+        let rows = self.offered()?;
         let taken = match self.memory.snapshot.policy.selects() {
-            true => self.select()?,
-            false => self.memory.offer(self.descent.pool.training(), None),
+            true => self.select(&rows)?,
+            false => self.memory.offer(&rows, None),
         };
         if self.pipeline.rehearsal.measure_residual {
             let start = (self.memory.clock)();
-            self.measure(before)?;
+            self.measure(before, &rows)?;
             self.memory.measuring += (self.memory.clock)() - start;
         }
         self.keep(keeps, &taken)
     }
 
+    /// In ascending order.
+    fn offered(&self) -> Result<Vec<usize>, Error> {
+        let rows = self.descent.pool.training();
+        if !self.drops {
+            return Ok(rows.to_vec());
+        }
+        let sound = self.descent.sound(&rows.iter().map(|&row| row as i64).collect::<Vec<_>>())?;
+        Ok(sound.into_iter().map(|row| rows[row]).collect())
+    }
+
     /// How far memory's gradient is from that of everything ever offered: `before`, and the chunks' rows.
-    fn measure(&mut self, before: Option<Tensor>) -> Result<(), Error> {
+    fn measure(&mut self, before: Option<Tensor>, rows: &[usize]) -> Result<(), Error> {
         let ones = |rows: usize| Tensor::from_slice(&vec![1f32; rows]);
-        let fresh: Vec<i64> = self.descent.pool.training().iter().map(|&row| row as i64).collect();
+        let fresh: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
         let new = self.gradients(&fresh)?.sum(&ones(fresh.len()));
         let target = match before.filter(|before| before.size() == new.size()) {
             Some(before) => before + new,
@@ -72,11 +85,11 @@ impl Intake<'_, '_> {
         Ok(())
     }
 
-    /// Chunk by chunk, among memory's rows and the chunk's. The slots that hold rows of the chunks.
-    fn select(&mut self) -> Result<Vec<usize>, Error> {
+    /// Chunk by chunk, among memory's rows and those of the chunk. The slots that hold rows of the chunks.
+    fn select(&mut self, offered: &[usize]) -> Result<Vec<usize>, Error> {
         let pool = self.descent.pool;
         // A chunk may be held out altogether.
-        for (chunk, rows) in pool.chunks().filter(|(_, rows)| !rows.is_empty()) {
+        for (chunk, rows) in pool.chunks(offered).filter(|(_, rows)| !rows.is_empty()) {
             let held = self.memory.snapshot.slots.len();
             let mut positions = self.memory.positions(&(0..held).collect::<Vec<_>>());
             positions.extend(rows.iter().map(|&row| row as i64));
@@ -87,7 +100,7 @@ impl Intake<'_, '_> {
         let snapshot = &self.memory.snapshot;
         let is_new = |slot: &usize| {
             let chunk = &snapshot.chunks[snapshot.slots[*slot].chunk as usize];
-            pool.chunks().any(|(id, _)| id == chunk)
+            pool.chunks(&[]).any(|(id, _)| id == chunk)
         };
         Ok((0..snapshot.slots.len()).filter(is_new).collect())
     }

@@ -110,11 +110,11 @@ impl Pool {
         }
     }
 
-    /// The run's chunks, each with the positions of its rows that train.
-    pub fn chunks(&self) -> impl Iterator<Item = (&ChunkId, &[usize])> {
+    /// The run's chunks, each with those of `rows`, positions that ascend, that are its own.
+    pub fn chunks<'p>(&'p self, rows: &'p [usize]) -> impl Iterator<Item = (&'p ChunkId, &'p [usize])> {
         let ends = self.chunks.iter().skip(1).map(|(_, start)| *start).chain([self.fresh]);
-        let place = |row: usize| self.training.partition_point(|&known| known < row);
-        self.chunks.iter().zip(ends).map(move |((id, start), end)| (id, &self.training[place(*start)..place(end)]))
+        let place = |row: usize| rows.partition_point(|&known| known < row);
+        self.chunks.iter().zip(ends).map(move |((id, start), end)| (id, &rows[place(*start)..place(end)]))
     }
 
     /// The chunk of every row, by position.

@@ -53,6 +53,10 @@ fn a_chosen_rows_loss_counts_for_those_that_were_not() {
 
 /// Black but for a stripe, and for two spots on one row in which weights that nobody trained are huge.
 fn spotted(count: usize, spot: impl Fn(usize) -> bool) -> Trial {
+    remembering("reservoir", count, spot)
+}
+
+fn remembering(policy: &str, count: usize, spot: impl Fn(usize) -> bool) -> Trial {
     let rows: Vec<Row> = (0..count)
         .map(|number| {
             let bright = |x, y| (y == number as u32 % 3) || (spot(number) && y == SIDE - 1 && x > SIDE - 3);
@@ -67,7 +71,8 @@ fn spotted(count: usize, spot: impl Fn(usize) -> bool) -> Trial {
         })
         .collect();
     let training = json!({"epochs": 2, "optimizer": "sgd", "replay": {"batch": 8}});
-    let change = json!({"method": "er", "training": training, "rehearsal": {"update": "chunk", "memory_size": 100}});
+    let rehearsal = json!({"update": "chunk", "policy": policy, "memory_size": 100});
+    let change = json!({"method": "er", "training": training, "rehearsal": rehearsal});
     let mut trial = Trial::new(manifest(change));
     trial.pool = Pool::new(vec![(chunk("x"), count)], dataset(&rows), vec![], None, Device::Cpu);
     let first = trial.weights.named().iter().find(|(name, _)| name.contains("fc1.weight")).unwrap().1.detach();
@@ -83,6 +88,16 @@ fn a_row_whose_loss_is_no_number_is_dropped_and_counted() {
     assert_eq!((outcome.dropped_rows, outcome.steps), (2, 10));
     let before = spotted(40, |_| false).weights.values;
     assert!(!trial.weights.values.allclose(&before, 1e-6, 1e-7, false), "the others train");
+}
+
+#[test]
+fn a_dropped_row_does_not_enter_a_memory_that_takes_the_chunk_at_its_end() {
+    for policy in ["reservoir", "herding", "gmc"] {
+        let outcome = remembering(policy, 40, |row| row == 10).run();
+        assert_eq!(outcome.dropped_rows, 2, "{policy}");
+        let rows: Vec<u32> = outcome.snapshot.slots.iter().map(|slot| slot.row).collect();
+        assert!(!rows.is_empty() && !rows.contains(&10), "{policy}: {rows:?}");
+    }
 }
 
 #[test]

@@ -2,13 +2,17 @@
 
 mod bad_data;
 mod columns;
+mod csv;
 mod inputs;
 mod intake;
 mod jsonl;
+mod object;
 mod shard;
 mod table;
+mod web_dataset;
 
 pub use bad_data::{BadData, Place};
+pub use csv::Delimiter;
 pub use inputs::{Input, Inputs, Unread, jsonl_inputs, open_inputs};
 pub use intake::{Columns, Format, detect, read};
 pub use jsonl::read_jsonl;

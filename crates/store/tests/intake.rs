@@ -12,7 +12,8 @@ use parquet::arrow::ArrowWriter;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use perennial_store::examples::{
-    BadData, Columns, Format, Input, Place, Unread, detect, jsonl_inputs, open_inputs, read, read_jsonl, read_parquet,
+    BadData, Columns, Delimiter, Format, Input, Place, Unread, detect, jsonl_inputs, open_inputs, read_jsonl,
+    read_parquet,
 };
 
 fn png() -> Vec<u8> {
@@ -161,7 +162,7 @@ fn no_rows_are_refused() {
     let bytes = parquet(vec![("text", texts(&[])), ("label", texts(&[]))]);
     assert_eq!(rows(bytes), Err(BadData::Empty));
     assert_eq!(read_jsonl(b"\n \n", &Columns::default()), Err(BadData::Empty));
-    assert_eq!(read("x", "".into(), &Columns::default()), Err(BadData::Empty));
+    assert_eq!(detect("x", b""), Err(BadData::Empty));
 }
 
 #[test]
@@ -196,7 +197,12 @@ fn formats_are_told_by_content_then_by_name() {
     assert_eq!(detect("x.parquet", b"cut"), Ok(Format::Parquet));
     assert_eq!(detect("x", b"  {\"a\":1}"), Ok(Format::Jsonl));
     assert_eq!(detect("x.JSONL", b"oops"), Ok(Format::Jsonl));
-    refused(read("x.csv", "a,b\n".into(), &Columns::default()), &["`x.csv` is neither Parquet nor JSONL"]);
+    assert_eq!(detect("x.Csv", b"a,b"), Ok(Format::Csv(Delimiter::Comma)));
+    assert_eq!(detect("x.tsv", b"a\tb"), Ok(Format::Csv(Delimiter::Tab)));
+    assert_eq!(detect("x.tar", b"cut"), Ok(Format::Tar));
+    let text = |name, bytes: &[u8]| detect(name, bytes).unwrap_err().to_string();
+    assert!(text("x.xls", b"a,b\n").contains("`x.xls` has no format that is read here"));
+    assert!(text("x.tar.gz", &[0x1f, 0x8b, 8]).contains("push it unpacked"));
 }
 
 fn inputs(text: &'static [u8]) -> Vec<Result<Input, Unread>> {

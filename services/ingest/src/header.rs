@@ -5,7 +5,7 @@ use domain::evalset::ARCHIVE;
 use domain::id::{ChunkId, PipelineId, TaskName};
 use perennial_proto::convert::{Invalid, pipeline_id};
 use perennial_proto::v1;
-use store::examples::{Columns, Format};
+use store::examples::{Columns, Delimiter, Format};
 
 use crate::seal::Facts;
 
@@ -57,6 +57,9 @@ fn format(wire: i32) -> Result<Option<Format>, Invalid> {
         Ok(v1::Format::Unspecified) => Ok(None),
         Ok(v1::Format::Parquet) => Ok(Some(Format::Parquet)),
         Ok(v1::Format::Jsonl) => Ok(Some(Format::Jsonl)),
+        Ok(v1::Format::Csv) => Ok(Some(Format::Csv(Delimiter::Comma))),
+        Ok(v1::Format::Tsv) => Ok(Some(Format::Csv(Delimiter::Tab))),
+        Ok(v1::Format::Tar) => Ok(Some(Format::Tar)),
         Err(e) => Err(Invalid::new("header.format", e)),
     }
 }

@@ -55,10 +55,7 @@ impl Work {
     }
 
     fn rows(&self, raw: &Bytes) -> Result<Vec<Row>, BadData> {
-        match self.format {
-            Some(Format::Parquet) => examples::read_parquet(raw.clone(), &self.columns),
-            Some(Format::Jsonl) => examples::read_jsonl(raw, &self.columns),
-            None => examples::read(&self.name, raw.clone(), &self.columns),
-        }
+        let format = self.format.map_or_else(|| examples::detect(&self.name, raw), Ok)?;
+        examples::read(format, raw.clone(), &self.columns)
     }
 }

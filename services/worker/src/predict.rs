@@ -32,7 +32,7 @@ pub struct Args {
     /// The folder of a version, as `perennial version pull` leaves it
     #[arg(value_name = "DIR")]
     version: PathBuf,
-    /// Parquet or JSONL; `-` reads JSONL from standard input
+    /// Parquet, JSONL, CSV, TSV or a WebDataset tar; `-` reads JSONL from standard input
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
     /// The folder of the base model, for a version that is an adapter

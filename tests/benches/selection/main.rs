@@ -5,9 +5,8 @@
 //! cargo bench -p perennial-tests --bench selection
 //! ```
 //!
-//! Batches of 128 rows of Fashion-MNIST, an MLP of two hidden layers of 100 after so many steps of SGD. One line of JSON
-//! for each rule, weights, share of rows and state of training; errors are means over batches, relative to the mean
-//! gradient's norm.
+//! Batches of 128 rows of a stream, a model from scratch after so many steps of SGD. One line of JSON for each rule, weights,
+//! share of rows and state of training; errors are means over batches, relative to the mean gradient's norm.
 
 // A benchmark is made to read the clock.
 #![allow(clippy::disallowed_methods)]
@@ -21,6 +20,7 @@ use domain::pipeline::{Pipeline, Selection};
 use learn::Flat;
 use learn::assemble::{Assembled, Sources, assemble};
 use learn::data::{Dataset, Reader};
+use learn::method::Learner;
 use learn::model::Net;
 use learn::selective::{Chosen, Selector, Sight};
 use serde_json::{Value, json};
@@ -42,6 +42,12 @@ const ARMS: [(&str, &str); 7] = [
 
 #[derive(Parser)]
 struct Args {
+    /// Of $PERENNIAL_DATA/streams
+    #[arg(long, default_value = "fashion_mnist_class_5x2")]
+    stream: String,
+    /// From scratch
+    #[arg(long, default_value = "mlp:100,100")]
+    model: String,
     /// Steps after which rules are compared
     #[arg(long, value_delimiter = ',', default_value = "0,100,1000")]
     after: Vec<usize>,
@@ -60,18 +66,32 @@ fn main() {
         println!("SKIPPED: PERENNIAL_DATA names no data");
         return;
     };
-    let stream = Stream::open(&data.join("streams/fashion_mnist_class_5x2.json"), None).expect("a stream");
-    let mut bench = Bench::new(&stream);
+    let stream = Stream::open(&data.join(format!("streams/{}.json", args.stream)), None).expect("a stream");
+    let mut bench = Bench::new(&stream, &args.model);
     let mut done = 0;
     for &steps in &args.after {
         (done..steps).for_each(|step| bench.descend(step));
         done = done.max(steps);
+        let seen: Vec<Seen> = (0..args.batches as u64).map(|batch| bench.see(batch)).collect();
         for keep in [0.1, 0.25, 0.5] {
             for (rule, weights) in ARMS {
-                println!("{}", bench.compare(rule, weights, keep, done, args.batches));
+                let mut line = bench.compare(rule, weights, keep, &seen);
+                line["model"] = json!(args.model);
+                line["steps"] = json!(done);
+                println!("{line}");
             }
         }
     }
+}
+
+/// A batch before any of its rows is chosen.
+struct Seen {
+    rows: Vec<i64>,
+    /// (rows, values)
+    gradients: Tensor,
+    sight: Sight,
+    /// What looking took.
+    seconds: f64,
 }
 
 struct Bench {
@@ -82,8 +102,8 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(stream: &Stream) -> Self {
-        let spec = json!({"name": "bench", "model": "mlp:100,100", "labels": stream.labels(), "method": "ft"});
+    fn new(stream: &Stream, model: &str) -> Self {
+        let spec = json!({"name": "bench", "model": model, "labels": stream.labels(), "method": "ft"});
         let pipeline: Pipeline = serde_json::from_value(spec).expect("a pipeline");
         let rows =
             (0..stream.tasks().len()).flat_map(|task| stream.task_rows(task, Split::Train, Some(4000)).expect("rows"));
@@ -107,16 +127,21 @@ impl Bench {
         (0..BATCH).map(row).collect()
     }
 
-    fn gradient(&self, rows: &[i64]) -> Tensor {
-        let (inputs, labels) = self.rows.take(rows);
+    /// One row's, by the net as it would be deployed.
+    fn gradient(&self, row: i64) -> Tensor {
+        let (inputs, labels) = self.rows.take(&[row]);
         let loss = self.net.forward(&self.reader.apply(inputs)).cross_entropy_for_logits(&labels);
-        self.weights.partial(&loss, &[]).narrow(0, 0, self.weights.values.numel() as i64)
+        self.weights.descending(&self.weights.partial(&loss, &[]))
     }
 
     fn descend(&mut self, step: usize) {
-        let gradient = self.gradient(&self.batch(Draw::new(1).at(step as u64)));
+        let (inputs, labels) = self.rows.take(&self.batch(Draw::new(1).at(step as u64)));
+        let learner = Learner::new(&self.net, &self.weights, None);
+        let loss = learner.forward(&self.reader.apply(inputs)).cross_entropy_for_logits(&labels);
+        let (slope, _) = self.weights.slope(&self.weights.partial(&loss, &learner.measured()));
         let _guard = tch::no_grad_guard();
-        self.weights.values -= gradient * RATE;
+        let _ = self.weights.descending(&self.weights.values).g_sub_(&(self.weights.descending(&slope) * RATE));
+        self.weights.follow(&slope);
     }
 
     fn look(&self, rows: &[i64]) -> Sight {
@@ -126,27 +151,32 @@ impl Bench {
         Sight { logits: self.net.head.forward(&features), features, labels }
     }
 
-    fn compare(&self, rule: &str, weights: &str, keep: f64, steps: usize, batches: usize) -> Value {
+    fn see(&self, batch: u64) -> Seen {
+        let rows = self.batch(Draw::new(2).at(batch));
+        let start = Instant::now();
+        let sight = self.look(&rows);
+        let seconds = start.elapsed().as_secs_f64();
+        let gradients = Tensor::stack(&rows.iter().map(|&row| self.gradient(row)).collect::<Vec<_>>(), 0);
+        Seen { rows, gradients, sight, seconds }
+    }
+
+    fn compare(&self, rule: &str, weights: &str, keep: f64, seen: &[Seen]) -> Value {
         let selection = json!({"rule": rule, "keep": keep, "weights": weights});
         let selection: Selection = serde_json::from_value(selection).expect("a rule");
         let selector = Selector::new(selection, Draw::new(3), Vec::new());
         let (mut last, mut all, mut looking, mut choosing) = (0.0, 0.0, 0.0, 0.0);
-        for batch in 0..batches as u64 {
-            let rows = self.batch(Draw::new(2).at(batch));
+        for (batch, Seen { rows, gradients, sight, seconds }) in (0u64..).zip(seen) {
             let start = Instant::now();
-            let sight = self.look(&rows);
-            looking += start.elapsed().as_secs_f64();
-            let start = Instant::now();
-            let chosen = selector.choose(batch, &rows, selector.looks().then_some(&sight));
+            let chosen = selector.choose(batch, rows, selector.looks().then_some(sight));
             choosing += start.elapsed().as_secs_f64();
-            let gradients = Tensor::stack(&rows.iter().map(|&row| self.gradient(&[row])).collect::<Vec<_>>(), 0);
-            let (mean, estimate) = (gradients.mean_dim(&[0i64][..], false, Kind::Float), estimate(&gradients, &chosen));
+            looking += seconds;
+            let (mean, estimate) = (gradients.mean_dim(&[0i64][..], false, Kind::Float), estimate(gradients, &chosen));
             all += error(&mean, &estimate);
             last += error(&self.head(&mean), &self.head(&estimate));
         }
-        let per = 1.0 / batches as f64;
+        let per = 1.0 / seen.len() as f64;
         json!({
-            "rule": rule, "weights": weights, "keep": keep, "steps": steps,
+            "rule": rule, "weights": weights, "keep": keep,
             "error_last_layer": last * per, "error_all_layers": all * per,
             "choosing_share_of_forward": choosing / looking,
         })
@@ -154,8 +184,10 @@ impl Bench {
 
     /// Of a gradient, what belongs to the last layer.
     fn head(&self, gradient: &Tensor) -> Tensor {
-        let parts = self.weights.split(gradient).into_iter().filter(|(name, _)| !name.contains("fc"));
-        Tensor::cat(&parts.map(|(_, part)| part.reshape([-1])).collect::<Vec<_>>(), 0)
+        let head = self.weights.named().iter().filter(|(name, _)| name.starts_with("head."));
+        let count = head.map(|(_, leaf)| leaf.numel() as i64).sum();
+        // It is the last of what descends.
+        gradient.narrow(0, gradient.numel() as i64 - count, count)
     }
 }
 

@@ -10,7 +10,7 @@ use learn::data::Reader;
 use learn::update::{self, Inputs, Moment, Outcome};
 use learn::{Carried, Flat, Pool};
 use serde_json::Value;
-use store::examples::{Columns, read};
+use store::examples::{Columns, read_parquet};
 use tch::{Device, Tensor};
 
 pub struct Fashion {
@@ -25,7 +25,7 @@ pub fn rows(count: usize) -> Option<Vec<Row>> {
     let file = std::path::PathBuf::from(std::env::var_os("PERENNIAL_DATA")?).join("fashion_mnist/train-00000.parquet");
     let bytes = std::fs::read(file).ok()?;
     let labels = (0..10).map(|class| class.to_string()).collect();
-    let mut rows = read("train.parquet", bytes.into(), &Columns { labels, ..Columns::default() }).expect("rows");
+    let mut rows = read_parquet(bytes.into(), &Columns { labels, ..Columns::default() }).expect("rows");
     rows.truncate(count);
     Some(rows)
 }

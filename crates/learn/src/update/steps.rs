@@ -177,8 +177,8 @@ impl<'a> Update<'a> {
     }
 
     fn intake(&mut self) -> Intake<'_, 'a> {
-        let Self { memory, descent, manifest, initial, .. } = self;
-        Intake { memory, descent, pipeline: &manifest.pipeline, initial: *initial }
+        let Self { memory, descent, manifest, initial, dropped_rows, .. } = self;
+        Intake { memory, descent, pipeline: &manifest.pipeline, initial: *initial, drops: *dropped_rows > 0 }
     }
 
     fn offers(&self, epoch: u64) -> bool {

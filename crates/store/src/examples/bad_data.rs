@@ -5,8 +5,10 @@
 pub enum BadData {
     #[error("there are no rows; a chunk needs at least one")]
     Empty,
-    #[error("`{name}` is neither Parquet nor JSONL; push a file that ends in .parquet or .jsonl")]
+    #[error("`{name}` has no format that is read here; push a file that ends in .parquet, .jsonl, .csv, .tsv or .tar")]
     Format { name: String },
+    #[error("`{name}` is compressed; push it unpacked")]
+    Compressed { name: String },
     #[error("not a whole Parquet file ({reason}); write it again and push all of it")]
     Parquet { reason: String },
     #[error("column `{column}` is missing: the file has {present}; rename a column or say which one holds the {role}")]
@@ -29,6 +31,12 @@ pub enum BadData {
     LongLine { line: u64, limit: u64 },
     #[error("line {line} is not a JSON object ({reason}); write one object per line")]
     Json { line: u64, reason: String },
+    #[error("line {line}: {reason}; a CSV file has one line of column names, and as many cells in each record")]
+    Csv { line: u64, reason: String },
+    #[error("not a whole tar ({reason}); write it again and push all of it")]
+    Tar { reason: String },
+    #[error("`{path}` in the tar is longer than {limit} bytes; leave it out")]
+    LargeFile { path: String, limit: u64 },
     #[error("line {line}, field `{column}`: found {found}, expected {expected}; {remedy}")]
     Field { line: u64, column: String, expected: String, found: String, remedy: &'static str },
 }

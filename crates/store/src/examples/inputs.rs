@@ -9,7 +9,7 @@ use domain::chunk::Row;
 use super::bad_data::{BadData, Place};
 use super::columns::open_table;
 use super::intake::{Columns, Format, detect};
-use super::{jsonl, table};
+use super::{csv, jsonl, table, web_dataset};
 
 /// Bytes of a line at most: what has no end must not fill the memory.
 const MAX_LINE: u64 = 64 << 20;
@@ -34,7 +34,7 @@ pub struct Input {
 
 pub type Inputs = Box<dyn Iterator<Item = Result<Input, Unread>>>;
 
-/// The rows of a Parquet or JSONL file.
+/// The rows of a file. A tar is read whole.
 pub fn open_inputs(path: &Path, columns: &Columns) -> Result<Inputs, Unread> {
     let mut head = Vec::new();
     File::open(path)?.take(HEAD).read_to_end(&mut head)?;
@@ -45,6 +45,15 @@ pub fn open_inputs(path: &Path, columns: &Columns) -> Result<Inputs, Unread> {
             Ok(Box::new(rows.map(|(row, number)| Ok(Input { place: Place::Row(number), row: row? }))))
         }
         Format::Jsonl => Ok(jsonl_inputs(BufReader::new(file), columns)),
+        Format::Csv(delimiter) => {
+            let rows = csv::rows(file, delimiter, columns, false)?;
+            Ok(Box::new(rows.map(|row| row.map(|(place, row)| Input { place, row }).map_err(Unread::from))))
+        }
+        Format::Tar => {
+            let mut rows = Vec::new();
+            web_dataset::read(BufReader::new(file), columns, false, |place, row| rows.push(Ok(Input { place, row })))?;
+            Ok(Box::new(rows.into_iter()))
+        }
     }
 }
 
@@ -74,7 +83,7 @@ impl<R: BufRead> Lines<R> {
             let text = std::str::from_utf8(&self.text).map_err(|_| BadData::Utf8 { line: self.line })?;
             let text = text.strip_prefix('\u{feff}').filter(|_| self.line == 1).unwrap_or(text);
             if !text.trim().is_empty() {
-                let row = jsonl::parse_input(text, self.line, self.position, &self.columns)?;
+                let row = jsonl::parse(text, self.line, self.position, &self.columns, false)?;
                 self.position += 1;
                 return Ok(Some(Input { place: Place::Line(self.line), row }));
             }

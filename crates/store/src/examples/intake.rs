@@ -7,7 +7,8 @@ use domain::chunk::{Payload, Row};
 use image::{ImageFormat, ImageReader, Limits};
 
 use super::bad_data::{BadData, Place};
-use super::{read_jsonl, read_parquet};
+use super::csv::{self, Delimiter};
+use super::{read_jsonl, read_parquet, web_dataset};
 
 /// Pixels on a side at most.
 const MAX_SIDE: u32 = 16_384;
@@ -44,7 +45,15 @@ impl Default for Columns {
 pub enum Format {
     Parquet,
     Jsonl,
+    Csv(Delimiter),
+    /// WebDataset.
+    Tar,
 }
+
+/// Where a tar says that it is one.
+const TAR_MAGIC: std::ops::Range<usize> = 257..262;
+const GZIP: &[u8] = &[0x1f, 0x8b];
+const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
 /// By content where it says so, else by name.
 pub fn detect(name: &str, bytes: &[u8]) -> Result<Format, BadData> {
@@ -57,18 +66,40 @@ pub fn detect(name: &str, bytes: &[u8]) -> Result<Format, BadData> {
     if ends(&[".jsonl", ".ndjson", ".json"]) || first == Some(&b'{') {
         return Ok(Format::Jsonl);
     }
+    if ends(&[".csv"]) {
+        return Ok(Format::Csv(Delimiter::Comma));
+    }
+    if ends(&[".tsv"]) {
+        return Ok(Format::Csv(Delimiter::Tab));
+    }
+    if ends(&[".tar"]) || bytes.get(TAR_MAGIC) == Some(b"ustar") {
+        return Ok(Format::Tar);
+    }
     if bytes.is_empty() {
         return Err(BadData::Empty);
+    }
+    if bytes.starts_with(GZIP) || bytes.starts_with(ZSTD) {
+        return Err(BadData::Compressed { name: name.to_owned() });
     }
     Err(BadData::Format { name: name.to_owned() })
 }
 
 /// The rows of a pushed file, each of them checked.
-pub fn read(name: &str, bytes: Bytes, columns: &Columns) -> Result<Vec<Row>, BadData> {
-    match detect(name, &bytes)? {
-        Format::Parquet => read_parquet(bytes, columns),
-        Format::Jsonl => read_jsonl(&bytes, columns),
-    }
+pub fn read(format: Format, bytes: Bytes, columns: &Columns) -> Result<Vec<Row>, BadData> {
+    let rows = match format {
+        Format::Parquet => read_parquet(bytes, columns)?,
+        Format::Jsonl => read_jsonl(&bytes, columns)?,
+        Format::Csv(delimiter) => {
+            let rows = csv::rows(&*bytes, delimiter, columns, true)?;
+            rows.map(|row| row.map(|(_, row)| row)).collect::<Result<_, _>>()?
+        }
+        Format::Tar => {
+            let mut rows = Vec::new();
+            web_dataset::read(&*bytes, columns, true, |_, row| rows.push(row))?;
+            rows
+        }
+    };
+    if rows.is_empty() { Err(BadData::Empty) } else { Ok(rows) }
 }
 
 /// An image that decodes. Whole, not only its header: the next to decode it is a training step.

@@ -24,7 +24,7 @@ pub enum Verb {
                             Exits with 1 and the reason when the rows go to quarantine")]
     Push {
         pipeline: PipelineName,
-        /// Parquet or JSONL
+        /// Parquet, JSONL, CSV, TSV, or a WebDataset tar
         file: PathBuf,
         #[command(flatten)]
         header: Header,
@@ -65,7 +65,7 @@ pub struct Header {
     /// Default: by the name's ending
     #[arg(long)]
     format: Option<Format>,
-    /// Default: `image` or `text`, whichever is there
+    /// Default: `image` or `text`, whichever is there; without either, `prompt` (its label is `completion`) or `messages`
     #[arg(long, value_name = "NAME")]
     input_column: Option<String>,
     /// Default: `label`
@@ -85,6 +85,12 @@ enum Split {
 enum Format {
     Parquet,
     Jsonl,
+    /// With a line of column names
+    Csv,
+    /// CSV with tabs
+    Tsv,
+    /// WebDataset: `a.png` and `a.cls` are a row
+    Tar,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -119,6 +125,9 @@ impl Header {
         let format = match format {
             Format::Parquet => v1::Format::Parquet,
             Format::Jsonl => v1::Format::Jsonl,
+            Format::Csv => v1::Format::Csv,
+            Format::Tsv => v1::Format::Tsv,
+            Format::Tar => v1::Format::Tar,
         };
         v1::ChunkHeader {
             pipeline,
@@ -136,11 +145,15 @@ impl Header {
         let guess = match ending.as_deref() {
             Some("parquet" | "pq") => Some(Format::Parquet),
             Some("jsonl" | "ndjson" | "json") => Some(Format::Jsonl),
+            Some("csv") => Some(Format::Csv),
+            Some("tsv") => Some(Format::Tsv),
+            Some("tar") => Some(Format::Tar),
             _ => None,
         };
         let unknown = || {
+            let known = "parquet, jsonl, csv, tsv or tar";
             Failure::Usage(format!(
-                "`{name}` does not end in .parquet or .jsonl: say --format parquet or --format jsonl"
+                "`{name}` does not end in a format's name: say which of {known} it is with --format"
             ))
         };
         self.format.or(guess).ok_or_else(unknown)
@@ -340,6 +353,7 @@ mod tests {
         let header = |format| Header { task: None, split: Split::Auto, format, input_column: None, label_column: None };
         assert_eq!(header(None).format("s3://b/x.Parquet").unwrap(), Format::Parquet);
         assert_eq!(header(Some(Format::Jsonl)).format("rows.txt").unwrap(), Format::Jsonl);
-        assert!(header(None).format("rows.txt").unwrap_err().to_string().contains("--format parquet"));
+        assert!(header(None).format("rows.txt").unwrap_err().to_string().contains("tar it is with --format"));
+        assert_eq!(header(None).format("rows.tsv").unwrap(), Format::Tsv);
     }
 }

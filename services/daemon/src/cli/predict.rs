@@ -29,7 +29,7 @@ pub struct Args {
     /// A version, or the folder of one, as `version pull` leaves it
     #[arg(value_name = "VERSION|DIR")]
     version: String,
-    /// Parquet or JSONL; `-` reads JSONL from standard input
+    /// Parquet, JSONL, CSV, TSV or a WebDataset tar; `-` reads JSONL from standard input
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
     /// The base model: a folder, or hf://ORG/NAME@REVISION. Default: fetched, if the version is an adapter to one

@@ -1,0 +1,160 @@
+//! CSV, WebDataset and dialogues: what is read of them, and every refusal says where and what.
+
+use domain::chunk::{Payload, Row};
+use perennial_store::examples::{BadData, Columns, Delimiter, Format, Input, Place, open_inputs, read, read_jsonl};
+
+fn png() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let image = image::GrayImage::from_pixel(4, 4, image::Luma([9]));
+    image.write_to(&mut std::io::Cursor::new(&mut bytes), image::ImageFormat::Png).unwrap();
+    bytes
+}
+
+fn columns(labels: &[&str]) -> Columns {
+    Columns { labels: labels.iter().map(|&label| label.to_owned()).collect(), ..Columns::default() }
+}
+
+fn text(id: &str, text: &str, label: &str) -> Row {
+    Row { id: id.to_owned(), payload: Payload::Text(text.to_owned()), label: label.to_owned() }
+}
+
+/// The refusal's text holds all of `parts`.
+#[track_caller]
+fn refused(outcome: Result<Vec<Row>, BadData>, parts: &[&str]) {
+    let text = outcome.unwrap_err().to_string();
+    assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+}
+
+fn csv(bytes: &str, columns: &Columns) -> Result<Vec<Row>, BadData> {
+    read(Format::Csv(Delimiter::Comma), bytes.as_bytes().to_vec().into(), columns)
+}
+
+fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (path, bytes) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, path, *bytes).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn web_dataset(files: &[(&str, &[u8])], columns: &Columns) -> Result<Vec<Row>, BadData> {
+    read(Format::Tar, tar(files).into(), columns)
+}
+
+#[test]
+fn records_of_csv_are_rows() {
+    let bytes = "\u{feff}text,label,row_id,extra\r\n\"a, \"\"b\"\"\nc\",ham,r1,\r\nd,spam,,x\r\n";
+    let found = csv(bytes, &columns(&[])).unwrap();
+    assert_eq!(found, [text("r1", "a, \"b\"\nc", "ham"), text("row:1", "d", "spam")]);
+    let tabs = read(Format::Csv(Delimiter::Tab), "text\tlabel\na,b\tx\n".into(), &columns(&[])).unwrap();
+    assert_eq!(tabs, [text("row:0", "a,b", "x")]);
+}
+
+#[test]
+fn a_number_in_csv_is_an_index_unless_it_is_a_name() {
+    let label =
+        |cell: &str, names: &[&str]| csv(&format!("text,label\na,{cell}\n"), &columns(names)).unwrap()[0].label.clone();
+    assert_eq!(label("007", &[]), "007");
+    assert_eq!(label("1", &["ham", "spam"]), "spam");
+    assert_eq!(label("1", &["0", "1"]), "1");
+    refused(csv("text,label\na,9\n", &columns(&["ham"])), &["line 2, field `label`: found 9", "below 1"]);
+}
+
+#[test]
+fn a_bad_csv_file_says_which_line() {
+    let read = |bytes: &str| csv(bytes, &columns(&[]));
+    refused(read("text,label\na,x\nb\n"), &["line 3: it has 1 cells, the first line 2"]);
+    refused(read("text,label,text\na,x,b\n"), &["line 1: column `text` comes twice"]);
+    refused(read("text,label\na,\n"), &["line 2, field `label`: found null"]);
+    refused(read("text,class\na,x\n"), &["line 2, field `label`", "`class`, `text`"]);
+    refused(read("image,label\n%%,x\n"), &["line 2, field `image`", "base64"]);
+    assert_eq!(read("text,label\n"), Err(BadData::Empty));
+    assert_eq!(read(""), Err(BadData::Empty));
+    let bytes = b"text,label\n\xff,x\n".to_vec();
+    refused(
+        perennial_store::examples::read(Format::Csv(Delimiter::Comma), bytes.into(), &columns(&[])),
+        &["line 2 is not UTF-8"],
+    );
+}
+
+#[test]
+fn files_of_one_name_in_a_tar_are_a_row() {
+    let image = png();
+    let files: Vec<(&str, &[u8])> = vec![
+        ("train/0.png", &image),
+        ("train/0.cls", b"cat\n"),
+        ("train/0.seg.png", b"passed over"),
+        ("train/1.jpg", &image),
+        ("train/1.json", b"{\"label\": 1}"),
+        ("train/README", b"passed over"),
+        ("train/.hidden.txt", b"passed over"),
+        ("train/2.txt", b"words\n"),
+        ("train/2.cls", b"0"),
+    ];
+    let found = web_dataset(&files, &columns(&["cat", "dog"])).unwrap();
+    let picture = |id: &str, label: &str| Row {
+        id: id.to_owned(),
+        payload: Payload::Image(image.clone()),
+        label: label.to_owned(),
+    };
+    assert_eq!(found, [picture("train/0", "cat"), picture("train/1", "dog"), text("train/2", "words", "cat")]);
+}
+
+#[test]
+fn a_bad_tar_says_which_file() {
+    let image = png();
+    let read = |files: &[(&str, &[u8])]| web_dataset(files, &columns(&["cat", "dog"]));
+    refused(read(&[("0.png", b"oops"), ("0.cls", b"0")]), &["row 0, column `0.png`", "no known image format"]);
+    refused(read(&[("0.png", &image), ("0.cls", b"2")]), &["row 0, column `0.cls`: found 2", "below 2"]);
+    refused(read(&[("0.png", &image)]), &["row 0, column `0`: found no label", ".cls"]);
+    refused(read(&[("0.cls", b"0")]), &["row 0, column `0`: found no input"]);
+    refused(read(&[("0.txt", b"a"), ("0.json", b"{")]), &["row 0, column `0.json`", "no JSON"]);
+    refused(read(&[("0.txt", b"a"), ("0.png", &image), ("0.cls", b"0")]), &["both `image` and `text`"]);
+    assert_eq!(read(&[]), Err(BadData::Empty));
+    assert_eq!(read(&[("README", b"a")]), Err(BadData::Empty));
+    let whole = tar(&[("0.txt", &[b'a'; 2000]), ("0.cls", b"0")]);
+    let cut = perennial_store::examples::read(Format::Tar, whole[..1200].to_vec().into(), &columns(&[]));
+    refused(cut, &["not a whole tar"]);
+}
+
+#[test]
+fn what_was_said_is_the_input_and_the_answer_the_label() {
+    let read = |line: &str| read_jsonl(line.as_bytes(), &columns(&[]));
+    let prompt = r#"{"prompt": "Where is my card?", "completion": "card_arrival"}"#;
+    assert_eq!(read(prompt).unwrap(), [text("row:0", "Where is my card?", "card_arrival")]);
+    let labelled = r#"{"prompt": "a", "completion": "b", "label": "c"}"#;
+    assert_eq!(read(labelled).unwrap(), [text("row:0", "a", "c")]);
+    let said = r#"{"messages": [{"role": "system", "content": "Sort."}, {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "greeting"}]}"#;
+    assert_eq!(read(said).unwrap(), [text("row:0", "Sort.\nHi", "greeting")]);
+    refused(
+        read(r#"{"messages": [{"role": "user", "content": "Hi"}]}"#),
+        &["line 1, field `messages`: found no answer"],
+    );
+    refused(read(r#"{"messages": [{"role": "user"}]}"#), &["a message without role or content"]);
+    refused(
+        read(r#"{"messages": [{"role": "assistant", "content": "x"}]}"#),
+        &["field `messages`: found an empty string"],
+    );
+    refused(read(r#"{"prompt": "a"}"#), &["field `completion`", "`prompt`"]);
+}
+
+#[test]
+fn rows_of_each_format_can_be_predicted_without_labels() {
+    let folder = tempfile::tempdir().unwrap();
+    let found = |name: &str, bytes: &[u8]| -> Vec<Input> {
+        let file = folder.path().join(name);
+        std::fs::write(&file, bytes).unwrap();
+        open_inputs(&file, &columns(&[])).unwrap().map(Result::unwrap).collect()
+    };
+    let one = |place, id: &str| vec![Input { place, row: text(id, "a", "") }];
+    assert_eq!(found("rows.csv", b"text\na\n"), one(Place::Line(2), "row:0"));
+    assert_eq!(found("rows.tsv", b"text\tlabel\na\t\n"), one(Place::Line(2), "row:0"));
+    assert_eq!(found("rows.tar", &tar(&[("7.txt", b"a")])), one(Place::Row(0), "7"));
+    assert_eq!(
+        found("rows.jsonl", br#"{"messages": [{"role": "user", "content": "a"}]}"#),
+        one(Place::Line(1), "row:0")
+    );
+}
