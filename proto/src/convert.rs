@@ -3,8 +3,9 @@
 use domain::calibration::Calibration;
 use domain::chunk::{Chunk, ChunkState, Split};
 use domain::flips::Flips;
-use domain::id::{ChunkId, Namespace, PipelineId, RunId, Version};
+use domain::id::{ChunkId, Namespace, PipelineId, ProducerName, RunId, Version};
 use domain::planning::Expected;
+use domain::producer::{Origin, Producer};
 use domain::report::{EvalReport, average_accuracy, calibration};
 use domain::run::{Run, RunState};
 use domain::state::PipelineState;
@@ -65,6 +66,23 @@ pub fn run_id(field: &str, name: &str) -> Result<RunId, Invalid> {
 pub fn chunk_id(field: &str, name: &str) -> Result<(PipelineId, ChunkId), Invalid> {
     let (pipeline, id) = child(field, name, "chunks")?;
     Ok((pipeline, ChunkId(id.to_owned())))
+}
+
+pub fn read_origin(field: &str, wire: v1::Origin) -> Result<Origin, Invalid> {
+    let producer = producer_name(&format!("{field}.producer"), wire.producer)?;
+    Ok(Origin { producer, epoch: wire.epoch, sequence: wire.sequence })
+}
+
+pub fn origin(origin: &Origin) -> v1::Origin {
+    v1::Origin { producer: origin.producer.to_string(), epoch: origin.epoch, sequence: origin.sequence }
+}
+
+pub fn producer_name(field: &str, name: String) -> Result<ProducerName, Invalid> {
+    name.try_into().map_err(|e| Invalid::new(field, e))
+}
+
+pub fn producer(name: &ProducerName, producer: &Producer) -> v1::Producer {
+    v1::Producer { name: name.to_string(), epoch: producer.epoch, next_sequence: producer.next }
 }
 
 /// A version by number or by alias: `…/versions/3`, `…/versions/@champion`.

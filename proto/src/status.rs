@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use domain::planning::Refusal;
+use domain::producer;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -75,7 +76,19 @@ pub fn refused(refusal: &Refusal) -> Status {
         Refusal::LabelsChanged { .. } => (Code::FailedPrecondition, "LABELS_CHANGED"),
         Refusal::Frozen { .. } => (Code::FailedPrecondition, "FIELD_FROZEN"),
         Refusal::AliasMoved { .. } => (Code::Aborted, "ALIAS_MOVED"),
+        Refusal::Producer(refusal) => producer(refusal),
         Refusal::NoPrevious => (Code::FailedPrecondition, "NO_PREVIOUS_VERSION"),
     };
     status(code, reason, refusal.to_string())
+}
+
+fn producer(refusal: &producer::Refusal) -> (Code, &'static str) {
+    match refusal {
+        producer::Refusal::Unknown(_) => (Code::FailedPrecondition, "PRODUCER_UNKNOWN"),
+        producer::Refusal::StaleEpoch { .. } => (Code::Aborted, "PRODUCER_FENCED"),
+        producer::Refusal::UnknownEpoch { .. } => (Code::FailedPrecondition, "EPOCH_UNKNOWN"),
+        producer::Refusal::Gap { .. } => (Code::FailedPrecondition, "SEQUENCE_GAP"),
+        producer::Refusal::Reused { .. } => (Code::AlreadyExists, "SEQUENCE_TAKEN"),
+        producer::Refusal::Forgotten { .. } => (Code::FailedPrecondition, "SEQUENCE_FORGOTTEN"),
+    }
 }

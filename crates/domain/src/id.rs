@@ -77,6 +77,11 @@ name!(
     TaskName, "task name", 63
 );
 
+name!(
+    /// Who pushes chunks to a pipeline, and numbers them.
+    ProducerName, "producer name", 63
+);
+
 impl Default for Namespace {
     fn default() -> Self {
         Self("default".to_owned())

@@ -15,6 +15,7 @@ pub mod manifest;
 pub mod matrix;
 pub mod pipeline;
 pub mod planning;
+pub mod producer;
 pub mod report;
 pub mod run;
 pub mod stability;

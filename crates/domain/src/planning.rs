@@ -5,6 +5,7 @@ use crate::evalset::{ARCHIVE, EvalSet, Part};
 use crate::id::{ChunkId, PipelineId, RunNumber, Version};
 use crate::manifest::{ChunkData, Import, Manifest, Parent, SnapshotData};
 use crate::pipeline::{Adapter, Heads, Pipeline, Trigger};
+use crate::producer;
 use crate::run::{RunEvent, RunState};
 use crate::state::{Event, EventKind, PipelineState, State, Task};
 use crate::version::{Alias, Disposition};
@@ -49,6 +50,8 @@ pub enum Refusal {
     AliasMoved { alias: &'static str, expected: String, found: String },
     #[error("the champion continues from no version to roll back to; name one with `--to`")]
     NoPrevious,
+    #[error(transparent)]
+    Producer(#[from] producer::Refusal),
 }
 
 pub fn pipeline<'a>(state: &'a State, id: &PipelineId) -> Result<&'a PipelineState, Refusal> {

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::Timestamp;
 use crate::chunk::{Chunk, ChunkState};
 use crate::evalset::EvalSet;
-use crate::id::{ChunkId, PipelineId, RunNumber, TaskName, Version};
+use crate::id::{ChunkId, PipelineId, ProducerName, RunNumber, TaskName, Version};
 use crate::manifest::Manifest;
 use crate::pipeline::{GateMode, Pipeline};
+use crate::producer::Producer;
 use crate::run::{IllegalTransition, Run, RunEvent, RunState};
 use crate::version::{AdapterVersion, Alias, Disposition, absorbed, lineage};
 
@@ -31,6 +32,9 @@ pub struct PipelineState {
     pub chunks: BTreeMap<ChunkId, Chunk>,
     /// Chunks in the order they were recorded.
     pub arrivals: Vec<ChunkId>,
+    /// Those that number their pushes.
+    #[serde(default)]
+    pub producers: BTreeMap<ProducerName, Producer>,
     /// In the order they opened.
     pub tasks: Vec<Task>,
     pub runs: BTreeMap<RunNumber, Run>,
@@ -75,6 +79,16 @@ pub enum EventKind {
     ChunkReleased {
         chunk: ChunkId,
     },
+    /// Pushes under an older epoch are shut out from here on.
+    ProducerOpened {
+        producer: ProducerName,
+        epoch: u64,
+    },
+    /// Its next push was this chunk.
+    ProducerAdvanced {
+        producer: ProducerName,
+        chunk: ChunkId,
+    },
     RunQueued {
         manifest: Box<Manifest>,
         /// EvalSets that open if the run is published.
@@ -109,6 +123,8 @@ pub enum Inapplicable {
     UnknownRun(RunNumber),
     #[error("version {0} is not known")]
     UnknownVersion(Version),
+    #[error("producer `{0}` is not known")]
+    UnknownProducer(ProducerName),
     #[error("version {0} exists")]
     VersionTaken(Version),
     #[error(transparent)]
@@ -144,6 +160,7 @@ impl PipelineState {
             revision: 0,
             chunks: BTreeMap::new(),
             arrivals: Vec::new(),
+            producers: BTreeMap::new(),
             tasks: Vec::new(),
             runs: BTreeMap::new(),
             versions: BTreeMap::new(),
@@ -184,6 +201,13 @@ impl PipelineState {
                 self.chunk(chunk)?.state = ChunkState::Quarantined { reason };
             }
             EventKind::ChunkReleased { chunk } => self.chunk(chunk)?.state = ChunkState::Sealed,
+            EventKind::ProducerOpened { producer, epoch } => {
+                self.producers.entry(producer.clone()).or_default().epoch = *epoch;
+            }
+            EventKind::ProducerAdvanced { producer, chunk } => {
+                let known = self.producers.get_mut(producer);
+                known.ok_or_else(|| Inapplicable::UnknownProducer(producer.clone()))?.advance(chunk.clone());
+            }
             EventKind::RunQueued { manifest, opened } => self.queue(manifest, opened, at)?,
             EventKind::Run { run, change } => self.change_run(*run, change, at)?,
             EventKind::VersionPublished { version } => self.publish(version, at)?,

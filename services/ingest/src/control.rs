@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use domain::chunk::Chunk;
 use domain::id::{ChunkId, PipelineId};
-use perennial_proto::convert::{Invalid, from_json, to_json};
+use perennial_proto::convert::{self, Invalid, from_json, to_json};
 use perennial_proto::limits::MAX_MESSAGE_BYTES;
 use perennial_proto::v1;
 use perennial_proto::v1::chunk_service_client::ChunkServiceClient;
@@ -12,6 +12,7 @@ use perennial_proto::v1::pipeline_service_client::PipelineServiceClient;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 
+use crate::header::Header;
 use crate::seal::Facts;
 use crate::{Error, Taken};
 
@@ -54,16 +55,26 @@ impl Control {
 
     pub async fn record(
         &self,
-        pipeline: &PipelineId,
+        header: &Header,
         chunk: &Chunk,
         new_labels: Vec<String>,
         quarantine_reason: String,
     ) -> Result<Taken, Error> {
+        let chunk_json = to_json(chunk);
+        self.send(header, v1::RecordChunkRequest { chunk_json, new_labels, quarantine_reason, ..Default::default() })
+            .await
+    }
+
+    /// A chunk that is recorded was pushed again.
+    pub async fn record_again(&self, header: &Header, chunk: &ChunkId) -> Result<Taken, Error> {
+        self.send(header, v1::RecordChunkRequest { known: chunk.to_string(), ..Default::default() }).await
+    }
+
+    async fn send(&self, header: &Header, request: v1::RecordChunkRequest) -> Result<Taken, Error> {
         let request = self.request(v1::RecordChunkRequest {
-            pipeline: pipeline.to_string(),
-            chunk_json: to_json(chunk),
-            new_labels,
-            quarantine_reason,
+            pipeline: header.pipeline.to_string(),
+            origin: header.origin.as_ref().map(convert::origin),
+            ..request
         });
         let answer = self.chunks.clone().record_chunk(request).await.map_err(Error::Control)?.into_inner();
         Ok(Taken { chunk: answer.chunk.ok_or_else(|| missing("chunk"))?, already_exists: answer.already_exists })

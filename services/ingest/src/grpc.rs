@@ -52,6 +52,21 @@ impl ChunkService for Record {
         Ok(Response::new(self.list(request.get_ref())?))
     }
 
+    async fn open_producer(
+        &self,
+        request: Request<v1::OpenProducerRequest>,
+    ) -> Result<Response<v1::OpenProducerResponse>, Status> {
+        let producer = Some(self.open(request.into_inner()).await?);
+        Ok(Response::new(v1::OpenProducerResponse { producer }))
+    }
+
+    async fn list_producers(
+        &self,
+        request: Request<v1::ListProducersRequest>,
+    ) -> Result<Response<v1::ListProducersResponse>, Status> {
+        Ok(Response::new(self.producers(request.get_ref())?))
+    }
+
     async fn release_chunks(
         &self,
         request: Request<v1::ReleaseChunksRequest>,

@@ -3,7 +3,8 @@
 use domain::chunk::Split;
 use domain::evalset::ARCHIVE;
 use domain::id::{ChunkId, PipelineId, TaskName};
-use perennial_proto::convert::{Invalid, pipeline_id};
+use domain::producer::Origin;
+use perennial_proto::convert::{Invalid, pipeline_id, read_origin};
 use perennial_proto::v1;
 use store::examples::{Columns, Delimiter, Format};
 
@@ -21,6 +22,8 @@ pub struct Header {
     pub sha256: Option<String>,
     pub input: Option<String>,
     pub label: String,
+    /// None: its producer does not number its pushes.
+    pub origin: Option<Origin>,
 }
 
 impl TryFrom<v1::ChunkHeader> for Header {
@@ -36,6 +39,7 @@ impl TryFrom<v1::ChunkHeader> for Header {
             sha256: given(wire.sha256).map(sha256).transpose()?,
             input: given(wire.input_column),
             label: label.unwrap_or_else(|| Columns::default().label),
+            origin: wire.origin.map(|origin| read_origin("header.origin", origin)).transpose()?,
         })
     }
 }
@@ -120,6 +124,9 @@ mod tests {
         assert!(e.contains("`header.task`") && e.contains("choose another name"), "{e}");
         let e = parse(|h| h.task = "A task".to_owned()).unwrap_err();
         assert!(e.contains("`A task` is not a valid task name"), "{e}");
+        let origin = v1::Origin { producer: "A producer".to_owned(), epoch: 1, sequence: 1 };
+        let e = parse(|h| h.origin = Some(origin)).unwrap_err();
+        assert!(e.contains("`header.origin.producer`") && e.contains("valid producer name"), "{e}");
         let e = parse(|h| h.sha256 = "beef".to_owned()).unwrap_err();
         assert!(e.contains("`header.sha256`") && e.contains("64 hexadecimal"), "{e}");
         assert!(parse(|h| h.split = 9).unwrap_err().contains("header.split"));

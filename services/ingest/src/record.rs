@@ -6,8 +6,9 @@ use domain::chunk::{Chunk, ChunkState};
 use domain::id::{ChunkId, PipelineId};
 use domain::pipeline::LabelsMode;
 use domain::planning::{self, Refusal};
+use domain::producer::{self, Origin};
 use domain::state::{Event, EventKind, PipelineState, State};
-use perennial_proto::convert::{self, Invalid, from_json, pipeline_id};
+use perennial_proto::convert::{self, Invalid, from_json, pipeline_id, producer_name, read_origin};
 use perennial_proto::limits::page;
 use perennial_proto::v1;
 use store::journal::Journal;
@@ -35,13 +36,21 @@ impl Record {
 
     pub(crate) async fn record(&self, request: v1::RecordChunkRequest) -> Result<Taken, Error> {
         let pipeline = pipeline_id("pipeline", &request.pipeline)?;
+        let origin = request.origin.map(|origin| read_origin("origin", origin)).transpose()?;
+        if !request.known.is_empty() {
+            let (of, id) = (pipeline.clone(), ChunkId(request.known));
+            let name = id.clone();
+            self.journal.commit(move |state, _| again(state, &of, &name, origin.as_ref())).await?;
+            return Ok(Taken { chunk: self.get(&pipeline, &id)?, already_exists: true });
+        }
         let chunk: Chunk = from_json("chunk_json", &request.chunk_json)?;
         let outcome = match request.quarantine_reason {
             reason if reason.is_empty() => Outcome::Sealed { new_labels: request.new_labels },
             reason => Outcome::Quarantined { reason },
         };
         let (of, id) = (pipeline.clone(), chunk.id.clone());
-        let already_exists = self.journal.commit(move |state, _| decide(state, &of, chunk, outcome)).await?;
+        let decide = move |state: &State, _| decide(state, &of, chunk, outcome, origin.as_ref());
+        let already_exists = self.journal.commit(decide).await?;
         Ok(Taken { chunk: self.get(&pipeline, &id)?, already_exists })
     }
 
@@ -69,6 +78,27 @@ impl Record {
         })
     }
 
+    pub(crate) async fn open(&self, request: v1::OpenProducerRequest) -> Result<v1::Producer, Error> {
+        let pipeline = pipeline_id("pipeline", &request.pipeline)?;
+        let name = producer_name("producer", request.producer)?;
+        let of = name.clone();
+        let decide = move |state: &State, _| {
+            let (producer, events) = producer::open(state, &pipeline, &of)?;
+            Ok::<_, Error>((events, producer))
+        };
+        Ok(convert::producer(&name, &self.journal.commit(decide).await?))
+    }
+
+    pub(crate) fn producers(&self, request: &v1::ListProducersRequest) -> Result<v1::ListProducersResponse, Error> {
+        let pipeline = pipeline_id("parent", &request.parent)?;
+        self.journal.read(|state| {
+            let producers = planning::pipeline(state, &pipeline)?.producers.iter();
+            let (chosen, next_page_token) = page(producers.collect(), request.page_size, &request.page_token)?;
+            let producers = chosen.into_iter().map(|(name, producer)| convert::producer(name, producer));
+            Ok(v1::ListProducersResponse { producers: producers.collect(), next_page_token })
+        })
+    }
+
     pub(crate) async fn release(&self, request: v1::ReleaseChunksRequest) -> Result<Vec<v1::Chunk>, Error> {
         let pipeline = pipeline_id("pipeline", &request.pipeline)?;
         if request.chunks.is_empty() {
@@ -85,14 +115,21 @@ impl Record {
 }
 
 /// The events of a push, and whether it changes nothing about a chunk that is known.
-fn decide(state: &State, id: &PipelineId, chunk: Chunk, outcome: Outcome) -> Result<(Vec<Event>, bool), Error> {
+fn decide(
+    state: &State,
+    id: &PipelineId,
+    chunk: Chunk,
+    outcome: Outcome,
+    origin: Option<&Origin>,
+) -> Result<(Vec<Event>, bool), Error> {
     let current = planning::pipeline(state, id)?;
     let event = |kind| Event { pipeline: id.clone(), kind };
     let name = chunk.id.clone();
     let known = current.chunks.get(&name);
     if known.is_some_and(|known| !can_be_sealed(known.state.name(), known.train_rows() + known.held_out_rows())) {
-        return Ok((Vec::new(), true));
+        return Ok((again(state, id, &name, origin)?.0, true));
     }
+    let mut events = counted(current, id, &name, origin)?;
     let seal = match outcome {
         Outcome::Sealed { new_labels } => {
             check_payload(current, &chunk)?;
@@ -102,13 +139,36 @@ fn decide(state: &State, id: &PipelineId, chunk: Chunk, outcome: Outcome) -> Res
         Outcome::Quarantined { reason } => {
             let state = ChunkState::Quarantined { reason: reason.clone() };
             if known.is_some_and(|known| known.state == state) {
-                return Ok((Vec::new(), true));
+                return Ok((events, true));
             }
             EventKind::ChunkQuarantined { chunk: name, reason }
         }
     };
     let chunk = Box::new(Chunk { state: ChunkState::Received, ..chunk });
-    Ok((vec![event(EventKind::ChunkReceived { chunk }), event(seal)], false))
+    events.extend([event(EventKind::ChunkReceived { chunk }), event(seal)]);
+    Ok((events, false))
+}
+
+/// The events of a chunk that is known and was pushed again.
+fn again(state: &State, id: &PipelineId, chunk: &ChunkId, origin: Option<&Origin>) -> Result<(Vec<Event>, ()), Error> {
+    let current = planning::pipeline(state, id)?;
+    if !current.chunks.contains_key(chunk) {
+        return Err(Refusal::UnknownChunk(chunk.clone()).into());
+    }
+    Ok((counted(current, id, chunk, origin)?, ()))
+}
+
+/// The producer's count goes on, unless this push was counted.
+fn counted(
+    current: &PipelineState,
+    id: &PipelineId,
+    chunk: &ChunkId,
+    origin: Option<&Origin>,
+) -> Result<Vec<Event>, Refusal> {
+    let Some(origin) = origin else { return Ok(Vec::new()) };
+    let is_new = producer::admit(current, origin, chunk)?;
+    let kind = EventKind::ProducerAdvanced { producer: origin.producer.clone(), chunk: chunk.clone() };
+    Ok(is_new.then(|| Event { pipeline: id.clone(), kind }).into_iter().collect())
 }
 
 /// Under another split or task the rows that one chunk holds out the other would train.

@@ -92,9 +92,8 @@ impl Ingest {
         let task = header.task(&facts);
         let id = header.chunk_id(&payload.sha256, &task);
         let known = self.control.known(&header.pipeline, &id).await?;
-        if let Some(chunk) = known.filter(|chunk| !can_be_sealed(&chunk.state, chunk.train_rows + chunk.held_out_rows))
-        {
-            return Ok(Taken { chunk, already_exists: true });
+        if known.is_some_and(|chunk| !can_be_sealed(&chunk.state, chunk.train_rows + chunk.held_out_rows)) {
+            return self.control.record_again(header, &id).await;
         }
         let work = Work {
             name: name.to_owned(),
@@ -127,11 +126,11 @@ impl Ingest {
             state: ChunkState::Received,
         };
         match ready.outcome {
-            Outcome::Quarantined { reason } => self.control.record(pipeline, &chunk, Vec::new(), reason).await,
+            Outcome::Quarantined { reason } => self.control.record(header, &chunk, Vec::new(), reason).await,
             Outcome::Sealed { shards, labels, new_labels } => {
                 let stored = shards.write(store, &layout::chunk(pipeline, &chunk.id)).await?;
                 (chunk.train, chunk.held_out, chunk.labels) = (stored.train, stored.held_out, labels);
-                self.control.record(pipeline, &chunk, new_labels, String::new()).await
+                self.control.record(header, &chunk, new_labels, String::new()).await
             }
         }
     }

@@ -1,10 +1,11 @@
 //! `perennial chunk`: data in, and what became of it.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use domain::id::{PipelineName, TaskName};
+use domain::id::{PipelineName, ProducerName, TaskName};
 use futures::{Stream, StreamExt, stream};
 use perennial_proto::v1;
 use perennial_proto::v1::push_chunk_request::Part;
@@ -45,6 +46,9 @@ pub enum Verb {
         #[arg(long)]
         state: Option<State>,
     },
+    /// List the producers that number their pushes, and the number of each one's next
+    #[command(after_help = "Example:\n  perennial chunk producers tickets")]
+    Producers { pipeline: PipelineName },
     /// Make chunks trainable again that a refused run or a rollback set aside
     #[command(after_help = "Example:\n  perennial chunk release tickets 3f0c9a7be2d14c55a8e01b2c3d4e5f60")]
     Release {
@@ -71,6 +75,13 @@ pub struct Header {
     /// Default: `label`
     #[arg(long, value_name = "NAME")]
     label_column: Option<String>,
+    /// Push as this producer: its pushes are numbered, each number is taken once and in order, and whoever else pushes under
+    /// its name is shut out
+    #[arg(long, value_name = "NAME")]
+    producer: Option<ProducerName>,
+    /// The push's number, from 1: once taken, it stands for these rows [default: the producer's next]
+    #[arg(long, value_name = "N", requires = "producer")]
+    sequence: Option<NonZeroU64>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -110,13 +121,30 @@ impl Verb {
             Self::Push { pipeline, file, header } => push(ctx, &pipeline, file, header).await,
             Self::Register { pipeline, uri, header } => register(ctx, &pipeline, uri, header).await,
             Self::Ls { pipeline, state } => list(ctx, &pipeline, state).await,
+            Self::Producers { pipeline } => producers(ctx, &pipeline).await,
             Self::Release { pipeline, chunks } => release(ctx, &pipeline, chunks).await,
         }
     }
 }
 
 impl Header {
-    fn into_wire(self, pipeline: String, format: Format, sha256: String) -> v1::ChunkHeader {
+    /// Opens the producer, if there is one.
+    async fn origin(&self, ctx: &Context, pipeline: &PipelineName) -> Result<Option<v1::Origin>, Failure> {
+        let Some(name) = &self.producer else { return Ok(None) };
+        let request = v1::OpenProducerRequest { pipeline: ctx.pipeline(pipeline), producer: name.to_string() };
+        let opened = ctx.chunks().await?.open_producer(ctx.request(request)).await?.into_inner();
+        let v1::Producer { name, epoch, next_sequence } = present(opened.producer)?;
+        let sequence = self.sequence.map_or(next_sequence, NonZeroU64::get);
+        Ok(Some(v1::Origin { producer: name, epoch, sequence }))
+    }
+
+    fn into_wire(
+        self,
+        pipeline: String,
+        format: Format,
+        sha256: String,
+        origin: Option<v1::Origin>,
+    ) -> v1::ChunkHeader {
         let split = match self.split {
             Split::Auto => v1::Split::Auto,
             Split::Train => v1::Split::Train,
@@ -137,6 +165,7 @@ impl Header {
             sha256,
             input_column: self.input_column.unwrap_or_default(),
             label_column: self.label_column.unwrap_or_default(),
+            origin,
         }
     }
 
@@ -164,7 +193,8 @@ async fn push(ctx: &Context, pipeline: &PipelineName, path: PathBuf, header: Hea
     let name = path.display().to_string();
     let format = header.format(&name)?;
     let file = upload::inspect(path).await?;
-    let header = header.into_wire(ctx.pipeline(pipeline), format, file.sha256);
+    let origin = header.origin(ctx, pipeline).await?;
+    let header = header.into_wire(ctx.pipeline(pipeline), format, file.sha256, origin);
     let (bar, broken) = (progress::transfer(file.bytes, &name), Broken::default());
     let frames = upload::frames(file.path, bar.clone(), broken.clone());
     let request = within(upload::deadline(file.bytes, ctx.timeout), parts(header, frames));
@@ -184,7 +214,8 @@ fn parts(
 
 async fn register(ctx: &Context, pipeline: &PipelineName, uri: String, header: Header) -> Result<(), Failure> {
     let format = header.format(&uri)?;
-    let header = header.into_wire(ctx.pipeline(pipeline), format, String::new());
+    let origin = header.origin(ctx, pipeline).await?;
+    let header = header.into_wire(ctx.pipeline(pipeline), format, String::new(), origin);
     let request = v1::RegisterChunkRequest { header: Some(header), uri };
     // The server reads the object; how large it is only it knows.
     let request = within(upload::deadline(0, ctx.timeout), request);
@@ -216,6 +247,17 @@ async fn list(ctx: &Context, pipeline: &PipelineName, state: Option<State>) -> R
     });
     let chunks = chunks.await?.into_iter().map(ChunkView::from).collect();
     ctx.show(&ChunkList { chunks })
+}
+
+async fn producers(ctx: &Context, pipeline: &PipelineName) -> Result<(), Failure> {
+    let mut client = ctx.chunks().await?;
+    let producers = all_pages(async |page_token| {
+        let request = v1::ListProducersRequest { parent: ctx.pipeline(pipeline), page_size: 0, page_token };
+        let page = client.list_producers(ctx.request(request)).await?.into_inner();
+        Ok((page.producers, page.next_page_token))
+    });
+    let producers = producers.await?.into_iter().map(ProducerView::from).collect();
+    ctx.show(&ProducerList { producers })
 }
 
 async fn release(ctx: &Context, pipeline: &PipelineName, chunks: Vec<String>) -> Result<(), Failure> {
@@ -253,6 +295,32 @@ struct Taken {
 #[derive(Serialize)]
 struct ChunkList {
     chunks: Vec<ChunkView>,
+}
+
+#[derive(Serialize)]
+struct ProducerView {
+    producer: String,
+    epoch: u64,
+    next_sequence: u64,
+}
+
+#[derive(Serialize)]
+struct ProducerList {
+    producers: Vec<ProducerView>,
+}
+
+impl From<v1::Producer> for ProducerView {
+    fn from(wire: v1::Producer) -> Self {
+        Self { producer: wire.name, epoch: wire.epoch, next_sequence: wire.next_sequence }
+    }
+}
+
+impl Render for ProducerList {
+    fn text(&self) -> String {
+        let rows =
+            self.producers.iter().map(|p| [p.producer.clone(), p.epoch.to_string(), p.next_sequence.to_string()]);
+        table(["producer", "epoch", "next"], rows, "no producer numbers its pushes")
+    }
 }
 
 impl From<v1::Chunk> for ChunkView {
@@ -350,7 +418,15 @@ mod tests {
 
     #[test]
     fn the_format_is_guessed_from_the_ending_or_asked_for() {
-        let header = |format| Header { task: None, split: Split::Auto, format, input_column: None, label_column: None };
+        let header = |format| Header {
+            task: None,
+            split: Split::Auto,
+            format,
+            input_column: None,
+            label_column: None,
+            producer: None,
+            sequence: None,
+        };
         assert_eq!(header(None).format("s3://b/x.Parquet").unwrap(), Format::Parquet);
         assert_eq!(header(Some(Format::Jsonl)).format("rows.txt").unwrap(), Format::Jsonl);
         assert!(header(None).format("rows.txt").unwrap_err().to_string().contains("tar it is with --format"));

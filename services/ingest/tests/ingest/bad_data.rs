@@ -75,7 +75,7 @@ async fn an_empty_chunk() {
 
 #[tokio::test]
 async fn a_payload_of_no_known_format() {
-    bad(header(), b"a,b\n1,2\n", &["neither Parquet nor JSONL"]).await;
+    bad(header(), b"a,b\n1,2\n", &["no format that is read here"]).await;
     let header = v1::ChunkHeader { format: v1::Format::Parquet.into(), ..header() };
     bad(header, &jsonl(&[("a", "ham")]), &["not a whole Parquet file"]).await;
 }

@@ -2,4 +2,5 @@
 
 mod bad_data;
 mod harness;
+mod producers;
 mod push;
