@@ -53,6 +53,8 @@ pub struct Cluster {
     /// Where chunks are pushed.
     ingest_port: u16,
     daemon: Option<Child>,
+    /// Waits to take the control role over.
+    standby: Option<Child>,
     /// The roles apart, but for control.
     others: Vec<Child>,
 }
@@ -104,7 +106,7 @@ impl Cluster {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let port = free_port();
         let ingest_port = if options.apart.is_empty() { port } else { free_port() };
-        let mut cluster = Self { folder, options, port, ingest_port, daemon: None, others: Vec::new() };
+        let mut cluster = Self { folder, options, port, ingest_port, daemon: None, standby: None, others: Vec::new() };
         cluster.boot().await;
         cluster
     }
@@ -114,7 +116,7 @@ impl Cluster {
     pub async fn start_by(line: &str, folder: tempfile::TempDir) -> Self {
         let port = free_port();
         let (options, others) = (Options::default(), Vec::new());
-        let mut cluster = Self { folder, options, port, ingest_port: port, daemon: None, others };
+        let mut cluster = Self { folder, options, port, ingest_port: port, daemon: None, standby: None, others };
         let line = format!("exec {line} --die-with-parent --listen 127.0.0.1:{port}");
         let mut command = Command::new("bash");
         command.args(["-euo", "pipefail", "-c", &line]).current_dir(cluster.folder.path()).env("PATH", path());
@@ -131,12 +133,12 @@ impl Cluster {
     /// Starts what the options ask for over what the folder holds, and waits until it serves.
     pub async fn boot(&mut self) {
         if self.options.apart.is_empty() {
-            self.daemon = Some(self.daemon("all", self.port));
+            self.daemon = Some(self.daemon("all", self.port, false));
             return self.wait_until_serving(self.port).await;
         }
-        self.daemon = Some(self.daemon("control", self.port));
+        self.daemon = Some(self.daemon("control", self.port, false));
         self.wait_until_serving(self.port).await;
-        self.others.push(self.daemon("ingest", self.ingest_port));
+        self.others.push(self.daemon("ingest", self.ingest_port, false));
         for (number, worker) in self.options.apart.clone().into_iter().enumerate() {
             self.others.push(self.worker(number, worker));
         }
@@ -158,13 +160,16 @@ impl Cluster {
         command.spawn().expect("the process starts")
     }
 
-    fn daemon(&self, role: &str, port: u16) -> Child {
+    fn daemon(&self, role: &str, port: u16, standby: bool) -> Child {
         let store = self.store();
         let mut command = Command::new(binary("perenniald"));
         command.args(["--role", role, "--die-with-parent", "--listen", &format!("127.0.0.1:{port}")]);
         command.args(["--store", store.to_str().expect("a plain path")]);
         if role == "ingest" {
             command.args(["--control", &self.url()]);
+        }
+        if standby {
+            command.arg("--standby");
         }
         command.args(["--set", "recovery_budget=3s", "--set", &format!("worker.slots={}", self.options.slots)]);
         command.args(["--set", &format!("worker.cache={}", self.folder.path().join("cache").display())]);
@@ -183,6 +188,28 @@ impl Cluster {
 
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Starts a second control role and waits until it stands by. Once the first is gone it listens where that did.
+    pub async fn stand_by(&mut self) {
+        let said = || std::fs::read_to_string(self.log()).expect("it is there").matches("standing by").count();
+        let before = said();
+        let standby = self.daemon("control", self.port, true);
+        let mut pace = tokio::time::interval(Duration::from_millis(20));
+        let stands = async {
+            while said() == before {
+                pace.tick().await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, stands).await.expect("it stands by");
+        self.standby = Some(standby);
+    }
+
+    /// SIGKILL for the control role, and waits until the standby serves.
+    pub async fn fail_over(&mut self) {
+        self.kill();
+        self.daemon = self.standby.take();
+        self.wait_until_serving(self.port).await;
     }
 
     /// SIGKILL. The worker notices that its parent is gone.
@@ -378,7 +405,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for process in self.daemon.iter_mut().chain(&mut self.others) {
+        for process in self.daemon.iter_mut().chain(&mut self.standby).chain(&mut self.others) {
             let _ = process.kill();
             let _ = process.wait();
         }

@@ -13,7 +13,7 @@ use object_store::ObjectStore;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::log::{CommitLog, Error, Options};
+use crate::log::{CommitLog, Error, Follower, Options};
 
 /// Callers waiting at a time; more wait to be let in.
 const QUEUE: usize = 1024;
@@ -63,7 +63,13 @@ impl Journal {
         clock: fn() -> Timestamp,
         options: Options,
     ) -> Result<Self, Error> {
-        let (log, state) = CommitLog::open(store, writer, clock(), options).await?;
+        Self::take_over(Follower::open(store, options).await?, writer, clock).await
+    }
+
+    /// Takes over the log that was followed.
+    pub async fn take_over(follower: Follower, writer: &str, clock: fn() -> Timestamp) -> Result<Self, Error> {
+        let options = follower.options();
+        let (log, state) = follower.take_over(writer, clock()).await?;
         let shared = Arc::new(Shared {
             state: RwLock::new(state.clone()),
             head: watch::Sender::new(log.head()),
@@ -201,16 +207,27 @@ impl Shared {
     }
 }
 
+/// Whoever waits besides the first, up to a group.
+fn gathered(first: Box<dyn Job>, queue: &mut mpsc::Receiver<Box<dyn Job>>) -> Vec<Box<dyn Job>> {
+    let mut group = vec![first];
+    while group.len() < GROUP
+        && let Ok(next) = queue.try_recv()
+    {
+        group.push(next);
+    }
+    group
+}
+
 impl Writer {
     async fn run(mut self, mut queue: mpsc::Receiver<Box<dyn Job>>) {
-        while let Some(first) = queue.recv().await {
-            let mut group = vec![first];
-            while group.len() < GROUP
-                && let Ok(next) = queue.try_recv()
-            {
-                group.push(next);
-            }
-            if let Err(reason) = self.commit(group).await {
+        let every = self.log.options().check_every;
+        loop {
+            let worked = match tokio::time::timeout(every, queue.recv()).await {
+                Ok(None) => return,
+                Ok(Some(first)) => self.commit(gathered(first, &mut queue)).await,
+                Err(_) => self.still_ours().await,
+            };
+            if let Err(reason) = worked {
                 tracing::error!(error = %reason, "the commit log is closed");
                 self.shared.close(reason.clone());
                 queue.close();
@@ -220,6 +237,14 @@ impl Writer {
                 return;
             }
             self.snapshot().await;
+        }
+    }
+
+    /// A store that does not answer decides nothing: the next append will.
+    async fn still_ours(&self) -> Result<(), Arc<Error>> {
+        match self.log.check().await {
+            Err(fenced @ Error::Fenced { .. }) => Err(Arc::new(fenced)),
+            _ => Ok(()),
         }
     }
 

@@ -12,6 +12,7 @@
 //! retention sweeps.
 
 mod files;
+mod follow;
 mod recover;
 
 use std::sync::Arc;
@@ -24,6 +25,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::unique;
 use files::{Claim, Files};
+pub use follow::Follower;
+use recover::Recovered;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -60,11 +63,13 @@ pub struct Options {
     pub op_timeout: Duration,
     /// Records between snapshots.
     pub snapshot_every: u64,
+    /// A writer that has nothing to append looks this often whether the log is still its own.
+    pub check_every: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { op_timeout: Duration::from_secs(30), snapshot_every: 512 }
+        Self { op_timeout: Duration::from_secs(30), snapshot_every: 512, check_every: Duration::from_secs(1) }
     }
 }
 
@@ -113,8 +118,16 @@ impl CommitLog {
         now: Timestamp,
         options: Options,
     ) -> Result<(Self, State), Error> {
-        let files = Files::new(store, options.op_timeout);
-        let mut found = recover::recover(&files).await?;
+        Follower::open(store, options).await?.take_over(name, now).await
+    }
+
+    async fn take(
+        files: Files,
+        options: Options,
+        mut found: Recovered,
+        name: &str,
+        now: Timestamp,
+    ) -> Result<(Self, State), Error> {
         let writer = format!("{name}-{}", unique::token());
         let mut log =
             Self { files, options, writer, epoch: 0, head: found.head, snapshot: found.snapshot, failed: false };
@@ -147,6 +160,10 @@ impl CommitLog {
             at: now.max(self.head.at),
             events,
         }
+    }
+
+    pub fn options(&self) -> Options {
+        self.options
     }
 
     /// The number of the newest record.
@@ -208,6 +225,14 @@ impl CommitLog {
             return Ok(());
         }
         Err(Error::Fenced { by: "unknown: the log moved on".to_owned() })
+    }
+
+    /// Fails if somebody else has taken the log over: then what this writer answers from its state may be old.
+    pub async fn check(&self) -> Result<(), Error> {
+        match self.files.read(self.head.number + 1).await? {
+            Some(rival) => Err(Error::Fenced { by: rival.writer }),
+            None => Ok(()),
+        }
     }
 
     /// Whether enough records have piled up since the last snapshot.

@@ -24,6 +24,8 @@ pub struct Config {
     pub roots: Vec<String>,
     /// Where an ingest role finds the control role. Default: this process, where it has that role itself.
     pub control: Option<String>,
+    /// URL of this process as others reach it. Default: that of `listen` on this machine.
+    pub advertise: Option<String>,
     pub worker: Worker,
     pub recovery_budget: RecoveryBudget,
     pub limits: Limits,
@@ -73,6 +75,7 @@ impl Default for Config {
             store: "./perennial-data".to_owned(),
             roots: Vec::new(),
             control: None,
+            advertise: None,
             worker: Worker::default(),
             recovery_budget: RecoveryBudget::default(),
             limits: Limits::default(),
@@ -165,10 +168,10 @@ impl Config {
             );
             return Err(document.unfit("limits.max_frame_bytes", expected));
         }
-        if let Some(control) = &self.control
-            && !control.starts_with("http://")
-        {
-            return Err(document.unfit("control", "expected a URL such as http://127.0.0.1:7420"));
+        for (key, url) in [("control", &self.control), ("advertise", &self.advertise)] {
+            if url.as_ref().is_some_and(|url| !url.starts_with("http://")) {
+                return Err(document.unfit(key, "expected a URL such as http://127.0.0.1:7420"));
+            }
         }
         telemetry::filter(&self.log.level).map_err(|error| document.unfit("log.level", error))?;
         Ok(())

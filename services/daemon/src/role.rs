@@ -14,6 +14,7 @@ use registry::{Evaluations, ModelLimits, Pipelines, Publisher, Registry};
 use rehearsal::Rehearsal;
 use scheduler::{Moment, Runs, Scheduler, Terms, Workers};
 use store::journal::Journal;
+use store::log::Follower;
 use store::roots::Roots;
 use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdin};
@@ -26,7 +27,7 @@ use tonic::transport::{Endpoint, Server};
 use tracing::{error, info};
 
 use crate::config::{Config, reachable};
-use crate::spawn;
+use crate::{spawn, standby};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Role {
@@ -77,12 +78,28 @@ struct Control {
 }
 
 /// Serves until shutdown, or until the process may not go on.
-pub async fn run(config: Config, role: Role, shutdown: CancellationToken) -> anyhow::Result<()> {
+///
+/// With `standby` it first waits until no other process has the control role.
+pub async fn run(config: Config, role: Role, standby: bool, shutdown: CancellationToken) -> anyhow::Result<()> {
     if role == Role::Ingest && config.control.is_none() {
         // It would ask itself, and refuse every push.
         bail!("the role `ingest` alone needs `control`, the URL of the control role (--control http://HOST:7420)");
     }
+    if standby && role != Role::Control {
+        bail!("only the control role has a standby: --role control --standby");
+    }
     let store = store::open(&config.store)?;
+    if role != Role::Ingest {
+        store::probe::check(&store).await?;
+    }
+    let follower = match standby {
+        false => None,
+        true => {
+            let heartbeat = config.recovery_budget.timeouts().heartbeat;
+            let Some(follower) = standby::wait(store.clone(), heartbeat, &shutdown).await? else { return Ok(()) };
+            Some(follower)
+        }
+    };
     let listener =
         TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen at {}", config.listen))?;
     let url = reachable(listener.local_addr()?);
@@ -90,10 +107,10 @@ pub async fn run(config: Config, role: Role, shutdown: CancellationToken) -> any
     let mut services = Services::default();
     let (mut control_role, mut worker) = (None, None);
     match role {
-        Role::Control => control_role = Some(control(&node, &mut services).await?),
+        Role::Control => control_role = Some(control(&node, follower, &mut services).await?),
         Role::Ingest => ingest(&node, &mut services)?,
         Role::All => {
-            control_role = Some(control(&node, &mut services).await?);
+            control_role = Some(control(&node, None, &mut services).await?);
             ingest(&node, &mut services)?;
             worker = keep_worker(&node);
         }
@@ -113,10 +130,14 @@ pub async fn run(config: Config, role: Role, shutdown: CancellationToken) -> any
     outcome.and(kept)
 }
 
-async fn control(node: &Node, services: &mut Services) -> anyhow::Result<Control> {
-    store::probe::check(&node.store).await?;
-    let writer = format!("{}-{}", node.url, std::process::id());
-    let journal = Arc::new(Journal::open(node.store.clone(), &writer, now).await?);
+async fn control(node: &Node, follower: Option<Follower>, services: &mut Services) -> anyhow::Result<Control> {
+    // Where a standby finds out whether this process serves.
+    let writer = node.config.advertise.clone().unwrap_or_else(|| node.url.clone());
+    let journal = match follower {
+        Some(follower) => Journal::take_over(follower, &writer, now).await?,
+        None => Journal::open(node.store.clone(), &writer, now).await?,
+    };
+    let journal = Arc::new(journal);
     let timeouts = node.config.recovery_budget.timeouts();
     let terms = Terms {
         heartbeat: timeouts.heartbeat,

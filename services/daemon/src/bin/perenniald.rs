@@ -33,6 +33,9 @@ struct Args {
     /// Where an ingest role finds the control role; --role ingest needs it
     #[arg(long, value_name = "URL")]
     control: Option<String>,
+    /// With --role control: wait until no other process has that role, then take over
+    #[arg(long)]
+    standby: bool,
     /// Any other key, such as worker.slots=2
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     set: Vec<(String, String)>,
@@ -74,5 +77,5 @@ async fn start(args: &Args) -> anyhow::Result<()> {
     let config = Config::load(args.config.as_deref(), env, &args.flags(), &std::env::current_dir()?)?;
     telemetry::init(config.log.format, &config.log.level)?;
     let shutdown = shutdown::on_signal(shutdown::GRACE, args.die_with_parent)?;
-    role::run(config, args.role, shutdown).await
+    role::run(config, args.role, args.standby, shutdown).await
 }

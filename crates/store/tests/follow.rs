@@ -1,0 +1,92 @@
+//! What a standby can rely on: it sees every record once, and the log is its own when it says so.
+
+mod support;
+
+use std::time::Duration;
+
+use domain::state::State;
+use perennial_store::journal::{CommitError, Journal};
+use perennial_store::log::{CommitLog, Error, Follower, Options};
+use perennial_store::objects;
+use support::{Store, applied, everywhere, memory, names, record_path};
+
+fn options(snapshot_every: u64) -> Options {
+    Options { snapshot_every, check_every: Duration::from_millis(20), ..Options::default() }
+}
+
+async fn open(store: &Store, name: &str) -> (CommitLog, State) {
+    CommitLog::open(store.clone(), name, 1, options(4)).await.unwrap()
+}
+
+async fn push(log: &mut CommitLog, state: &mut State, name: &str) {
+    let event = applied(name);
+    log.append(2, vec![event.clone()]).await.unwrap();
+    state.apply(&event, 2).unwrap();
+    if log.snapshot_due() {
+        log.snapshot(state).await.unwrap();
+        log.sweep().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_follower_sees_what_is_appended_however_far_it_fell_behind() {
+    everywhere(|store| async move {
+        let mut follower = Follower::open(store.clone(), options(4)).await.unwrap();
+        assert_eq!((follower.writer(), follower.epoch()), (None, 0));
+        let (mut log, mut state) = open(&store, "http://active:1").await;
+        for (turn, records) in [1, 0, 3, 20, 2].into_iter().enumerate() {
+            for number in 0..records {
+                push(&mut log, &mut state, &format!("p-{turn}-{number}")).await;
+            }
+            follower.catch_up().await.unwrap();
+            assert_eq!(follower.state(), &state, "{turn}");
+            assert_eq!((follower.writer(), follower.epoch()), (Some("http://active:1"), 1));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_record_over_a_retired_number_is_none_of_the_log() {
+    let store = memory();
+    let (mut log, mut state) = open(&store, "a").await;
+    push(&mut log, &mut state, "first").await;
+    let mut follower = Follower::open(store.clone(), options(4)).await.unwrap();
+    for number in 0..12 {
+        push(&mut log, &mut state, &format!("p-{number:02}")).await;
+    }
+    // A writer that slept through retention wakes up and creates the follower's next.
+    let stray = serde_json::json!({"epoch": 1, "writer": "zombie-0", "at": 3, "events": [applied("stray")]});
+    objects::put(store.as_ref(), &record_path(3), stray.to_string().into()).await.unwrap();
+    follower.catch_up().await.unwrap();
+    assert_eq!(follower.state(), &state);
+    assert!(!names(follower.state()).contains(&"stray".to_owned()));
+}
+
+#[tokio::test]
+async fn a_follower_that_takes_over_goes_on_where_the_writer_was_killed() {
+    everywhere(|store| async move {
+        let (mut log, mut state) = open(&store, "a").await;
+        push(&mut log, &mut state, "first").await;
+        let follower = Follower::open(store.clone(), options(4)).await.unwrap();
+        push(&mut log, &mut state, "second").await;
+        let (mut taken, found) = follower.take_over("b", 1).await.unwrap();
+        assert_eq!(found, state);
+        push(&mut taken, &mut state, "third").await;
+        let late = log.append(2, vec![applied("late")]).await;
+        assert!(matches!(late, Err(Error::Fenced { .. })), "{late:?}");
+        assert_eq!(open(&store, "c").await.1, state);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_writer_with_nothing_to_append_learns_that_the_log_is_not_its_own() {
+    let store = memory();
+    let journal = Journal::open_with(store.clone(), "a", || 1, options(4)).await.unwrap();
+    let _taken = open(&store, "b").await;
+    let reason = tokio::time::timeout(Duration::from_secs(60), journal.closed()).await.expect("it looks");
+    assert!(matches!(*reason, Error::Fenced { .. }), "{reason}");
+    let refused = journal.commit(|_, _| Ok::<_, String>((vec![applied("late")], ()))).await;
+    assert!(matches!(refused, Err(CommitError::Closed(_))), "{refused:?}");
+}
