@@ -1,11 +1,10 @@
 //! `perennial chunk`: data in, and what became of it.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU64;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::ValueEnum;
-use domain::id::{PipelineName, ProducerName, TaskName};
+use domain::id::PipelineName;
 use futures::{Stream, StreamExt, stream};
 use perennial_proto::v1;
 use perennial_proto::v1::push_chunk_request::Part;
@@ -13,8 +12,10 @@ use serde::Serialize;
 
 use super::client::{Context, all_pages, present, within};
 use super::failure::Failure;
+use super::header::Header;
 use super::output::{Render, fields, or_dash, some, table, time};
 use super::pipeline::{last, pipeline_of};
+use super::producer;
 use super::progress;
 use super::upload::{self, Broken};
 
@@ -58,52 +59,6 @@ pub enum Verb {
     },
 }
 
-#[derive(clap::Args)]
-pub struct Header {
-    /// The slice of the data it belongs to; a new name opens a task [default: the pipeline's]
-    #[arg(long)]
-    task: Option<TaskName>,
-    /// Whether its rows train, are held out for evaluation, or are divided
-    #[arg(long, default_value = "auto")]
-    split: Split,
-    /// Default: by the name's ending
-    #[arg(long)]
-    format: Option<Format>,
-    /// Default: `image` or `text`, whichever is there; without either, `prompt` (its label is `completion`) or `messages`
-    #[arg(long, value_name = "NAME")]
-    input_column: Option<String>,
-    /// Default: `label`
-    #[arg(long, value_name = "NAME")]
-    label_column: Option<String>,
-    /// Push as this producer: its pushes are numbered, each number is taken once and in order, and whoever else pushes under
-    /// its name is shut out
-    #[arg(long, value_name = "NAME")]
-    producer: Option<ProducerName>,
-    /// The push's number, from 1: once taken, it stands for these rows [default: the producer's next]
-    #[arg(long, value_name = "N", requires = "producer")]
-    sequence: Option<NonZeroU64>,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-#[value(rename_all = "snake_case")]
-enum Split {
-    Auto,
-    Train,
-    HeldOut,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
-enum Format {
-    Parquet,
-    Jsonl,
-    /// With a line of column names
-    Csv,
-    /// CSV with tabs
-    Tsv,
-    /// WebDataset: `a.png` and `a.cls` are a row
-    Tar,
-}
-
 #[derive(Clone, Copy, ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub enum State {
@@ -121,71 +76,9 @@ impl Verb {
             Self::Push { pipeline, file, header } => push(ctx, &pipeline, file, header).await,
             Self::Register { pipeline, uri, header } => register(ctx, &pipeline, uri, header).await,
             Self::Ls { pipeline, state } => list(ctx, &pipeline, state).await,
-            Self::Producers { pipeline } => producers(ctx, &pipeline).await,
+            Self::Producers { pipeline } => producer::list(ctx, &pipeline).await,
             Self::Release { pipeline, chunks } => release(ctx, &pipeline, chunks).await,
         }
-    }
-}
-
-impl Header {
-    /// Opens the producer, if there is one.
-    async fn origin(&self, ctx: &Context, pipeline: &PipelineName) -> Result<Option<v1::Origin>, Failure> {
-        let Some(name) = &self.producer else { return Ok(None) };
-        let request = v1::OpenProducerRequest { pipeline: ctx.pipeline(pipeline), producer: name.to_string() };
-        let opened = ctx.chunks().await?.open_producer(ctx.request(request)).await?.into_inner();
-        let v1::Producer { name, epoch, next_sequence } = present(opened.producer)?;
-        let sequence = self.sequence.map_or(next_sequence, NonZeroU64::get);
-        Ok(Some(v1::Origin { producer: name, epoch, sequence }))
-    }
-
-    fn into_wire(
-        self,
-        pipeline: String,
-        format: Format,
-        sha256: String,
-        origin: Option<v1::Origin>,
-    ) -> v1::ChunkHeader {
-        let split = match self.split {
-            Split::Auto => v1::Split::Auto,
-            Split::Train => v1::Split::Train,
-            Split::HeldOut => v1::Split::HeldOut,
-        };
-        let format = match format {
-            Format::Parquet => v1::Format::Parquet,
-            Format::Jsonl => v1::Format::Jsonl,
-            Format::Csv => v1::Format::Csv,
-            Format::Tsv => v1::Format::Tsv,
-            Format::Tar => v1::Format::Tar,
-        };
-        v1::ChunkHeader {
-            pipeline,
-            task: self.task.map(String::from).unwrap_or_default(),
-            split: split.into(),
-            format: format.into(),
-            sha256,
-            input_column: self.input_column.unwrap_or_default(),
-            label_column: self.label_column.unwrap_or_default(),
-            origin,
-        }
-    }
-
-    fn format(&self, name: &str) -> Result<Format, Failure> {
-        let ending = Path::new(name).extension().and_then(|ending| ending.to_str()).map(str::to_lowercase);
-        let guess = match ending.as_deref() {
-            Some("parquet" | "pq") => Some(Format::Parquet),
-            Some("jsonl" | "ndjson" | "json") => Some(Format::Jsonl),
-            Some("csv") => Some(Format::Csv),
-            Some("tsv") => Some(Format::Tsv),
-            Some("tar") => Some(Format::Tar),
-            _ => None,
-        };
-        let unknown = || {
-            let known = "parquet, jsonl, csv, tsv or tar";
-            Failure::Usage(format!(
-                "`{name}` does not end in a format's name: say which of {known} it is with --format"
-            ))
-        };
-        self.format.or(guess).ok_or_else(unknown)
     }
 }
 
@@ -249,17 +142,6 @@ async fn list(ctx: &Context, pipeline: &PipelineName, state: Option<State>) -> R
     ctx.show(&ChunkList { chunks })
 }
 
-async fn producers(ctx: &Context, pipeline: &PipelineName) -> Result<(), Failure> {
-    let mut client = ctx.chunks().await?;
-    let producers = all_pages(async |page_token| {
-        let request = v1::ListProducersRequest { parent: ctx.pipeline(pipeline), page_size: 0, page_token };
-        let page = client.list_producers(ctx.request(request)).await?.into_inner();
-        Ok((page.producers, page.next_page_token))
-    });
-    let producers = producers.await?.into_iter().map(ProducerView::from).collect();
-    ctx.show(&ProducerList { producers })
-}
-
 async fn release(ctx: &Context, pipeline: &PipelineName, chunks: Vec<String>) -> Result<(), Failure> {
     let request = ctx.request(v1::ReleaseChunksRequest { pipeline: ctx.pipeline(pipeline), chunks });
     let released = ctx.chunks().await?.release_chunks(request).await?.into_inner();
@@ -295,32 +177,6 @@ struct Taken {
 #[derive(Serialize)]
 struct ChunkList {
     chunks: Vec<ChunkView>,
-}
-
-#[derive(Serialize)]
-struct ProducerView {
-    producer: String,
-    epoch: u64,
-    next_sequence: u64,
-}
-
-#[derive(Serialize)]
-struct ProducerList {
-    producers: Vec<ProducerView>,
-}
-
-impl From<v1::Producer> for ProducerView {
-    fn from(wire: v1::Producer) -> Self {
-        Self { producer: wire.name, epoch: wire.epoch, next_sequence: wire.next_sequence }
-    }
-}
-
-impl Render for ProducerList {
-    fn text(&self) -> String {
-        let rows =
-            self.producers.iter().map(|p| [p.producer.clone(), p.epoch.to_string(), p.next_sequence.to_string()]);
-        table(["producer", "epoch", "next"], rows, "no producer numbers its pushes")
-    }
 }
 
 impl From<v1::Chunk> for ChunkView {
@@ -414,22 +270,5 @@ mod tests {
     #[test]
     fn a_table_says_why() {
         assert!(ChunkList { chunks: vec![view()] }.text().ends_with("quarantined: row 3 has no label"));
-    }
-
-    #[test]
-    fn the_format_is_guessed_from_the_ending_or_asked_for() {
-        let header = |format| Header {
-            task: None,
-            split: Split::Auto,
-            format,
-            input_column: None,
-            label_column: None,
-            producer: None,
-            sequence: None,
-        };
-        assert_eq!(header(None).format("s3://b/x.Parquet").unwrap(), Format::Parquet);
-        assert_eq!(header(Some(Format::Jsonl)).format("rows.txt").unwrap(), Format::Jsonl);
-        assert!(header(None).format("rows.txt").unwrap_err().to_string().contains("tar it is with --format"));
-        assert_eq!(header(None).format("rows.tsv").unwrap(), Format::Tsv);
     }
 }
