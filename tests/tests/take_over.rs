@@ -6,6 +6,7 @@ use perennial_proto::v1::Split;
 use perennial_tests::cluster::pipeline;
 use perennial_tests::digits::clean;
 use perennial_tests::{Cluster, Options, Worker};
+use store::log::{CommitLog, Follower, Options as LogOptions};
 
 async fn apart() -> Cluster {
     let workers = ["trainer", "evaluator"].map(|role| Worker { role, slots: 1 });
@@ -45,6 +46,14 @@ async fn a_standby_takes_over_within_seconds_and_the_run_goes_on() {
     cluster.push("digits", "later", Split::Auto, &clean(2, 0, 50)).await.unwrap();
     assert_eq!(weights(&cluster, &run).await, expected);
     assert_eq!(cluster.list_chunks("digits").await.len(), 2);
+
+    // A whole history, of runs, reports and versions, reads back from a snapshot.
+    cluster.kill();
+    let store = store::open(&format!("file://{}", cluster.store().display())).unwrap();
+    let (mut log, state) = CommitLog::open(store.clone(), "test", 0, LogOptions::default()).await.unwrap();
+    log.snapshot(&state).await.unwrap();
+    let found = Follower::open(store, LogOptions::default()).await.unwrap();
+    assert_eq!(found.state(), &state);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! log/{n:020}.json                                     the commit log (crate::log)
-//! log/snapshots/{n:020}.json
+//! log/snapshots/{n:020}.bin
 //! namespaces/{ns}/pipelines/{p}/chunks/{id}/           raw, and a folder of shards named by their content
 //! namespaces/{ns}/pipelines/{p}/runs/{n}/              checkpoints/{step:012}/, candidate/{attempt}/
 //! namespaces/{ns}/pipelines/{p}/imports/{sha256}/      an adapter that was trained elsewhere, as it came

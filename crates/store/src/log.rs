@@ -11,6 +11,7 @@
 //! a successor has already built upon, and strays lie below the snapshots, where nobody reads and
 //! retention sweeps.
 
+mod encoding;
 mod files;
 mod follow;
 mod recover;
@@ -24,6 +25,7 @@ use object_store::ObjectStore;
 use serde::{Deserialize, Serialize};
 
 use crate::unique;
+pub use encoding::Damage;
 use files::{Claim, Files};
 pub use follow::Follower;
 use recover::Recovered;
@@ -34,8 +36,8 @@ pub enum Error {
     Fenced { by: String },
     #[error("commit log record {record} is missing")]
     Missing { record: u64 },
-    #[error("commit log record {record} does not decode")]
-    Undecodable { record: u64, source: serde_json::Error },
+    #[error("commit log record {record} is damaged")]
+    Undecodable { record: u64, source: Damage },
     #[error("commit log record {record} does not apply to the state before it")]
     Inapplicable { record: u64, source: Inapplicable },
     #[error("cannot {action} the commit log")]

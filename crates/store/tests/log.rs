@@ -236,7 +236,7 @@ async fn a_record_that_was_built_upon_is_never_taken_back() {
     assert_eq!(records(&store).await, [4, 5, 6], "snapshots after 3 and 6");
     bad.open_gate();
     assert!(fenced(asleep.await.unwrap()));
-    objects::put(store.as_ref(), "log/snapshots/00000000000000000006.json", "torn".into()).await.unwrap();
+    objects::put(store.as_ref(), "log/snapshots/00000000000000000006.bin", "torn".into()).await.unwrap();
     assert_eq!(open(store, "c").await.unwrap().1, state);
     assert_eq!(names(&state), ["kept", "p-000", "p-001", "q"]);
 }

@@ -11,6 +11,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::encoding;
 use super::{Error, Record, Snapshot};
 
 /// Tries of one request, beside those of the store's own client.
@@ -42,6 +43,11 @@ fn record_path(number: u64) -> Path {
 }
 
 fn snapshot_path(number: u64) -> Path {
+    Path::from(format!("log/snapshots/{number:020}.bin"))
+}
+
+/// As they were named when they were JSON.
+fn old_snapshot_path(number: u64) -> Path {
     Path::from(format!("log/snapshots/{number:020}.json"))
 }
 
@@ -56,7 +62,7 @@ impl Files {
     /// first try. So after any error the record is read back: the writer's unique name decides.
     /// Only the same bytes are ever tried again under one number.
     pub(super) async fn create(&self, number: u64, record: &Record) -> Result<Claim, Error> {
-        let (path, bytes) = (record_path(number), encode(record));
+        let (path, bytes) = (record_path(number), encoding::record(record));
         let mut tries = 1;
         loop {
             let put = self.store.put_opts(&path, bytes.clone().into(), PutMode::Create.into());
@@ -79,15 +85,17 @@ impl Files {
             return Ok(None);
         };
         let undecodable = |source| Error::Undecodable { record: number, source };
-        serde_json::from_slice(&bytes).map(Some).map_err(undecodable)
+        encoding::read_record(&bytes).map(Some).map_err(undecodable)
     }
 
     /// A snapshot, or none if it is gone or torn.
     pub(super) async fn read_snapshot<S: DeserializeOwned>(&self, number: u64) -> Result<Option<Snapshot<S>>, Error> {
-        let Some(bytes) = self.get(&snapshot_path(number)).await? else {
-            return Ok(None);
+        let bytes = match self.get(&snapshot_path(number)).await? {
+            Some(bytes) => Some(bytes),
+            None => self.get(&old_snapshot_path(number)).await?,
         };
-        match serde_json::from_slice(&bytes) {
+        let Some(bytes) = bytes else { return Ok(None) };
+        match encoding::read_snapshot(&bytes) {
             Ok(snapshot) => Ok(Some(snapshot)),
             Err(error) => {
                 tracing::warn!(snapshot = number, %error, "a snapshot does not decode; falling back to the one before");
@@ -98,7 +106,7 @@ impl Files {
 
     pub(super) async fn write_snapshot<S: Serialize>(&self, number: u64, snapshot: &Snapshot<S>) -> Result<(), Error> {
         let path = snapshot_path(number);
-        let put = self.store.put(&path, encode(snapshot).into());
+        let put = self.store.put(&path, encoding::snapshot(snapshot).into());
         self.within("write a snapshot of", put).await.map(drop)
     }
 
@@ -109,10 +117,11 @@ impl Files {
         let mut listing = Listing::default();
         for entry in entries {
             let path = entry.location.as_ref();
-            let number = |prefix: &str| path.strip_prefix(prefix)?.strip_suffix(".json")?.parse().ok();
-            if let Some(snapshot) = number("log/snapshots/") {
+            let number = |prefix: &str, end: &str| path.strip_prefix(prefix)?.strip_suffix(end)?.parse().ok();
+            let snapshot = |end: &str| number("log/snapshots/", end);
+            if let Some(snapshot) = snapshot(".bin").or_else(|| snapshot(".json")) {
                 listing.snapshots.insert(snapshot);
-            } else if let Some(record) = number("log/") {
+            } else if let Some(record) = number("log/", ".json") {
                 listing.records.insert(record);
             }
         }
@@ -135,6 +144,7 @@ impl Files {
         }
         for &snapshot in listing.snapshots.range(..oldest) {
             self.remove(&snapshot_path(snapshot)).await?;
+            self.remove(&old_snapshot_path(snapshot)).await?;
         }
         Ok(())
     }
@@ -171,8 +181,4 @@ impl Files {
             Err(_) => Err(Error::Timeout { action, after }),
         }
     }
-}
-
-fn encode(value: &impl Serialize) -> Bytes {
-    serde_json::to_vec(value).expect("the domain's types have string keys and no failing serialiser").into()
 }
