@@ -1,7 +1,7 @@
 """Figures on selective backprop: does any choice of rows beat choosing at random?
 
     python3 scripts/results_selection.py OUT [--rows N] [--seeds N] [--model LINE] [--stream NAME] [--batch N] [--epochs N]
-        [--rates 0.1,0.3,1] [--keeps 0.1,0.25,0.5]
+        [--rates 0.1,0.3,1] [--keeps 0.1,0.25,0.5] [--evaluations N]
 
 One task of all classes, with their labels and with a fifth of them wrong. Every arm has the same steps, a rate that
 falls to zero by a cosine, and the learning rate that did best on a seed that is not counted. OUT keeps each run's figures:
@@ -48,7 +48,8 @@ def accuracy(run):
 def tuned(stream, flags, args):
     """The runs of every seed at the rate that does best on one more."""
     run = lambda rate, seed: figures.bench(stream, f"{flags} --lr {rate} --seed {seed}", args.out)[0]
-    rate = max(args.rates.split(","), key=lambda rate: run(rate, TUNING)["average_accuracy"])
+    rates = args.rates.split(",")
+    rate = max(rates, key=lambda rate: run(rate, TUNING)["average_accuracy"]) if len(rates) > 1 else rates[0]
     return rate, [run(rate, seed) for seed in range(args.seeds)]
 
 
@@ -109,6 +110,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=5, choices=range(2, 11))
     parser.add_argument("--rates", default="0.1,0.3,1")
     parser.add_argument("--keeps", default="0.1,0.25,0.5")
+    parser.add_argument("--evaluations", type=int, default=10, help="of which the curves are made; 0 for none")
     parser.add_argument("--flags", default="", help="more flags of bench, such as --augment random_crop,hflip")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -116,17 +118,20 @@ def main():
         --threads-per-rank 1 --limit-per-task {args.rows} {args.flags}"""
     keeps, sets = args.keeps.split(","), streams(args.stream, args.out)
     steps = -(-args.rows // args.batch) * args.epochs
-    common += f" --eval-every {max(1, steps // 10)}"
+    common += f" --eval-every {max(1, steps // args.evaluations)}" if args.evaluations else ""
     wanted = {(name, "all", "1"): "--select all" for name in sets}
     wanted |= {(name, arm, keep): f"{flags} --keep {keep}" for name in sets for keep in keeps for arm, flags in ARMS.items()}
     job = lambda name, flags: functools.partial(tuned, sets[name], f"{common} {flags}", args)
     runs = figures.together({key: job(key[0], flags) for key, flags in wanted.items()})
     table(runs)
-    middle = keeps[len(keeps) // 2]
     for name in sets:
         file = f"selection-{args.stream}-{'noisy' if 'wrong' in name else 'clean'}.svg"
-        draw_shares(name, file, keeps, runs)
-        draw_curves(name, file, args.batch, middle, {arm: runs[name, arm, middle][1] for arm in ARMS} | {"all": runs[name, "all", "1"][1]})
+        if len(keeps) > 1:
+            draw_shares(name, file, keeps, runs)
+        if args.evaluations:
+            middle = keeps[len(keeps) // 2]
+            arms = {arm: runs[name, arm, middle][1] for arm in ARMS} | {"all": runs[name, "all", "1"][1]}
+            draw_curves(name, file, args.batch, middle, arms)
 
 
 main()
