@@ -93,7 +93,9 @@ def draw_curves(name, file, batch, keep, arms):
         ("seconds of training", "seconds", pace),
     ]:
         end = max(found[arm][0][-1] * a_step(arm) for arm in ARMS)
-        points = {arm: [point for point in zip(*found[arm]) if point[0] * a_step(arm) <= end] for arm in arms}
+        # The first evaluation of an arm that takes more rows may come later than all of another's.
+        within = lambda arm: [point for at, point in enumerate(zip(*found[arm])) if at == 0 or point[0] * a_step(arm) <= end]
+        points = {arm: within(arm) for arm in arms}
         lines = [(arm, [step * a_step(arm) for step, *_ in of], *zip(*(values for _, *values in of))) for arm, of in points.items()]
         picture = pictures.curves(f"Accuracy, {name}, {keep} of each batch back-propagated", axis, lines)
         (figures.PICTURES / file.replace(".svg", f"-{what}.svg")).write_text(picture)

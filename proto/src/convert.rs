@@ -70,6 +70,11 @@ pub fn chunk_id(field: &str, name: &str) -> Result<(PipelineId, ChunkId), Invali
 
 pub fn read_origin(field: &str, wire: v1::Origin) -> Result<Origin, Invalid> {
     let producer = producer_name(&format!("{field}.producer"), wire.producer)?;
+    for (name, number) in [("epoch", wire.epoch), ("sequence", wire.sequence)] {
+        if number == 0 {
+            return Err(Invalid::new(&format!("{field}.{name}"), "missing or 0; they count from 1"));
+        }
+    }
     Ok(Origin { producer, epoch: wire.epoch, sequence: wire.sequence })
 }
 

@@ -87,6 +87,7 @@ fn producer(refusal: &producer::Refusal) -> (Code, &'static str) {
         producer::Refusal::Unknown(_) => (Code::FailedPrecondition, "PRODUCER_UNKNOWN"),
         producer::Refusal::StaleEpoch { .. } => (Code::Aborted, "PRODUCER_FENCED"),
         producer::Refusal::UnknownEpoch { .. } => (Code::FailedPrecondition, "EPOCH_UNKNOWN"),
+        producer::Refusal::TooMany(_) => (Code::ResourceExhausted, "TOO_MANY_PRODUCERS"),
         producer::Refusal::Gap { .. } => (Code::FailedPrecondition, "SEQUENCE_GAP"),
         producer::Refusal::Reused { .. } => (Code::AlreadyExists, "SEQUENCE_TAKEN"),
         producer::Refusal::Forgotten { .. } => (Code::FailedPrecondition, "SEQUENCE_FORGOTTEN"),

@@ -15,6 +15,9 @@ use crate::state::{Event, EventKind, PipelineState, State};
 /// How many of a producer's last pushes are known by their number.
 pub const WINDOW: usize = 64;
 
+/// Producers of a pipeline at most: what is kept of each is small, and is kept for ever.
+pub const LIMIT: usize = 1000;
+
 /// Who pushes, and which of its pushes this is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
@@ -42,6 +45,11 @@ pub enum Refusal {
          under its name; stop, or open it to take over"
     )]
     StaleEpoch { producer: ProducerName, given: u64, current: u64 },
+    #[error(
+        "the pipeline has {LIMIT} producers, and `{0}` would be one more; a producer is what pushes in one sequence, not each of its \
+         processes: push under a name that is known"
+    )]
+    TooMany(ProducerName),
     #[error("producer `{producer}` has epoch {current}, and epoch {given} was never given out; open it anew")]
     UnknownEpoch { producer: ProducerName, given: u64, current: u64 },
     #[error("push {given} of producer `{producer}` comes too early: {next} is the next; push what is missing first")]
@@ -108,8 +116,12 @@ pub fn admit(current: &PipelineState, origin: &Origin, chunk: &ChunkId) -> Resul
 
 /// Gives a producer its next epoch, which it and the number of its next push are then known by.
 pub fn open(state: &State, id: &PipelineId, name: &ProducerName) -> Result<(Producer, Vec<Event>), planning::Refusal> {
-    let known = planning::pipeline(state, id)?.producers.get(name);
-    let mut producer = known.cloned().unwrap_or_default();
+    let producers = &planning::pipeline(state, id)?.producers;
+    let mut producer = match producers.get(name) {
+        Some(known) => known.clone(),
+        None if producers.len() >= LIMIT => return Err(Refusal::TooMany(name.clone()).into()),
+        None => Producer::new(),
+    };
     producer.epoch += 1;
     let kind = EventKind::ProducerOpened { producer: name.clone(), epoch: producer.epoch };
     Ok((producer, vec![Event { pipeline: id.clone(), kind }]))
@@ -196,6 +208,19 @@ mod tests {
         let oldest = count - WINDOW as u64 + 1;
         assert_eq!(admit(oldest), Ok(false));
         assert!(matches!(admit(oldest - 1), Err(Refusal::Forgotten { .. })));
+    }
+
+    #[test]
+    fn a_pipeline_has_so_many_producers_and_those_it_has_may_open_again() {
+        let (mut state, id) = pipeline();
+        let mut opened = |number: usize| {
+            let (_, events) = open(&state, &id, &format!("kiosk-{number}").parse().unwrap())?;
+            events.iter().for_each(|event| state.apply(event, 0).unwrap());
+            Ok::<_, planning::Refusal>(())
+        };
+        (0..LIMIT).for_each(|number| opened(number).unwrap());
+        assert!(matches!(opened(LIMIT), Err(planning::Refusal::Producer(Refusal::TooMany(_)))));
+        opened(0).unwrap();
     }
 
     #[test]

@@ -23,12 +23,12 @@ pub struct Intake<'a, 'm> {
     pub descent: &'a Descent<'m>,
     pub pipeline: &'a Pipeline,
     pub initial: Initial<'m>,
-    /// Whether some rows of the chunks were left out of training.
+    /// Whether rows that the net does not answer with numbers stay out.
     pub drops: bool,
 }
 
 impl Intake<'_, '_> {
-    /// Shows memory every row of the chunks that the net can answer, and keeps what the weights answer to those that it takes.
+    /// Shows memory the rows of the chunks, and keeps what the weights answer to those that it takes.
     pub fn take(&mut self, keeps: Keeps) -> Result<(), Error> {
         let before = self.memory.target.as_ref().map(Tensor::shallow_clone);
         let rows = self.offered()?;
@@ -36,7 +36,7 @@ impl Intake<'_, '_> {
             true => self.select(&rows)?,
             false => self.memory.offer(&rows, None),
         };
-        if self.pipeline.rehearsal.measure_residual {
+        if self.pipeline.rehearsal.measure_residual && !rows.is_empty() {
             let start = (self.memory.clock)();
             self.measure(before, &rows)?;
             self.memory.measuring += (self.memory.clock)() - start;
@@ -51,7 +51,9 @@ impl Intake<'_, '_> {
             return Ok(rows.to_vec());
         }
         let sound = self.descent.sound(&rows.iter().map(|&row| row as i64).collect::<Vec<_>>())?;
-        Ok(sound.into_iter().map(|row| rows[row]).collect())
+        // Where most are not, it is the net that has diverged.
+        let most = 2 * sound.len() >= rows.len();
+        Ok(if most { sound.into_iter().map(|row| rows[row]).collect() } else { rows.to_vec() })
     }
 
     /// How far memory's gradient is from that of everything ever offered: `before`, and the chunks' rows.

@@ -12,6 +12,7 @@ use domain::state::{Event, Inapplicable, State};
 use object_store::ObjectStore;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 use crate::log::{CommitLog, Error, Follower, Options};
 
@@ -220,12 +221,15 @@ fn gathered(first: Box<dyn Job>, queue: &mut mpsc::Receiver<Box<dyn Job>>) -> Ve
 
 impl Writer {
     async fn run(mut self, mut queue: mpsc::Receiver<Box<dyn Job>>) {
-        let every = self.log.options().check_every;
+        let mut checks = tokio::time::interval(self.log.options().check_every);
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let worked = match tokio::time::timeout(every, queue.recv()).await {
-                Ok(None) => return,
-                Ok(Some(first)) => self.commit(gathered(first, &mut queue)).await,
-                Err(_) => self.still_ours().await,
+            let worked = tokio::select! {
+                first = queue.recv() => match first {
+                    Some(first) => self.commit(gathered(first, &mut queue)).await,
+                    None => return,
+                },
+                _ = checks.tick() => self.still_ours().await,
             };
             if let Err(reason) = worked {
                 tracing::error!(error = %reason, "the commit log is closed");
@@ -262,7 +266,11 @@ impl Writer {
                 }
             }
         }
-        let recorded = self.record(events, at).await.map_err(Arc::new);
+        // What changes nothing is answered from the state, which must not be an old one.
+        let recorded = match events.is_empty() {
+            true => self.still_ours().await,
+            false => self.record(events, at).await.map_err(Arc::new),
+        };
         for job in group {
             job.answer(recorded.clone());
         }
@@ -280,9 +288,6 @@ impl Writer {
     }
 
     async fn record(&mut self, events: Vec<Event>, at: Timestamp) -> Result<(), Error> {
-        if events.is_empty() {
-            return Ok(());
-        }
         let head = self.log.append(at, events.clone()).await?;
         let mut state = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
         for event in &events {

@@ -36,7 +36,7 @@ pub enum Error {
     Fenced { by: String },
     #[error("commit log record {record} is missing")]
     Missing { record: u64 },
-    #[error("commit log record {record} is damaged")]
+    #[error("commit log record {record} cannot be read")]
     Undecodable { record: u64, source: Damage },
     #[error("commit log record {record} does not apply to the state before it")]
     Inapplicable { record: u64, source: Inapplicable },
@@ -149,8 +149,14 @@ impl CommitLog {
                 self.head = Head::of(number, &record);
                 return Ok(());
             };
-            recover::apply(state, number, &rival)?;
-            self.head = Head::of(number, &rival);
+            if self.files.holds(&self.head).await? {
+                recover::apply(state, number, &rival)?;
+                self.head = Head::of(number, &rival);
+                continue;
+            }
+            // The log has moved on, and what was found may be a stray over a number that was retired.
+            let found = recover::recover(&self.files).await?;
+            (*state, self.head, self.snapshot) = (found.state, found.head, found.snapshot);
         }
     }
 
@@ -233,7 +239,8 @@ impl CommitLog {
     pub async fn check(&self) -> Result<(), Error> {
         match self.files.read(self.head.number + 1).await? {
             Some(rival) => Err(Error::Fenced { by: rival.writer }),
-            None => Ok(()),
+            None if self.files.holds(&self.head).await? => Ok(()),
+            None => Err(Error::Fenced { by: "unknown: the log moved on".to_owned() }),
         }
     }
 

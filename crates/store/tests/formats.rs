@@ -51,6 +51,8 @@ fn records_of_csv_are_rows() {
     assert_eq!(found, [text("r1", "a, \"b\"\nc", "ham"), text("row:1", "d", "spam")]);
     let tabs = read(Format::Csv(Delimiter::Tab), "text\tlabel\na,b\tx\n".into(), &columns(&[])).unwrap();
     assert_eq!(tabs, [text("row:0", "a,b", "x")]);
+    let quotes = read(Format::Csv(Delimiter::Tab), "text\tlabel\n\"a\tx\nb\" c\ty\n".into(), &columns(&[])).unwrap();
+    assert_eq!(quotes, [text("row:0", "\"a", "x"), text("row:1", "b\" c", "y")], "quotes are letters");
 }
 
 #[test]
@@ -70,6 +72,9 @@ fn a_bad_csv_file_says_which_line() {
     refused(read("text,label,text\na,x,b\n"), &["line 1: column `text` comes twice"]);
     refused(read("text,label\na,\n"), &["line 2, field `label`: found null"]);
     refused(read("text,class\na,x\n"), &["line 2, field `label`", "`class`, `text`"]);
+    refused(read("text,label\na,x\n\"b,x\nc,x\n"), &["line 3: it has 1 cells"]);
+    refused(read("label,text\nx,a\nx,\"b\nx,c\n"), &["line 3: its last cell begins with a quote that nothing ends"]);
+    assert_eq!(read("label,text,,\nx,\"a\nb\",,\n").unwrap(), [text("row:0", "a\nb", "x")]);
     refused(read("image,label\n%%,x\n"), &["line 2, field `image`", "base64"]);
     assert_eq!(read("text,label\n"), Err(BadData::Empty));
     assert_eq!(read(""), Err(BadData::Empty));
@@ -112,12 +117,20 @@ fn a_bad_tar_says_which_file() {
     refused(read(&[("0.png", &image)]), &["row 0, column `0`: found no label", ".cls"]);
     refused(read(&[("0.cls", b"0")]), &["row 0, column `0`: found no input"]);
     refused(read(&[("0.txt", b"a"), ("0.json", b"{")]), &["row 0, column `0.json`", "no JSON"]);
-    refused(read(&[("0.txt", b"a"), ("0.png", &image), ("0.cls", b"0")]), &["both `image` and `text`"]);
+    let both: [(&str, &[u8]); 3] = [("0.txt", b"a"), ("0.png", &image), ("0.cls", b"0")];
+    refused(read(&both), &["both an image and a text"]);
+    let named = Columns { input: Some("txt".to_owned()), ..columns(&["cat"]) };
+    assert_eq!(web_dataset(&both, &named).unwrap(), [text("0", "a", "cat")]);
+    assert_eq!(web_dataset(&[("0.txt", b"a"), ("0.cls", b"007")], &columns(&[])).unwrap(), [text("0", "a", "007")]);
     assert_eq!(read(&[]), Err(BadData::Empty));
     assert_eq!(read(&[("README", b"a")]), Err(BadData::Empty));
-    let whole = tar(&[("0.txt", &[b'a'; 2000]), ("0.cls", b"0")]);
-    let cut = perennial_store::examples::read(Format::Tar, whole[..1200].to_vec().into(), &columns(&[]));
-    refused(cut, &["not a whole tar"]);
+    let whole = tar(&[("0.txt", &[b'a'; 2000]), ("0.cls", b"0"), ("1.txt", b"a"), ("1.cls", b"0")]);
+    let read = |bytes: Vec<u8>| perennial_store::examples::read(Format::Tar, bytes.into(), &columns(&[]));
+    assert_eq!(read(whole.clone()).unwrap().len(), 2);
+    refused(read(whole[..1200].to_vec()), &["not a whole tar"]);
+    let after_a_row = 512 + 2048 + 2 * 512;
+    refused(read(whole[..after_a_row].to_vec()), &["not a whole tar (it has no end)"]);
+    refused(read([whole.clone(), whole].concat()), &["something follows its end"]);
 }
 
 #[test]
@@ -138,6 +151,10 @@ fn what_was_said_is_the_input_and_the_answer_the_label() {
         read(r#"{"messages": [{"role": "assistant", "content": "x"}]}"#),
         &["field `messages`: found an empty string"],
     );
+    refused(read(r#"{"prompt": "a", "completion": "b", "label": null}"#), &["field `label`: found null"]);
+    let intent = Columns { label: "intent".to_owned(), ..columns(&[]) };
+    refused(read_jsonl(prompt.as_bytes(), &intent), &["field `intent`"]);
+    refused(read_jsonl(said.as_bytes(), &intent), &["field `intent`"]);
     refused(read(r#"{"prompt": "a"}"#), &["field `completion`", "`prompt`"]);
 }
 

@@ -55,5 +55,7 @@ async fn a_damaged_record_says_so() {
         objects::put(&store, &path, bytes.into()).await.unwrap();
     }
     let error = CommitLog::open(std::sync::Arc::new(store), "test", 0, Options::default()).await.err().unwrap();
-    assert_eq!(error.to_string(), "commit log record 17 is damaged");
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(error.to_string(), "commit log record 17 cannot be read");
+    assert!(cause.starts_with("it is damaged: its checksum is"), "{cause}");
 }

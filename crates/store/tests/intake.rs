@@ -118,7 +118,7 @@ fn a_missing_column_lists_those_there_are() {
     let bytes = parquet(vec![("text", texts(&["a"])), ("class", texts(&["x"]))]);
     refused(rows(bytes), &["`label` is missing", "`text`, `class`"]);
     let bytes = parquet(vec![("text", texts(&["a"])), ("image", texts(&["b"])), ("label", texts(&["x"]))]);
-    refused(rows(bytes), &["both `image` and `text`"]);
+    refused(rows(bytes), &["both an image and a text"]);
 }
 
 #[test]

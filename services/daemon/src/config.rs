@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use perennial_proto::limits::{FRAME_BYTES, MAX_FRAME_BYTES, MAX_MESSAGE_BYTES};
 use serde::{Deserialize, Serialize};
+use tonic::transport::Endpoint;
 
 use crate::telemetry::{self, Format};
 use crate::units::{Bytes, RecoveryBudget};
@@ -169,7 +170,8 @@ impl Config {
             return Err(document.unfit("limits.max_frame_bytes", expected));
         }
         for (key, url) in [("control", &self.control), ("advertise", &self.advertise)] {
-            if url.as_ref().is_some_and(|url| !url.starts_with("http://")) {
+            let fits = |url: &String| url.starts_with("http://") && Endpoint::from_shared(url.clone()).is_ok();
+            if url.as_ref().is_some_and(|url| !fits(url)) {
                 return Err(document.unfit(key, "expected a URL such as http://127.0.0.1:7420"));
             }
         }
@@ -270,6 +272,7 @@ mod tests {
         );
         assert!(error("listen: here", &[]).starts_with("perennial.yaml: `listen`: "));
         assert!(error("control: https://x", &[]).contains("`control` is \"https://x\": expected a URL such as"));
+        assert!(error("advertise: 'http://my host:7420'", &[]).contains("`advertise` is \"http://my host:7420\""));
         assert!(error("log: {level: 'a=b=c'}", &[]).contains("`log.level` is \"a=b=c\""));
         for size in ["1 GiB", "1 KiB"] {
             let error = error(&format!("limits: {{max_frame_bytes: {size}}}"), &[]);

@@ -24,10 +24,11 @@ use tonic::codec::CompressionEncoding;
 use tonic::service::RoutesBuilder;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Endpoint, Server};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::config::{Config, reachable};
-use crate::{spawn, standby};
+use crate::spawn;
+use crate::standby::Standby;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Role {
@@ -92,16 +93,7 @@ pub async fn run(config: Config, role: Role, standby: bool, shutdown: Cancellati
     if role != Role::Ingest {
         store::probe::check(&store).await?;
     }
-    let follower = match standby {
-        false => None,
-        true => {
-            let heartbeat = config.recovery_budget.timeouts().heartbeat;
-            let Some(follower) = standby::wait(store.clone(), heartbeat, &shutdown).await? else { return Ok(()) };
-            Some(follower)
-        }
-    };
-    let listener =
-        TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen at {}", config.listen))?;
+    let Some((follower, listener)) = ready(&config, &store, standby, &shutdown).await? else { return Ok(()) };
     let url = reachable(listener.local_addr()?);
     let node = Node { config, store, url, shutdown };
     let mut services = Services::default();
@@ -128,6 +120,29 @@ pub async fn run(config: Config, role: Role, standby: bool, shutdown: Cancellati
         None => Ok(()),
     };
     outcome.and(kept)
+}
+
+/// A place to serve at, and for a standby the log that it may take over. None: shutdown came first.
+async fn ready(
+    config: &Config,
+    store: &Arc<dyn ObjectStore>,
+    standby: bool,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Option<(Option<Follower>, TcpListener)>> {
+    let (listen, heartbeat) = (config.listen, config.recovery_budget.timeouts().heartbeat);
+    let bind = || async move { TcpListener::bind(listen).await.with_context(|| format!("cannot listen at {listen}")) };
+    if !standby {
+        return Ok(Some((None, bind().await?)));
+    }
+    let standby = Standby { store: store.clone(), listen, heartbeat, shutdown: shutdown.clone() };
+    while let Some(follower) = standby.wait().await? {
+        match bind().await {
+            Ok(listener) => return Ok(Some((Some(follower), listener))),
+            // A process that hangs still holds its port.
+            Err(error) => warn!(error = format!("{error:#}"), "still standing by"),
+        }
+    }
+    Ok(None)
 }
 
 async fn control(node: &Node, follower: Option<Follower>, services: &mut Services) -> anyhow::Result<Control> {

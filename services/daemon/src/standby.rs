@@ -2,12 +2,14 @@
 //!
 //! Nothing depends on who is right about that: the log has one writer, and whoever is taken over from is shut out by it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::bail;
 use object_store::ObjectStore;
-use store::log::{Follower, Options};
+use perennial_proto::v1::run_service_server;
+use store::log::{Error, Follower, Options};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
@@ -19,46 +21,134 @@ use tracing::{info, warn};
 /// Heartbeats without an answer until the control role counts as gone.
 const MISSED: u32 = 3;
 
-/// Follows the log until its writer has not answered for some heartbeats. None: shutdown came first.
-pub async fn wait(
-    store: Arc<dyn ObjectStore>,
-    heartbeat: Duration,
-    shutdown: &CancellationToken,
-) -> anyhow::Result<Option<Follower>> {
-    let mut follower = Follower::open(store, Options::default()).await.context("cannot follow the commit log")?;
-    let mut pace = interval(heartbeat);
-    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut missed, mut epoch) = (0, None);
-    loop {
-        tokio::select! {
-            _ = pace.tick() => {}
-            () = shutdown.cancelled() => return Ok(None),
+pub struct Standby {
+    pub store: Arc<dyn ObjectStore>,
+    /// Where it will serve.
+    pub listen: SocketAddr,
+    pub heartbeat: Duration,
+    pub shutdown: CancellationToken,
+}
+
+impl Standby {
+    /// Follows the log until its writer has not answered for some heartbeats. None: shutdown came first.
+    pub async fn wait(&self) -> anyhow::Result<Option<Follower>> {
+        let mut pace = interval(self.heartbeat);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut follower, mut missed, mut epoch) = (None, 0, None);
+        loop {
+            tokio::select! {
+                _ = pace.tick() => {}
+                () = self.shutdown.cancelled() => return Ok(None),
+            }
+            let current = match self.caught_up(follower.take()).await {
+                Ok(current) => follower.insert(current),
+                Err(error) => {
+                    warn!(error = format!("{:#}", anyhow::Error::new(error)), "the commit log cannot be followed");
+                    continue;
+                }
+            };
+            let Some(writer) = current.writer() else { return Ok(follower) };
+            if epoch.replace(current.epoch()) != Some(current.epoch()) {
+                self.check(writer)?;
+                info!(active = writer, epoch, "standing by");
+                missed = 0;
+            }
+            if missed >= MISSED {
+                return Ok(follower);
+            }
+            missed = if answers(writer, self.heartbeat).await { 0 } else { missed + 1 };
+            if missed > 0 {
+                warn!(active = writer, missed, "the control role does not answer");
+            }
         }
-        follower.catch_up().await.context("cannot follow the commit log")?;
-        let Some(writer) = follower.writer() else { return Ok(Some(follower)) };
-        if epoch.replace(follower.epoch()) != Some(follower.epoch()) {
-            info!(active = writer, epoch, "standing by");
-            missed = 0;
+    }
+
+    async fn caught_up(&self, follower: Option<Follower>) -> Result<Follower, Error> {
+        match follower {
+            Some(mut follower) => follower.catch_up().await.map(|()| follower),
+            None => Follower::open(self.store.clone(), Options::default()).await,
         }
-        if answers(writer, heartbeat).await {
-            missed = 0;
-            continue;
+    }
+
+    /// An address that means this machine is of no use from another.
+    fn check(&self, active: &str) -> anyhow::Result<()> {
+        let here = ["http://127.", "http://localhost", "http://[::1]"].iter().any(|start| active.starts_with(start));
+        if here && !self.listen.ip().is_loopback() {
+            bail!(
+                "the active control role says that it is reached at {active}, which means another place on each machine: set \
+                 `advertise` there, and here, to a URL that both reach"
+            );
         }
-        missed += 1;
-        warn!(active = writer, missed, "the control role does not answer");
-        if missed >= MISSED {
-            return Ok(Some(follower));
-        }
+        Ok(())
     }
 }
 
-/// Whether the process at `url` serves.
+/// Whether the process at `url` has the control role and serves.
 async fn answers(url: &str, within: Duration) -> bool {
     let Ok(endpoint) = Endpoint::from_shared(url.to_owned()) else { return false };
     let asked = async {
         let channel = endpoint.connect().await.ok()?;
-        let answer = HealthClient::new(channel).check(HealthCheckRequest::default()).await.ok()?;
+        let request = HealthCheckRequest { service: run_service_server::SERVICE_NAME.to_owned() };
+        let answer = HealthClient::new(channel).check(request).await.ok()?;
         Some(answer.into_inner().status() == ServingStatus::Serving)
     };
     timeout(within, asked).await.ok().flatten().unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object_store::memory::InMemory;
+    use store::log::CommitLog;
+    use tokio::sync::watch;
+    use tonic::service::InterceptorLayer;
+    use tonic::transport::Server;
+    use tonic::transport::server::TcpIncoming;
+
+    async fn standby(active: &str, listen: &str) -> Standby {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        CommitLog::open(store.clone(), active, 0, Options::default()).await.unwrap();
+        let listen = listen.parse().unwrap();
+        Standby { store, listen, heartbeat: Duration::from_millis(50), shutdown: CancellationToken::new() }
+    }
+
+    /// A process that serves `name`, and how often it was asked.
+    async fn serving(name: &str) -> (String, watch::Receiver<u32>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (health, service) = tonic_health::server::health_reporter();
+        health.set_service_status(name, tonic_health::ServingStatus::Serving).await;
+        let (asked, asks) = watch::channel(0);
+        let asked = Arc::new(asked);
+        let count = move |request| {
+            asked.send_modify(|times| *times += 1);
+            Ok::<tonic::Request<()>, tonic::Status>(request)
+        };
+        let server = Server::builder().layer(InterceptorLayer::new(count)).add_service(service);
+        tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+        (url, asks)
+    }
+
+    #[tokio::test]
+    async fn a_standby_leaves_alone_whoever_serves_and_takes_over_from_whoever_has_another_role() {
+        let (active, mut asks) = serving(run_service_server::SERVICE_NAME).await;
+        let waiting = standby(&active, "127.0.0.1:1").await;
+        tokio::select! {
+            _ = waiting.wait() => panic!("it takes over"),
+            asked = asks.wait_for(|times| *times > 2 * MISSED) => drop(asked.unwrap()),
+        }
+        waiting.shutdown.cancel();
+        assert!(waiting.wait().await.unwrap().is_none());
+        let (ingest, _) = serving("perennial.v1.IngestService").await;
+        let follower = standby(&ingest, "127.0.0.1:1").await.wait().await.unwrap().unwrap();
+        assert_eq!(follower.writer(), Some(ingest.as_str()));
+    }
+
+    #[tokio::test]
+    async fn an_address_that_means_this_machine_is_refused_where_it_may_be_another() {
+        let Err(error) = standby("http://127.0.0.1:7420", "0.0.0.0:7420").await.wait().await else { panic!() };
+        assert!(error.to_string().contains("set `advertise` there"), "{error}");
+        let unnamed = standby("http://10.0.0.1:1", "0.0.0.0:7420").await;
+        assert!(unnamed.check("http://10.0.0.1:1").is_ok() && unnamed.check("http://[::1]:1").is_err());
+    }
 }

@@ -92,8 +92,12 @@ impl Ingest {
         let task = header.task(&facts);
         let id = header.chunk_id(&payload.sha256, &task);
         let known = self.control.known(&header.pipeline, &id).await?;
-        if known.is_some_and(|chunk| !can_be_sealed(&chunk.state, chunk.train_rows + chunk.held_out_rows)) {
-            return self.control.record_again(header, &id).await;
+        if let Some(chunk) = known.filter(|chunk| !can_be_sealed(&chunk.state, chunk.train_rows + chunk.held_out_rows))
+        {
+            return match header.origin {
+                Some(_) => self.control.record_again(header, &id).await,
+                None => Ok(Taken { chunk, already_exists: true }),
+            };
         }
         let work = Work {
             name: name.to_owned(),

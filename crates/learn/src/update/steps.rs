@@ -165,7 +165,8 @@ impl<'a> Update<'a> {
         let phase = self.stage(at.done).phase;
         if phase.reads == Reads::Memory {
             let keeps = self.method.keeps();
-            self.intake().take(keeps)?;
+            // Nothing was dropped yet, if there is anything to drop.
+            self.intake(true).take(keeps)?;
         }
         if let (true, Some(base)) = (phase.anew, &self.base) {
             let _guard = tch::no_grad_guard();
@@ -176,9 +177,10 @@ impl<'a> Update<'a> {
         Ok(())
     }
 
-    fn intake(&mut self) -> Intake<'_, 'a> {
-        let Self { memory, descent, manifest, initial, dropped_rows, .. } = self;
-        Intake { memory, descent, pipeline: &manifest.pipeline, initial: *initial, drops: *dropped_rows > 0 }
+    /// `drops`: memory takes only rows that the net answers with numbers.
+    fn intake(&mut self, drops: bool) -> Intake<'_, 'a> {
+        let Self { memory, descent, manifest, initial, .. } = self;
+        Intake { memory, descent, pipeline: &manifest.pipeline, initial: *initial, drops }
     }
 
     fn offers(&self, epoch: u64) -> bool {
@@ -247,13 +249,13 @@ impl<'a> Update<'a> {
             validation.restore(weights);
         }
         let offered = self.online || self.stages.iter().any(|stage| stage.phase.reads == Reads::Memory);
-        let keeps = self.method.keeps();
+        let (keeps, drops) = (self.method.keeps(), self.dropped_rows > 0);
         if !offered {
-            self.intake().take(keeps)?;
+            self.intake(drops).take(keeps)?;
         }
         if keeps.refreshed {
             let all: Vec<usize> = (0..self.memory.snapshot.slots.len()).collect();
-            self.intake().keep(keeps, &all)?;
+            self.intake(drops).keep(keeps, &all)?;
         }
         let (descent, rows) = (&self.descent, self.descent.pool.training());
         let mut gradient = |row: usize| descent.row_gradient(weights, rows[row]);

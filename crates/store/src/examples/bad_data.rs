@@ -19,7 +19,7 @@ pub enum BadData {
         /// The columns there are, quoted and comma-separated.
         present: String,
     },
-    #[error("the file has both `image` and `text`; say which one is the input")]
+    #[error("a row has both an image and a text; say which one is the input (`--input-column`)")]
     Ambiguous,
     #[error("column `{column}` has type {found}, expected {expected}; convert it before pushing")]
     Type { column: String, expected: &'static str, found: String },

@@ -1,8 +1,9 @@
-//! CSV as users push it: a line of column names, then records. A `.tsv` has tabs.
+//! CSV as users push it: a line of column names, then records. A `.tsv` has tabs, and its quotes are letters.
 
-use std::io::Read;
+use std::collections::HashSet;
+use std::io::{self, Read};
 
-use csv::{ErrorKind, ReaderBuilder, StringRecord};
+use csv::{ErrorKind, ReaderBuilder, StringRecord, StringRecordsIntoIter};
 use domain::chunk::Row;
 use serde_json::Value;
 
@@ -25,24 +26,67 @@ pub(super) fn rows<R: Read>(
     columns: &Columns,
     needed: bool,
 ) -> Result<impl Iterator<Item = Result<(Place, Row), BadData>> + use<R>, BadData> {
-    let byte = match delimiter {
-        Delimiter::Comma => b',',
-        Delimiter::Tab => b'\t',
+    let mut builder = ReaderBuilder::new();
+    match delimiter {
+        Delimiter::Comma => builder.delimiter(b','),
+        Delimiter::Tab => builder.delimiter(b'\t').quoting(false),
     };
-    let mut reader = ReaderBuilder::new().delimiter(byte).from_reader(source);
+    let mut reader = builder.from_reader(Last { source, byte: 0 });
     let names = reader.headers().map_err(bad)?.clone();
-    if let Some(twice) = names.iter().enumerate().find(|(at, name)| names.iter().take(*at).any(|other| other == *name))
-    {
-        return Err(BadData::Csv { line: 1, reason: format!("column `{}` comes twice", twice.1) });
+    let mut seen = HashSet::new();
+    if let Some(twice) = names.iter().find(|name| !name.is_empty() && !seen.insert(*name)) {
+        return Err(BadData::Csv { line: 1, reason: format!("column `{twice}` comes twice") });
     }
+    let mut records = Records { records: reader.into_records(), line: 1, breaks: false };
     let (columns, mut position) = (columns.clone(), 0);
-    Ok(reader.into_records().map(move |record| {
-        let record = record.map_err(bad)?;
-        let place = Place::Line(record.position().map_or(0, csv::Position::line));
-        let row = object::row(&named(&names, &record, &columns), place, position, &columns, needed)?;
-        position += 1;
-        Ok((place, row))
+    Ok(std::iter::from_fn(move || {
+        let record = records.next().transpose()?;
+        Some(record.and_then(|record| {
+            let place = Place::Line(records.line);
+            let row = object::row(&named(&names, &record, &columns), place, position, &columns, needed)?;
+            position += 1;
+            Ok((place, row))
+        }))
     }))
+}
+
+/// The last byte that went through and ended no line.
+struct Last<R> {
+    source: R,
+    byte: u8,
+}
+
+impl<R: Read> Read for Last<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(buffer)?;
+        let ends = |byte: &&u8| matches!(byte, b'\r' | b'\n');
+        if let Some(byte) = buffer[..read].iter().rev().find(|byte| !ends(byte)) {
+            self.byte = *byte;
+        }
+        Ok(read)
+    }
+}
+
+struct Records<R> {
+    records: StringRecordsIntoIter<Last<R>>,
+    /// Of the record that was read last.
+    line: u64,
+    /// Whether its last cell has more than one line, and so is quoted.
+    breaks: bool,
+}
+
+impl<R: Read> Records<R> {
+    fn next(&mut self) -> Result<Option<StringRecord>, BadData> {
+        let Some(record) = self.records.next().transpose().map_err(bad)? else {
+            let closed = !self.breaks || self.records.reader().get_ref().byte == b'"';
+            self.breaks = false;
+            let reason = "its last cell begins with a quote that nothing ends".to_owned();
+            return if closed { Ok(None) } else { Err(BadData::Csv { line: self.line, reason }) };
+        };
+        self.line = record.position().map_or(0, csv::Position::line);
+        self.breaks = record.iter().next_back().is_some_and(|cell| cell.contains('\n'));
+        Ok(Some(record))
+    }
 }
 
 fn named(names: &StringRecord, record: &StringRecord, columns: &Columns) -> Object {
@@ -57,7 +101,8 @@ fn named(names: &StringRecord, record: &StringRecord, columns: &Columns) -> Obje
             None => Value::from(cell),
         }
     };
-    names.iter().zip(record).map(|(name, value)| (name.to_owned(), cell(name, value))).collect()
+    let filled = names.iter().zip(record).filter(|(name, _)| !name.is_empty());
+    filled.map(|(name, value)| (name.to_owned(), cell(name, value))).collect()
 }
 
 fn bad(error: csv::Error) -> BadData {
@@ -67,6 +112,7 @@ fn bad(error: csv::Error) -> BadData {
         ErrorKind::UnequalLengths { expected_len, len, .. } => {
             BadData::Csv { line, reason: format!("it has {len} cells, the first line {expected_len}") }
         }
+        ErrorKind::Io(error) => BadData::Csv { line, reason: error.to_string() },
         other => BadData::Csv { line, reason: format!("{other:?}") },
     }
 }

@@ -33,7 +33,7 @@ pub(super) fn row(
         return Ok(Row { id, payload, label });
     }
     let prompted = spoken && has(PROMPT[0]);
-    let label_column = if prompted && !has(&columns.label) { PROMPT[1] } else { &columns.label };
+    let label_column = if prompted && brings_none(object, columns) { PROMPT[1] } else { &columns.label };
     let label = match needed || has(label_column) {
         true => label(object, label_column, columns, place)?,
         false => String::new(),
@@ -43,6 +43,11 @@ pub(super) fn row(
         false => payload(object, columns, place)?,
     };
     Ok(Row { id, payload, label })
+}
+
+/// Whether nobody named a column for the label, and the row has none of the usual name.
+fn brings_none(object: &Object, columns: &Columns) -> bool {
+    columns.label == Columns::default().label && !object.contains_key(&columns.label)
 }
 
 fn payload(object: &Object, columns: &Columns, place: Place) -> Result<Payload, BadData> {
@@ -83,7 +88,7 @@ fn dialogue(object: &Object, columns: &Columns, place: Place, needed: bool) -> R
     let answer = parts.pop_if(|(role, _)| *role == "assistant").map(|(_, content)| content);
     let own = object.get(&columns.label).is_some_and(|value| !value.is_null());
     let label = match answer {
-        _ if own => label(object, &columns.label, columns, place)?,
+        _ if own || (needed && !brings_none(object, columns)) => label(object, &columns.label, columns, place)?,
         Some(answer) => label_text(answer, MESSAGES, place)?,
         None if needed => return Err(wrong("no answer at its end")),
         None => String::new(),

@@ -2,9 +2,9 @@
 //!
 //! An image (`png`, `jpg`, `jpeg`) or a text (`txt`) is the input; `cls` holds the label, a name or an index, or `json` an
 //! object with the label's field. The key is the row's id. Files of one row follow one another, as its readers ask for;
-//! files with other endings are passed over.
+//! files with other endings are passed over. Where a row has both image and text, the input column names the ending that counts.
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use domain::chunk::{Payload, Row};
 use serde_json::Value;
@@ -15,6 +15,12 @@ use super::intake::{Columns, image, label_name, label_text, text};
 
 /// Bytes of one file at most: what claims to have no end must not fill the memory.
 const MAX_FILE: u64 = 256 << 20;
+/// A tar ends with at least one block of zeros: without it, it was cut between two files.
+const BLOCK: u64 = 512;
+const IMAGES: [&str; 3] = ["png", "jpg", "jpeg"];
+const TEXT: &str = "txt";
+const CLASS: &str = "cls";
+const OBJECT: &str = "json";
 
 /// Calls `each` with every row and its number. A label that is not there and not `needed` is empty, which no label is.
 pub(super) fn read(
@@ -23,14 +29,12 @@ pub(super) fn read(
     needed: bool,
     mut each: impl FnMut(Place, Row),
 ) -> Result<(), BadData> {
-    let mut archive = Archive::new(source);
+    let mut archive = Archive::new(Zeros { source, count: 0 });
     let (mut sample, mut place) = (None::<Sample>, 0);
     let mut finish = |sample: Sample| {
         let at = Place::Row(place);
-        if let Some(row) = sample.row(columns, needed, at)? {
-            each(at, row);
-            place += 1;
-        }
+        each(at, sample.row(columns, needed, at)?);
+        place += 1;
         Ok::<_, BadData>(())
     };
     for entry in archive.entries().map_err(broken)? {
@@ -40,6 +44,10 @@ pub(super) fn read(
         }
         let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let Some((key, ending)) = divided(&path) else { continue };
+        let ending = ending.to_lowercase();
+        if !is_part(&ending, columns) {
+            continue;
+        }
         if sample.as_ref().is_some_and(|sample| sample.key != key) {
             sample.take().map_or(Ok(()), &mut finish)?;
         }
@@ -49,9 +57,46 @@ pub(super) fn read(
         if bytes.len() as u64 > MAX_FILE {
             return Err(BadData::LargeFile { path, limit: MAX_FILE });
         }
-        sample.parts.push((ending.to_lowercase(), path, bytes));
+        sample.parts.push((ending, path, bytes));
     }
-    sample.map_or(Ok(()), finish)
+    sample.map_or(Ok(()), finish)?;
+    check_end(archive.into_inner())
+}
+
+/// Whether a file with this ending says anything about a row.
+fn is_part(ending: &str, columns: &Columns) -> bool {
+    let input = match &columns.input {
+        Some(input) => ending == input,
+        None => IMAGES.contains(&ending) || ending == TEXT,
+    };
+    input || ending == CLASS || ending == OBJECT
+}
+
+/// How many zeros the bytes that went through end with.
+struct Zeros<R> {
+    source: R,
+    count: u64,
+}
+
+impl<R: Read> Read for Zeros<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(buffer)?;
+        let zeros = buffer[..read].iter().rev().take_while(|byte| **byte == 0).count();
+        self.count = if zeros == read { self.count + zeros as u64 } else { zeros as u64 };
+        Ok(read)
+    }
+}
+
+fn check_end(mut rest: Zeros<impl Read>) -> Result<(), BadData> {
+    if rest.count < BLOCK {
+        return Err(BadData::Tar { reason: "it has no end".to_owned() });
+    }
+    let before = rest.count;
+    let more = io::copy(&mut rest, &mut io::sink()).map_err(broken)?;
+    match rest.count == before + more {
+        true => Ok(()),
+        false => Err(BadData::Tar { reason: "something follows its end; is it several tars in one?".to_owned() }),
+    }
 }
 
 fn broken(error: std::io::Error) -> BadData {
@@ -72,20 +117,17 @@ struct Sample {
 }
 
 impl Sample {
-    /// None where it has neither input nor label: then it is no row.
-    fn row(self, columns: &Columns, needed: bool, place: Place) -> Result<Option<Row>, BadData> {
-        let part = |endings: &[&str]| self.parts.iter().find(|(ending, ..)| endings.contains(&ending.as_str()));
-        let (picture, words) = (part(&["png", "jpg", "jpeg"]), part(&["txt"]));
-        let (class, object) = (part(&["cls"]), part(&["json"]));
-        if picture.or(words).or(class).or(object).is_none() {
-            return Ok(None);
-        }
+    fn row(self, columns: &Columns, needed: bool, place: Place) -> Result<Row, BadData> {
+        let part = |holds: &dyn Fn(&str) -> bool| self.parts.iter().find(|(ending, ..)| holds(ending));
+        let picture = part(&|ending| IMAGES.contains(&ending));
+        let words = part(&|ending| !IMAGES.contains(&ending) && ending != CLASS && ending != OBJECT);
+        let (class, object) = (part(&|ending| ending == CLASS), part(&|ending| ending == OBJECT));
         let payload = match (picture, words) {
             (Some(_), Some(_)) => return Err(BadData::Ambiguous),
             (Some((_, path, bytes)), None) => image(bytes, path, place)?,
             (None, Some((_, path, bytes))) => written(path, bytes, place)?,
             (None, None) => {
-                let remedy = "put the image or the text beside it, under the same name";
+                let remedy = "put the image or the text right beside it, under the same name";
                 return Err(place.bad(&self.key, "no input", "a .png, .jpg or .txt file", remedy));
             }
         };
@@ -97,9 +139,9 @@ impl Sample {
         match label {
             None if needed => {
                 let expected = format!("a .cls file, or a .json file with `{}`", columns.label);
-                Err(place.bad(&self.key, "no label", expected, "label the row, or leave it out"))
+                Err(place.bad(&self.key, "no label", expected, "put the row's files one after the other, or label it"))
             }
-            label => Ok(Some(Row { id: self.key, payload, label: label.unwrap_or_default() })),
+            label => Ok(Row { id: self.key, payload, label: label.unwrap_or_default() }),
         }
     }
 }
@@ -116,9 +158,9 @@ fn written(path: &str, bytes: &[u8], place: Place) -> Result<Payload, BadData> {
 /// An index counts into the pipeline's labels unless it is one's name.
 fn class_name(path: &str, bytes: &[u8], columns: &Columns, place: Place) -> Result<String, BadData> {
     let name = utf8(path, bytes, place)?.trim();
-    let is_known = columns.labels.iter().any(|label| label == name);
+    let is_name = columns.labels.is_empty() || columns.labels.iter().any(|label| label == name);
     match name.parse() {
-        Ok(index) if !is_known => label_name(index, &columns.labels, path, place),
+        Ok(index) if !is_name => label_name(index, &columns.labels, path, place),
         _ => label_text(name, path, place),
     }
 }

@@ -15,16 +15,14 @@ const LEVEL: i32 = 1;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Damage {
-    #[error("its checksum is {found}, and {said} was written")]
+    #[error("it is damaged: its checksum is {found}, and {said} was written")]
     Checksum { found: String, said: String },
-    #[error("it is not JSON as it was written")]
-    Json(#[from] serde_json::Error),
-    #[error("it is not MessagePack as it was written")]
-    MessagePack(#[from] rmp_serde::decode::Error),
-    #[error("it does not decompress")]
-    Compression(#[from] std::io::Error),
-    #[error("it ends too early")]
-    Short,
+    #[error("it is damaged: its checksum is cut off")]
+    Cut,
+    #[error("it is damaged: it is no JSON of ours, and older than checksums")]
+    Json(#[source] serde_json::Error),
+    #[error("it is whole, and says what this release does not know; start the release that wrote it, or a later one")]
+    Unknown(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 fn sum(bytes: &[u8]) -> [u8; SUM] {
@@ -51,10 +49,9 @@ pub(super) fn read_record<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Damage
     // JSON as we write it has no line break; a record from before has no line below it.
     let mut lines = bytes.split(|&byte| byte == b'\n');
     let json = lines.next().unwrap_or_default();
-    if let Some(line) = lines.next() {
-        check(json, &hex::decode(line).map_err(|_| Damage::Short)?)?;
-    }
-    Ok(serde_json::from_slice(json)?)
+    let Some(line) = lines.next() else { return serde_json::from_slice(json).map_err(Damage::Json) };
+    check(json, &hex::decode(line).map_err(|_| Damage::Cut)?)?;
+    serde_json::from_slice(json).map_err(unknown)
 }
 
 pub(super) fn snapshot(value: &impl Serialize) -> Bytes {
@@ -64,10 +61,14 @@ pub(super) fn snapshot(value: &impl Serialize) -> Bytes {
 }
 
 pub(super) fn read_snapshot<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Damage> {
-    let Some(rest) = bytes.strip_prefix(MAGIC) else { return Ok(serde_json::from_slice(bytes)?) };
-    let (packed, said) = rest.split_at_checked(rest.len().wrapping_sub(SUM)).ok_or(Damage::Short)?;
+    let Some(rest) = bytes.strip_prefix(MAGIC) else { return serde_json::from_slice(bytes).map_err(Damage::Json) };
+    let (packed, said) = rest.split_at_checked(rest.len().wrapping_sub(SUM)).ok_or(Damage::Cut)?;
     check(packed, said)?;
-    Ok(rmp_serde::from_slice(&zstd::decode_all(packed)?)?)
+    rmp_serde::from_slice(&zstd::decode_all(packed).map_err(unknown)?).map_err(unknown)
+}
+
+fn unknown(error: impl std::error::Error + Send + Sync + 'static) -> Damage {
+    Damage::Unknown(Box::new(error))
 }
 
 #[cfg(test)]

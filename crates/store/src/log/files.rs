@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::encoding;
-use super::{Error, Record, Snapshot};
+use super::{Error, Head, Record, Snapshot};
 
 /// Tries of one request, beside those of the store's own client.
 const TRIES: u32 = 3;
@@ -86,6 +86,15 @@ impl Files {
         };
         let undecodable = |source| Error::Undecodable { record: number, source };
         encoding::read_record(&bytes).map(Some).map_err(undecodable)
+    }
+
+    /// Whether the record at `head` is still there. Retention removes it before those above it.
+    pub(super) async fn holds(&self, head: &Head) -> Result<bool, Error> {
+        if head.number == 0 {
+            return Ok(false);
+        }
+        let there = self.read(head.number).await?;
+        Ok(there.is_some_and(|record| Head::of(head.number, &record) == *head))
     }
 
     /// A snapshot, or none if it is gone or torn.

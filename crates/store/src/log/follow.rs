@@ -29,27 +29,17 @@ impl Follower {
     pub async fn catch_up(&mut self) -> Result<(), Error> {
         while let Some(next) = self.files.read(self.found.head.number + 1).await? {
             // Over a retired number lies no record of the log.
-            if !self.is_at_a_record().await? {
+            if !self.files.holds(&self.found.head).await? {
                 break;
             }
             let number = self.found.head.number + 1;
             recover::apply(&mut self.found.state, number, &next)?;
             self.found.head = Head::of(number, &next);
         }
-        if !self.is_at_a_record().await? {
+        if !self.files.holds(&self.found.head).await? {
             self.found = recover::recover(&self.files).await?;
         }
         Ok(())
-    }
-
-    /// Whether the record it is at is still there: retention removes that before those above it.
-    async fn is_at_a_record(&self) -> Result<bool, Error> {
-        let head = &self.found.head;
-        if head.number == 0 {
-            return Ok(false);
-        }
-        let there = self.files.read(head.number).await?;
-        Ok(there.is_some_and(|record| Head::of(head.number, &record) == *head))
     }
 
     /// The name that the log's writer opened it under; None where nobody ever wrote.

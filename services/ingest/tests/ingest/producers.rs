@@ -95,6 +95,7 @@ async fn one_number_pushed_twice_at_once_is_one_chunk() {
 async fn a_producer_that_cannot_be_used_is_named() {
     let harness = Harness::start(json!({})).await;
     refused(push(&harness, 1, 1, 20).await, Code::FailedPrecondition, &["`kiosk` was never opened"]);
+    refused(push(&harness, 0, 1, 20).await, Code::InvalidArgument, &["`header.origin.epoch`", "count from 1"]);
     let request = v1::OpenProducerRequest { pipeline: TICKETS.to_owned(), producer: "A kiosk".to_owned() };
     refused(harness.chunks.clone().open_producer(request).await, Code::InvalidArgument, &["`producer`", "`A kiosk`"]);
 }
