@@ -52,7 +52,7 @@ fn wrong_usage_exits_with_2_and_says_what_is_right() {
         (&["pipeline", "show"], "<PIPELINE>"),
         (&["pipeline", "show", "Tickets"], "not a valid pipeline name"),
         (&["version", "show", "tickets"], "tickets@champion"),
-        (&["chunk", "push", "tickets", "rows.csv"], "--format parquet"),
+        (&["chunk", "push", "tickets", "rows.xls"], "which of parquet, jsonl, csv, tsv or tar it is with --format"),
         (&["--server", "localhost:7420", "run", "ls", "tickets"], "write a URL such as"),
         (&["run", "ls", "tickets", "--timeout", "soon"], "--timeout"),
         (&["version", "rollback", "tickets", "--expect", "latest"], "--expect"),
