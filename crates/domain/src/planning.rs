@@ -5,7 +5,6 @@ use crate::evalset::{ARCHIVE, EvalSet, Part};
 use crate::id::{ChunkId, PipelineId, RunNumber, Version};
 use crate::manifest::{ChunkData, Import, Manifest, Parent, SnapshotData};
 use crate::pipeline::{Adapter, Heads, Pipeline, Trigger};
-use crate::producer;
 use crate::run::{RunEvent, RunState};
 use crate::state::{Event, EventKind, PipelineState, State, Task};
 use crate::version::{Alias, Disposition};
@@ -51,7 +50,7 @@ pub enum Refusal {
     #[error("the champion continues from no version to roll back to; name one with `--to`")]
     NoPrevious,
     #[error(transparent)]
-    Producer(#[from] producer::Refusal),
+    Producer(#[from] crate::producer::Refusal),
 }
 
 pub fn pipeline<'a>(state: &'a State, id: &PipelineId) -> Result<&'a PipelineState, Refusal> {

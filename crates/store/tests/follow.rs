@@ -8,7 +8,7 @@ use domain::state::State;
 use perennial_store::journal::{CommitError, Journal};
 use perennial_store::log::{CommitLog, Error, Follower, Options};
 use perennial_store::objects;
-use support::{Store, applied, everywhere, memory, record_path};
+use support::{Store, applied, everywhere, memory, push, record_path};
 
 fn options(snapshot_every: u64) -> Options {
     Options { snapshot_every, check_every: Duration::from_millis(20), ..Options::default() }
@@ -16,16 +16,6 @@ fn options(snapshot_every: u64) -> Options {
 
 async fn open(store: &Store, name: &str) -> (CommitLog, State) {
     CommitLog::open(store.clone(), name, 1, options(4)).await.unwrap()
-}
-
-async fn push(log: &mut CommitLog, state: &mut State, name: &str) {
-    let event = applied(name);
-    log.append(2, vec![event.clone()]).await.unwrap();
-    state.apply(&event, 2).unwrap();
-    if log.snapshot_due() {
-        log.snapshot(state).await.unwrap();
-        log.sweep().await.unwrap();
-    }
 }
 
 #[tokio::test]

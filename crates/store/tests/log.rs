@@ -8,7 +8,7 @@ use std::time::Duration;
 use domain::state::State;
 use perennial_store::log::{CommitLog, Error, Options};
 use perennial_store::objects;
-use support::{Bad, Store, Verb, applied, everywhere, inapplicable, memory, names, record_path, records};
+use support::{Bad, Store, Verb, applied, everywhere, inapplicable, memory, names, push, record_path, records};
 
 fn options(snapshot_every: u64) -> Options {
     Options { snapshot_every, op_timeout: Duration::from_secs(10), ..Options::default() }
@@ -16,17 +16,6 @@ fn options(snapshot_every: u64) -> Options {
 
 async fn open(store: &Store, name: &str) -> (CommitLog, State) {
     CommitLog::open(store.clone(), name, 1, options(4)).await.unwrap()
-}
-
-/// Appends one event, takes the snapshot that is due and sweeps.
-async fn push(log: &mut CommitLog, state: &mut State, name: &str) {
-    let event = applied(name);
-    log.append(2, vec![event.clone()]).await.unwrap();
-    state.apply(&event, 2).unwrap();
-    if log.snapshot_due() {
-        log.snapshot(state).await.unwrap();
-        log.sweep().await.unwrap();
-    }
 }
 
 async fn push_many(log: &mut CommitLog, state: &mut State, prefix: &str, count: usize) {

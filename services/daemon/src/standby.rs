@@ -76,7 +76,7 @@ impl Standby {
         if here && !self.listen.ip().is_loopback() {
             bail!(
                 "the active control role says that it is reached at {active}, which means another place on each machine: set \
-                 `advertise` there, and here, to a URL that both reach"
+                 `advertise` there, and here, to a URL that both reach. If no control role runs, start this one once without --standby"
             );
         }
         Ok(())

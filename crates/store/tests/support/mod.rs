@@ -18,6 +18,7 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use perennial_store as store;
+use perennial_store::log::CommitLog;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
@@ -64,6 +65,17 @@ pub fn applied(name: &str) -> Event {
     Event {
         pipeline: format!("namespaces/default/pipelines/{name}").parse().unwrap(),
         kind: EventKind::PipelineApplied { pipeline_spec: serde_json::from_value(spec).unwrap() },
+    }
+}
+
+/// Appends one event, takes the snapshot that is due and sweeps.
+pub async fn push(log: &mut CommitLog, state: &mut State, name: &str) {
+    let event = applied(name);
+    log.append(2, vec![event.clone()]).await.unwrap();
+    state.apply(&event, 2).unwrap();
+    if log.snapshot_due() {
+        log.snapshot(state).await.unwrap();
+        log.sweep().await.unwrap();
     }
 }
 
