@@ -186,6 +186,11 @@ impl Cluster {
         self.folder.path().join("log.jsonl")
     }
 
+    /// Where the control role listens, or everything.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }

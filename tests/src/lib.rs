@@ -2,5 +2,6 @@
 
 pub mod cluster;
 pub mod digits;
+pub mod proxy;
 
 pub use cluster::{Cluster, Options, Worker};

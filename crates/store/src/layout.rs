@@ -5,6 +5,7 @@
 //! log/snapshots/{n:020}.bin
 //! namespaces/{ns}/pipelines/{p}/chunks/{id}/           raw, and a folder of shards named by their content
 //! namespaces/{ns}/pipelines/{p}/runs/{n}/              checkpoints/{step:012}/, candidate/{attempt}/
+//! namespaces/{ns}/pipelines/{p}/uploads/{sha256}/      parts of a payload that is not whole yet
 //! namespaces/{ns}/pipelines/{p}/imports/{sha256}/      an adapter that was trained elsewhere, as it came
 //! adapters/{ns}/{p}-v0001/                             a published version, as serving fleets read it
 //! models/{sha256}/                                     base models
@@ -49,6 +50,16 @@ pub fn checkpoint(pipeline: &PipelineId, number: RunNumber, step: u64) -> String
 /// What a trained attempt leaves. Attempts do not share a folder: two may overlap.
 pub fn candidate(pipeline: &PipelineId, number: RunNumber, attempt: u32) -> String {
     format!("{}/candidate/{attempt}", run(pipeline, number))
+}
+
+/// The folder of payloads that are not whole yet.
+pub fn uploads(pipeline: &PipelineId) -> String {
+    format!("{pipeline}/uploads")
+}
+
+/// The parts of a payload, named by its digest.
+pub fn upload(pipeline: &PipelineId, sha256: &str) -> String {
+    format!("{}/{sha256}", uploads(pipeline))
 }
 
 /// An adapter's folder as it came, named by its digest.

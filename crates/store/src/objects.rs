@@ -6,6 +6,7 @@ use std::path::{Path as FsPath, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use domain::Timestamp;
 use domain::chunk::ObjectRef;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryFutureExt};
@@ -188,14 +189,29 @@ pub async fn delete(store: &dyn ObjectStore, path: &str) -> Result<(), Error> {
 
 /// Paths under a folder, in order of name.
 pub async fn list(store: &dyn ObjectStore, folder: &str) -> Result<Vec<String>, Error> {
+    Ok(entries(store, folder).await?.into_iter().map(|entry| entry.path).collect())
+}
+
+/// What a listing says of an object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    pub path: String,
+    pub bytes: u64,
+    /// By the store's clock.
+    pub modified: Timestamp,
+}
+
+/// What lies under a folder, in order of name.
+pub async fn entries(store: &dyn ObjectStore, folder: &str) -> Result<Vec<Entry>, Error> {
     let key = key(folder)?;
     let mut listing = store.list(Some(&key));
-    let mut paths = Vec::new();
-    while let Some(entry) = request("list", folder, listing.next().map(Option::transpose)).await? {
-        paths.push(entry.location.to_string());
+    let mut entries = Vec::new();
+    while let Some(found) = request("list", folder, listing.next().map(Option::transpose)).await? {
+        let modified = found.last_modified.timestamp_millis().max(0).unsigned_abs();
+        entries.push(Entry { path: found.location.to_string(), bytes: found.size, modified });
     }
-    paths.sort();
-    Ok(paths)
+    entries.sort();
+    Ok(entries)
 }
 
 fn describe(path: &str, bytes: &[u8]) -> ObjectRef {

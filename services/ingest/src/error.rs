@@ -37,6 +37,12 @@ pub enum Error {
     Idle(Duration),
     #[error("the payload's SHA-256 is {found}, the header says {expected}; it changed on its way, push it again")]
     Digest { expected: String, found: String },
+    #[error(
+        "{durable} bytes of the payload are durable, so that it cannot go on at {offset}; ask QueryUpload where it can"
+    )]
+    Offset { offset: u64, durable: u64 },
+    #[error("the payload ended at {arrived} of {total} bytes; ask QueryUpload where it can go on")]
+    CutShort { arrived: u64, total: u64 },
     #[error(transparent)]
     Data(#[from] BadData),
     #[error(transparent)]
@@ -92,7 +98,7 @@ impl Error {
             Self::Stream(status) => status.code(),
             Self::Control(status) => control_code(status),
             Self::Refused(refusal) => refused(refusal).code(),
-            Self::LabelsClosed(_) => Code::Aborted,
+            Self::LabelsClosed(_) | Self::Offset { .. } | Self::CutShort { .. } => Code::Aborted,
             Self::KnownPayload { .. } => Code::AlreadyExists,
             Self::Answer(_) | Self::Inapplicable(_) | Self::Stopped(_) => Code::Internal,
         }
@@ -104,6 +110,7 @@ impl Error {
             Self::FrameTooLarge { .. } | Self::MessageTooLarge { .. } => "FRAME_TOO_LARGE",
             Self::ChunkTooLarge { .. } => "CHUNK_TOO_LARGE",
             Self::Digest { .. } => "DIGEST_MISMATCH",
+            Self::Offset { .. } | Self::CutShort { .. } => "UPLOAD_OFFSET",
             Self::Data(_) => "BAD_DATA",
             Self::Idle(_) => "IDLE",
             Self::Store(error) => match **error {

@@ -18,6 +18,14 @@ impl IngestService for Ingest {
         Ok(Response::new(v1::PushChunkResponse { chunk: Some(chunk), already_exists }))
     }
 
+    async fn query_upload(
+        &self,
+        request: Request<v1::QueryUploadRequest>,
+    ) -> Result<Response<v1::QueryUploadResponse>, Status> {
+        let durable_bytes = self.durable_bytes(request.into_inner()).await?;
+        Ok(Response::new(v1::QueryUploadResponse { durable_bytes }))
+    }
+
     async fn register_chunk(
         &self,
         request: Request<v1::RegisterChunkRequest>,

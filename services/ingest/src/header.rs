@@ -24,6 +24,16 @@ pub struct Header {
     pub label: String,
     /// None: its producer does not number its pushes.
     pub origin: Option<Origin>,
+    /// None: a push that breaks is made anew.
+    pub resume: Option<Resume>,
+}
+
+/// Where a resumable push goes on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resume {
+    pub sha256: String,
+    pub total_bytes: u64,
+    pub offset: u64,
 }
 
 impl TryFrom<v1::ChunkHeader> for Header {
@@ -31,12 +41,14 @@ impl TryFrom<v1::ChunkHeader> for Header {
     fn try_from(wire: v1::ChunkHeader) -> Result<Self, Invalid> {
         let split = v1::Split::try_from(wire.split).map_err(|e| Invalid::new("header.split", e))?;
         let label = given(wire.label_column);
+        let sha256 = given(wire.sha256).map(|sum| sha256("header.sha256", sum)).transpose()?;
         Ok(Self {
             pipeline: pipeline_id("header.pipeline", &wire.pipeline)?,
             task: given(wire.task).map(task).transpose()?,
             split: split.into(),
             format: format(wire.format)?,
-            sha256: given(wire.sha256).map(sha256).transpose()?,
+            resume: resume(wire.total_bytes, wire.offset, sha256.as_deref())?,
+            sha256,
             input: given(wire.input_column),
             label: label.unwrap_or_else(|| Columns::default().label),
             origin: wire.origin.map(|origin| read_origin("header.origin", origin)).transpose()?,
@@ -68,11 +80,23 @@ fn format(wire: i32) -> Result<Option<Format>, Invalid> {
     }
 }
 
-fn sha256(sum: String) -> Result<String, Invalid> {
+fn resume(total_bytes: u64, offset: u64, sha256: Option<&str>) -> Result<Option<Resume>, Invalid> {
+    match (total_bytes, sha256) {
+        (0, _) if offset > 0 => {
+            Err(Invalid::new("header.offset", "only a push with `total_bytes` begins anywhere but at 0"))
+        }
+        (0, _) => Ok(None),
+        (_, Some(sha256)) => Ok(Some(Resume { sha256: sha256.to_owned(), total_bytes, offset })),
+        (_, None) => Err(Invalid::new("header.sha256", "a resumable push is known by its payload's SHA-256")),
+    }
+}
+
+/// As lower case.
+pub fn sha256(field: &str, sum: String) -> Result<String, Invalid> {
     if sum.len() == 64 && sum.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(sum.to_ascii_lowercase());
     }
-    Err(Invalid::new("header.sha256", format!("`{sum}` is not 64 hexadecimal digits")))
+    Err(Invalid::new(field, format!("`{sum}` is not 64 hexadecimal digits")))
 }
 
 impl Header {
@@ -129,6 +153,8 @@ mod tests {
         assert!(e.contains("`header.origin.producer`") && e.contains("valid producer name"), "{e}");
         let e = parse(|h| h.sha256 = "beef".to_owned()).unwrap_err();
         assert!(e.contains("`header.sha256`") && e.contains("64 hexadecimal"), "{e}");
+        assert!(parse(|h| h.total_bytes = 8).unwrap_err().contains("known by its payload's SHA-256"));
+        assert!(parse(|h| h.offset = 8).unwrap_err().contains("`header.offset`"));
         assert!(parse(|h| h.split = 9).unwrap_err().contains("header.split"));
         assert!(parse(|h| h.format = 9).unwrap_err().contains("header.format"));
     }

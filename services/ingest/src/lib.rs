@@ -14,6 +14,7 @@ mod seal;
 mod shards;
 mod spool;
 mod take;
+mod upload;
 
 pub use error::Error;
 pub use limits::Limits;

@@ -9,6 +9,8 @@ pub struct Limits {
     pub max_frame_bytes: usize,
     /// A payload is decoded in memory, and its images to check them: this bounds both.
     pub max_chunk_bytes: u64,
+    /// What a resumable push may have to send again.
+    pub part_bytes: usize,
     /// Longest silence of a stream or a store before its transfer is given up.
     pub idle: Duration,
     /// Deadline of each call to the control role.
@@ -22,6 +24,7 @@ impl Default for Limits {
         Self {
             max_frame_bytes: MAX_FRAME_BYTES,
             max_chunk_bytes: 512 << 20,
+            part_bytes: 8 << 20,
             idle: Duration::from_secs(30),
             control: Duration::from_secs(30),
             sealing: 2,

@@ -9,12 +9,13 @@ use tonic::{Code, Status};
 use crate::Error;
 use crate::header::Header;
 use crate::limits::Limits;
-use crate::spool::{Payload, Spool};
 
 /// The stream of one push. Each wait for its producer ends after [`Limits::idle`].
 pub struct Push<'a, S> {
     stream: S,
     limits: &'a Limits,
+    /// So many have come.
+    frames: u64,
 }
 
 impl<'a, S> Push<'a, S>
@@ -22,7 +23,7 @@ where
     S: Stream<Item = Result<PushChunkRequest, Status>> + Unpin,
 {
     pub fn new(stream: S, limits: &'a Limits) -> Self {
-        Self { stream, limits }
+        Self { stream, limits, frames: 0 }
     }
 
     pub async fn header(&mut self) -> Result<Header, Error> {
@@ -32,21 +33,18 @@ where
         }
     }
 
-    /// What follows the header.
-    pub async fn payload(mut self, sha256: Option<&str>) -> Result<Payload, Error> {
-        let mut spool = Spool::new(self.limits.max_chunk_bytes)?;
-        let (mut frames, limit) = (0, self.limits.max_frame_bytes);
-        while let Some(part) = self.next().await? {
-            match part {
-                Part::Header(_) => return Err(Error::SecondHeader { after: frames }),
-                Part::Frame(frame) if frame.len() > limit => {
-                    return Err(Error::FrameTooLarge { bytes: frame.len(), limit });
-                }
-                Part::Frame(frame) => spool.write(&frame).await?,
+    /// What follows the header, one by one.
+    pub async fn frame(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        let limit = self.limits.max_frame_bytes;
+        match self.next().await? {
+            Some(Part::Header(_)) => Err(Error::SecondHeader { after: self.frames }),
+            Some(Part::Frame(frame)) if frame.len() > limit => Err(Error::FrameTooLarge { bytes: frame.len(), limit }),
+            Some(Part::Frame(frame)) => {
+                self.frames += 1;
+                Ok(Some(frame))
             }
-            frames += 1;
+            None => Ok(None),
         }
-        spool.finish(sha256).await
     }
 
     async fn next(&mut self) -> Result<Option<Part>, Error> {
@@ -72,6 +70,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spool::{Payload, Spool};
     use futures::stream;
     use perennial_proto::v1::ChunkHeader;
 
@@ -93,7 +92,11 @@ mod tests {
         let messages = parts.into_iter().map(|part| Ok(PushChunkRequest { part: Some(part) }));
         let mut push = Push::new(stream::iter(messages), &limits);
         push.header().await?;
-        push.payload(None).await
+        let mut spool = Spool::new(limits.max_chunk_bytes)?;
+        while let Some(frame) = push.frame().await? {
+            spool.write(&frame).await?;
+        }
+        spool.finish(None).await
     }
 
     #[tokio::test]

@@ -39,6 +39,10 @@ impl Spool {
         Ok(self.file.write_all(frame).await?)
     }
 
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// The payload, if it is the `expected` one.
     pub async fn finish(mut self, expected: Option<&str>) -> Result<Payload, Error> {
         self.file.flush().await?;

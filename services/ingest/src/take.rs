@@ -10,6 +10,7 @@ use domain::chunk::{Chunk, ChunkState};
 use domain::id::{ChunkId, TaskName};
 use futures::Stream;
 use object_store::ObjectStore;
+use perennial_proto::convert::pipeline_id;
 use perennial_proto::v1;
 use store::roots::Roots;
 use store::{layout, objects};
@@ -20,12 +21,13 @@ use tonic::transport::Channel;
 use tracing::info;
 
 use crate::control::Control;
-use crate::header::Header;
+use crate::header::{self, Header, Resume};
 use crate::limits::Limits;
 use crate::prepare::{Outcome, Ready, Work};
 use crate::push::Push;
 use crate::seal::can_be_sealed;
-use crate::spool::Payload;
+use crate::spool::{Payload, Spool};
+use crate::upload::{self, Upload};
 use crate::{Error, register};
 
 /// The ingest role. It knows the store, the roots and the control role's address, not its journal.
@@ -37,6 +39,9 @@ pub struct Ingest {
     clock: fn() -> Timestamp,
     sealing: Arc<Semaphore>,
 }
+
+/// What a payload without a name is called.
+const PUSHED: &str = "payload";
 
 /// What became of a push.
 #[derive(Clone, Debug)]
@@ -74,8 +79,36 @@ impl Ingest {
         let header = push.header().await?;
         // Before the payload travels. Asked again when it is there, by when labels may have grown.
         self.control.facts(&header.pipeline).await?;
-        let payload = push.payload(header.sha256.as_deref()).await?;
-        self.take(&header, payload, "payload").await
+        if let Some(resume) = &header.resume {
+            return self.resume(&header, resume, push).await;
+        }
+        let mut spool = Spool::new(self.limits.max_chunk_bytes)?;
+        while let Some(frame) = push.frame().await? {
+            spool.write(&frame).await?;
+        }
+        self.take(&header, spool.finish(header.sha256.as_deref()).await?, PUSHED).await
+    }
+
+    async fn resume<S>(&self, header: &Header, resume: &Resume, mut push: Push<'_, S>) -> Result<Taken, Error>
+    where
+        S: Stream<Item = Result<v1::PushChunkRequest, Status>> + Unpin,
+    {
+        upload::sweep(&*self.store, &header.pipeline, (self.clock)()).await?;
+        let upload = Upload::open(&*self.store, &header.pipeline, &resume.sha256).await?;
+        let mut receiver = upload.resume(resume.offset, &self.limits).await?;
+        while let Some(frame) = push.frame().await? {
+            receiver.write(&frame).await?;
+        }
+        let (payload, upload) = receiver.finish(resume).await?;
+        let taken = self.take(header, payload, PUSHED).await?;
+        upload.clear().await;
+        Ok(taken)
+    }
+
+    pub(crate) async fn durable_bytes(&self, request: v1::QueryUploadRequest) -> Result<u64, Error> {
+        let pipeline = pipeline_id("pipeline", &request.pipeline)?;
+        let sha256 = header::sha256("sha256", request.sha256)?;
+        Ok(Upload::open(&*self.store, &pipeline, &sha256).await?.durable_bytes())
     }
 
     pub(crate) async fn register(&self, header: v1::ChunkHeader, uri: &str) -> Result<Taken, Error> {

@@ -5,9 +5,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use domain::id::PipelineName;
-use futures::{Stream, StreamExt, stream};
 use perennial_proto::v1;
-use perennial_proto::v1::push_chunk_request::Part;
 use serde::Serialize;
 
 use super::client::{Context, all_pages, present, within};
@@ -16,8 +14,8 @@ use super::header::Header;
 use super::output::{Render, fields, or_dash, some, table, time};
 use super::pipeline::{last, pipeline_of};
 use super::producer;
-use super::progress;
-use super::upload::{self, Broken};
+use super::push::Push;
+use super::upload;
 
 #[derive(clap::Subcommand)]
 pub enum Verb {
@@ -87,22 +85,9 @@ async fn push(ctx: &Context, pipeline: &PipelineName, path: PathBuf, header: Hea
     let format = header.format(&name)?;
     let file = upload::inspect(path).await?;
     let origin = header.origin(ctx, pipeline).await?;
-    let header = header.into_wire(ctx.pipeline(pipeline), format, file.sha256, origin);
-    let (bar, broken) = (progress::transfer(file.bytes, &name), Broken::default());
-    let frames = upload::frames(file.path, bar.clone(), broken.clone());
-    let request = within(upload::deadline(file.bytes, ctx.timeout), parts(header, frames));
-    let outcome = ctx.ingest().await?.push_chunk(request).await;
-    bar.finish_and_clear();
-    let pushed = broken.or(outcome.map_err(Failure::from))?.into_inner();
+    let header = header.into_wire(ctx.pipeline(pipeline), format, file.sha256.clone(), origin);
+    let pushed = Push { ctx, header, file }.until_answered().await?;
     taken_in(ctx, pushed.chunk, pushed.already_exists)
-}
-
-fn parts(
-    header: v1::ChunkHeader,
-    frames: impl Stream<Item = bytes::Bytes> + Send + 'static,
-) -> impl Stream<Item = v1::PushChunkRequest> + Send + 'static {
-    let part = |part| v1::PushChunkRequest { part: Some(part) };
-    stream::iter([part(Part::Header(header))]).chain(frames.map(move |frame| part(Part::Frame(frame.into()))))
 }
 
 async fn register(ctx: &Context, pipeline: &PipelineName, uri: String, header: Header) -> Result<(), Failure> {

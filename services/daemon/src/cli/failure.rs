@@ -45,6 +45,19 @@ impl Failure {
         }
     }
 
+    /// Whether asking again may do.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Rpc(status) => {
+                let details = status.get_error_details();
+                let moved = details.error_info().is_some_and(|info| info.reason == "UPLOAD_OFFSET");
+                moved || status.code() == Code::Unavailable
+            }
+            _ => false,
+        }
+    }
+
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Usage(_) => 2,

@@ -55,7 +55,7 @@ impl Folder {
     pub fn parts(self, bar: ProgressBar, broken: Broken) -> impl Stream<Item = Part> + Send + 'static {
         stream::iter(self.0).flat_map(move |file| {
             let begin = stream::iter([Part::File(name(&file))]);
-            begin.chain(upload::frames(file.path, bar.clone(), broken.clone()).map(Part::Frame))
+            begin.chain(upload::frames(file.path, 0, bar.clone(), broken.clone()).map(Part::Frame))
         })
     }
 }

@@ -94,6 +94,7 @@ impl Header {
             input_column: self.input_column.unwrap_or_default(),
             label_column: self.label_column.unwrap_or_default(),
             origin,
+            ..Default::default()
         }
     }
 

@@ -19,6 +19,7 @@ mod predict;
 mod producer;
 mod progress;
 mod pull;
+mod push;
 mod reference;
 mod run;
 mod upload;

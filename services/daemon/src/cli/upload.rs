@@ -1,6 +1,6 @@
 //! Local files as streams of frames.
 
-use std::io::Read;
+use std::io::{Read, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use futures::{Stream, StreamExt, stream};
 use indicatif::ProgressBar;
 use perennial_proto::limits::FRAME_BYTES;
 use sha2::{Digest, Sha256};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use super::failure::Failure;
 
@@ -64,10 +64,20 @@ impl Broken {
     }
 }
 
-/// The file's content. Stops at an error, which `broken` keeps.
-pub fn frames(path: PathBuf, bar: ProgressBar, broken: Broken) -> impl Stream<Item = Bytes> + Send + 'static {
+/// The file's content from `offset` on. Stops at an error, which `broken` keeps.
+pub fn frames(
+    path: PathBuf,
+    offset: u64,
+    bar: ProgressBar,
+    broken: Broken,
+) -> impl Stream<Item = Bytes> + Send + 'static {
     let open = async move {
-        tokio::fs::File::open(&path).await.map_err(Failure::file("read", &path)).map(|file| (file, path))
+        let opened = async {
+            let mut file = tokio::fs::File::open(&path).await?;
+            file.seek(SeekFrom::Start(offset)).await?;
+            Ok(file)
+        };
+        opened.await.map_err(Failure::file("read", &path)).map(|file| (file, path))
     };
     let frames = stream::once(open).flat_map(|opened| match opened {
         Ok((file, path)) => stream::try_unfold((file, path), next_frame).boxed(),
@@ -121,7 +131,9 @@ mod tests {
         let file = inspect(path.clone()).await.unwrap();
         assert_eq!((file.bytes, file.sha256), (content.len() as u64, hex::encode(Sha256::digest(&content))));
         let broken = Broken::default();
-        let frames: Vec<Bytes> = frames(path, ProgressBar::hidden(), broken.clone()).collect().await;
+        let rest: Vec<Bytes> = frames(path.clone(), 7, ProgressBar::hidden(), broken.clone()).collect().await;
+        assert_eq!(rest.concat(), content[7..]);
+        let frames: Vec<Bytes> = frames(path, 0, ProgressBar::hidden(), broken.clone()).collect().await;
         assert_eq!(frames.iter().map(Bytes::len).collect::<Vec<_>>(), [FRAME_BYTES, FRAME_BYTES, 5]);
         assert_eq!(frames.concat(), content);
         assert!(broken.or(Ok(())).is_ok());
@@ -130,7 +142,7 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_goes_away_is_named() {
         let broken = Broken::default();
-        let frames = frames("/nowhere/rows".into(), ProgressBar::hidden(), broken.clone());
+        let frames = frames("/nowhere/rows".into(), 0, ProgressBar::hidden(), broken.clone());
         assert_eq!(frames.count().await, 0);
         assert!(broken.or(Ok(())).unwrap_err().to_string().starts_with("cannot read `/nowhere/rows`: "));
     }

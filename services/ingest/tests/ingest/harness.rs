@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use domain::Timestamp;
 use domain::id::PipelineId;
 use domain::pipeline::Pipeline;
 use domain::planning;
@@ -73,7 +74,7 @@ impl Harness {
         let journal = Journal::open(store.clone(), "test", || 1_700_000_000_000).await.unwrap();
         let journal = Arc::new(journal);
         let root = tempfile::tempdir().unwrap();
-        let (ingest, chunks) = serve(store.clone(), journal.clone(), root.path()).await;
+        let (ingest, chunks) = serve(store.clone(), journal.clone(), root.path(), || 1_700_000_000_000).await;
         let harness = Self { journal, store, ingest, chunks, root };
         harness.apply(change).await;
         harness
@@ -85,6 +86,11 @@ impl Harness {
         let pipeline: Pipeline = serde_json::from_value(spec).unwrap();
         let decide = move |state: &_, _| Ok::<_, planning::Refusal>((planning::apply_spec(state, &pipeline)?, ()));
         self.journal.commit(decide).await.unwrap();
+    }
+
+    /// A second ingest process beside the first, whose clock is another.
+    pub async fn again(&self, clock: fn() -> Timestamp) -> IngestServiceClient<Channel> {
+        serve(self.store.clone(), self.journal.clone(), self.root.path(), clock).await.0
     }
 
     pub async fn push(&self, header: v1::ChunkHeader, payload: &[u8]) -> Result<v1::PushChunkResponse, Status> {
@@ -118,14 +124,15 @@ async fn serve(
     store: Arc<dyn ObjectStore>,
     journal: Arc<Journal>,
     root: &std::path::Path,
+    clock: fn() -> Timestamp,
 ) -> (IngestServiceClient<Channel>, ChunkServiceClient<Channel>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     // A connection each: the frames of a push must not hold up what ingest asks of control.
     let connect = || Endpoint::from_shared(address.clone()).unwrap().connect_lazy();
     let roots = Roots::new(&[format!("file://{}", root.display())]).unwrap();
-    let limits = Limits { max_frame_bytes: FRAME, max_chunk_bytes: 100_000, ..Limits::default() };
-    let ingest = Ingest::new(store, roots, connect(), limits, || 1_700_000_000_000);
+    let limits = Limits { max_frame_bytes: FRAME, max_chunk_bytes: 100_000, part_bytes: 100, ..Limits::default() };
+    let ingest = Ingest::new(store, roots, connect(), limits, clock);
     let server = Server::builder()
         .add_service(IngestServiceServer::new(ingest))
         .add_service(ChunkServiceServer::new(Record::new(journal.clone())))

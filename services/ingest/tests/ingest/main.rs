@@ -4,3 +4,4 @@ mod bad_data;
 mod harness;
 mod producers;
 mod push;
+mod resume;
