@@ -247,6 +247,7 @@ pub fn adapter_version(state: &PipelineState, version: &AdapterVersion) -> v1::V
         bytes: object.bytes,
     };
     let calibration = calibration(&version.report.candidate_scores);
+    let imported = state.runs.get(&version.run).is_some_and(|run| run.manifest.import.is_some());
     v1::Version {
         name: format!("{id}/versions/{}", version.number.0),
         number: version.number.0,
@@ -264,6 +265,9 @@ pub fn adapter_version(state: &PipelineState, version: &AdapterVersion) -> v1::V
         expected_calibration_error: calibration.as_ref().and_then(Calibration::expected_error),
         brier_score: calibration.as_ref().and_then(Calibration::brier_score),
         flips: version.report.compared_with().zip(version.report.flips()).map(|(since, flips)| to_wire(since, flips)),
+        imported,
+        contaminated_rows: version.cost.contaminated_rows,
+        dropped_rows: version.cost.dropped_rows,
     }
 }
 

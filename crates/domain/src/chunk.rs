@@ -16,6 +16,19 @@ pub enum Payload {
     Text(String),
 }
 
+impl Payload {
+    /// SHA-256 of the row without its label; of a text in lower case, with one space between words.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        match self {
+            Self::Image(bytes) => Sha256::digest(bytes).into(),
+            Self::Text(text) => {
+                let words: Vec<String> = text.split_whitespace().map(str::to_lowercase).collect();
+                Sha256::digest(words.join(" ")).into()
+            }
+        }
+    }
+}
+
 /// One labelled example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {

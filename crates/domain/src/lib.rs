@@ -10,6 +10,7 @@ pub mod draw;
 pub mod evalset;
 pub mod flips;
 pub mod gate;
+pub mod held_out;
 pub mod id;
 pub mod manifest;
 pub mod matrix;

@@ -107,6 +107,9 @@ pub struct Cost {
     /// Rows left out of a step because the net's answers to them were no numbers.
     #[serde(default)]
     pub dropped_rows: u64,
+    /// Rows of the chunks, and slots of the parent's memory, left out because they are held-out items.
+    #[serde(default)]
+    pub contaminated_rows: u64,
     /// Where rows were set aside: the epoch whose weights these are, from 1.
     #[serde(default)]
     pub best_epoch: Option<u64>,

@@ -58,11 +58,18 @@ impl Pool {
         Self { data, fresh: count, chunks: starts, remembered, labels, training, validation: Vec::new() }
     }
 
-    /// Sets this share of the chunks' rows aside, one at least, but never all of them.
+    /// Keeps the chunks' rows at these positions, which ascend, out of the update altogether.
+    pub fn leave_out(mut self, rows: &[usize]) -> Self {
+        self.training.retain(|row| rows.binary_search(row).is_err());
+        self
+    }
+
+    /// Sets this share of the chunks' rows that train aside, one at least, but never all of them.
     pub fn set_aside(mut self, share: f64, draw: Draw) -> Self {
-        let wanted = if share > 0.0 { ((share * self.fresh as f64) as usize).max(1) } else { 0 };
-        let count = wanted.min(self.fresh.saturating_sub(1));
-        let mut order = draw.permutation(self.fresh);
+        let trains = self.training.len();
+        let wanted = if share > 0.0 { ((share * trains as f64) as usize).max(1) } else { 0 };
+        let count = wanted.min(trains.saturating_sub(1));
+        let mut order: Vec<usize> = draw.permutation(trains).into_iter().map(|at| self.training[at]).collect();
         self.training = order.split_off(count);
         self.validation = order;
         self.training.sort_unstable();
@@ -88,7 +95,7 @@ impl Pool {
 
     /// Rows that train, and rows that are remembered.
     pub fn everything(&self) -> usize {
-        self.data.len() - self.validation.len()
+        self.training.len() + self.data.len() - self.fresh
     }
 
     /// Of every row.

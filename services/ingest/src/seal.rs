@@ -4,10 +4,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use domain::chunk::{Payload, Row, Split};
+use domain::chunk::{Row, Split};
 use domain::draw::Draw;
 use domain::pipeline::{LabelsMode, Pipeline};
-use sha2::{Digest, Sha256};
 
 use crate::error::short;
 
@@ -98,7 +97,8 @@ fn divide(rows: Vec<Row>, split: Split, pipeline: &Pipeline) -> (Vec<Row>, Vec<R
     let share = pipeline.evaluation.held_out_fraction.get();
     let (mut train, mut held_out) = (Vec::new(), Vec::new());
     for row in rows {
-        let print = fingerprint(&row.payload);
+        // Without the label: a row relabelled later must not change sides.
+        let print = row.payload.fingerprint();
         let out = match split {
             Split::Train => false,
             Split::HeldOut => true,
@@ -111,17 +111,6 @@ fn divide(rows: Vec<Row>, split: Split, pipeline: &Pipeline) -> (Vec<Row>, Vec<R
     (train, held_out.into_iter().map(|(_, row)| row).collect())
 }
 
-/// SHA-256 of the normalised row. Without the label: a row relabelled later must not change sides.
-fn fingerprint(payload: &Payload) -> [u8; 32] {
-    match payload {
-        Payload::Image(bytes) => Sha256::digest(bytes).into(),
-        Payload::Text(text) => {
-            let words: Vec<String> = text.split_whitespace().map(str::to_lowercase).collect();
-            Sha256::digest(words.join(" ")).into()
-        }
-    }
-}
-
 /// Where in `[0, 1)` a row falls, the same in every chunk of the pipeline.
 fn position(seed: u64, print: &[u8; 32]) -> f64 {
     let (words, _) = print.as_chunks::<8>();
@@ -132,6 +121,7 @@ fn position(seed: u64, print: &[u8; 32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use domain::chunk::Payload;
     use serde_json::json;
 
     fn facts(labels: &[&str], mode: &str) -> Facts {
@@ -184,7 +174,7 @@ mod tests {
         let sealed = seal(rows(0..4000), Split::HeldOut, &facts(&["ham", "spam"], "closed")).unwrap();
         let late = sealed.held_out[..1000].iter().filter(|row| row.id[1..].parse::<usize>().unwrap() >= 2000);
         assert!((440..560).contains(&late.count()));
-        let prints: Vec<_> = sealed.held_out.iter().map(|row| fingerprint(&row.payload)).collect();
+        let prints: Vec<_> = sealed.held_out.iter().map(|row| row.payload.fingerprint()).collect();
         assert!(prints.is_sorted());
         assert!(sealed.train.is_empty() && sealed.labels.is_empty());
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use domain::chunk::{ObjectRef, Shard};
 use domain::id::PipelineId;
 use domain::manifest::{Candidate, Manifest, SnapshotMeta};
-use domain::pipeline::Model;
+use domain::pipeline::{Contamination, Model};
 use object_store::ObjectStore;
 use store::fetch::Fetcher;
 use store::{layout, objects};
@@ -146,10 +146,13 @@ async fn lay_out(node: &Node, files: Option<&Vec<ObjectRef>>, folder: PathBuf) -
     Ok(Some(folder))
 }
 
-/// Of the run's own chunks and of those its rehearsal buffer refers to.
+/// Of the run's own chunks, of those its rehearsal buffer refers to, and of the items that rows are compared with.
 fn shards(manifest: &Manifest) -> Vec<Shard> {
     let remembered = manifest.snapshot.iter().flat_map(|snapshot| &snapshot.chunks);
-    manifest.chunks.iter().chain(remembered).flat_map(|chunk| chunk.train.clone()).collect()
+    let trained = manifest.chunks.iter().chain(remembered).flat_map(|chunk| &chunk.train);
+    let compared = manifest.pipeline.evaluation.contamination != Contamination::Off;
+    let sets = manifest.eval_sets.iter().filter(|_| compared).flat_map(|set| &set.parts);
+    trained.chain(sets.flat_map(|part| &part.shards)).cloned().collect()
 }
 
 /// The newest checkpoint that any attempt of the run uploaded and that loads.

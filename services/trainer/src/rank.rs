@@ -44,6 +44,10 @@ pub enum Error {
     TooFew { chunk: ChunkId, task: TaskName, rows: u64, found: u64 },
     #[error("cannot read the snapshot `{file}`: {reason}")]
     Snapshot { file: PathBuf, reason: String },
+    #[error(
+        "all {0} rows to train on are held-out items; push rows that are not, or say `evaluation.contamination: off`"
+    )]
+    HeldOut(u64),
     #[error("`{0}` is not a device: expected `cpu` or `cuda:N`")]
     Device(String),
     #[error("the ranks resume from different steps: {0:?}")]
@@ -94,7 +98,8 @@ fn take_over(
     at.phase = Phase::Write;
     progress(at);
     let (snapshot, carried) = remembered(job)?;
-    let took = Took { precision: Precision::default(), train_seconds: 0.0, probed: Probed::default() };
+    let took =
+        Took { precision: Precision::default(), train_seconds: 0.0, contaminated_rows: 0, probed: Probed::default() };
     let outcome = Outcome::untrained(snapshot, carried);
     let made = Made { net: &net, trained: &trained, reader: &reader, outcome, took };
     finish(job, collective, device, made)
@@ -111,8 +116,14 @@ fn update(
     let mut at = Progress { phase: Phase::Load, step: 0, total: 0, epoch: 0, loss: None };
     progress(at);
 
-    let (snapshot, carried) = remembered(job)?;
-    let rows = rows::read(job, &snapshot)?;
+    let (mut snapshot, mut carried) = remembered(job)?;
+    let mut rows = rows::read(job, &snapshot)?;
+    let before = snapshot.clone();
+    let contaminated_rows = rows.leave_out(&rows::all_held_out(job)?, &mut snapshot);
+    carried.follow(&before, &snapshot);
+    if rows.all_left_out() {
+        return Err(Error::HeldOut(contaminated_rows));
+    }
     progress(at);
     let resume = job.resume.as_ref().map(|folder| checkpoint::load(folder, manifest)).transpose()?;
     let step = resume.as_ref().map_or(0, |saved| saved.step);
@@ -155,7 +166,7 @@ fn update(
     let (seconds, probed) = (clock() - started, prober.found());
     progress(Progress { phase: Phase::Write, ..at });
     let train_seconds = seconds - probed.seconds - outcome.measuring_seconds;
-    let took = Took { precision, train_seconds, probed };
+    let took = Took { precision, train_seconds, contaminated_rows, probed };
     let made = Made { net: &net, trained: weights.named(), reader: &reader, outcome, took };
     finish(job, collective, device, made)
 }
@@ -196,12 +207,14 @@ struct Made<'a> {
 struct Took {
     precision: Precision,
     train_seconds: f64,
+    contaminated_rows: u64,
     probed: Probed,
 }
 
 /// Rank 0 writes the candidate's files; every rank accounts for it.
 fn finish(job: &TrainJob, collective: &dyn Collective, device: Device, made: Made) -> Result<Trained, Error> {
-    let Made { net, trained, reader, outcome, took: Took { precision, train_seconds, probed } } = made;
+    let Made { net, trained, reader, outcome, took } = made;
+    let Took { precision, train_seconds, contaminated_rows, probed } = took;
     let peak_memory_bytes = largest(collective, device)?;
     let mut files = Vec::new();
     if collective.rank() == 0 {
@@ -221,6 +234,7 @@ fn finish(job: &TrainJob, collective: &dyn Collective, device: Device, made: Mad
         peak_memory_bytes,
         final_loss: outcome.loss.filter(|loss| loss.is_finite()),
         dropped_rows: outcome.dropped_rows,
+        contaminated_rows,
         best_epoch: outcome.best_epoch,
         memory_residual: outcome.memory_residual,
     };

@@ -157,6 +157,21 @@ pub struct Evaluation {
     pub eval_items_per_task: NonZeroU64,
     /// Beyond this many tasks the oldest merge into one `archive` set.
     pub max_tasks: NonZeroU32,
+    /// Which rows of chunks and of memory are left out of training as held-out items.
+    pub contamination: Contamination,
+}
+
+/// When a row counts as a held-out item. Texts are compared in lower case, with one space between words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Contamination {
+    /// If it equals one, or is a text of which at least half the runs of 13 words occur in some.
+    #[default]
+    Overlap,
+    /// If it equals one.
+    Equal,
+    /// Never.
+    Off,
 }
 
 impl Default for Evaluation {
@@ -165,6 +180,7 @@ impl Default for Evaluation {
             held_out_fraction: Share(0.1),
             eval_items_per_task: NonZeroU64::new(500).expect("not zero"),
             max_tasks: NonZeroU32::new(64).expect("not zero"),
+            contamination: Contamination::default(),
         }
     }
 }

@@ -189,6 +189,9 @@ struct VersionView {
     brier_score: Option<f64>,
     /// None: its gate compared it with the base model.
     flips: Option<FlipsView>,
+    imported: bool,
+    contaminated_rows: u64,
+    dropped_rows: u64,
     published_at_ms: Option<u64>,
 }
 
@@ -265,8 +268,24 @@ impl From<v1::Version> for VersionView {
             expected_calibration_error: wire.expected_calibration_error,
             brier_score: wire.brier_score,
             flips: wire.flips.map(FlipsView::from),
+            imported: wire.imported,
+            contaminated_rows: wire.contaminated_rows,
+            dropped_rows: wire.dropped_rows,
             published_at_ms: some(wire.published_at_ms),
         }
+    }
+}
+
+impl VersionView {
+    /// Rows that did not train, where there were any.
+    fn left_out(&self) -> String {
+        let counts = [
+            (self.contaminated_rows, "rows that are held-out items"),
+            (self.dropped_rows, "rows that the model answered with no numbers"),
+        ];
+        let said: Vec<String> =
+            counts.iter().filter(|(rows, _)| *rows > 0).map(|(rows, what)| format!("{rows} {what}")).collect();
+        said.join(", ")
     }
 }
 
@@ -285,8 +304,9 @@ impl Render for VersionView {
             ("brier score", self.brier_score.map_or_else(String::new, |score| format!("{score:.3}"))),
             ("negative flips", self.flips.as_ref().map_or_else(String::new, FlipsView::negative)),
             ("positive flips", self.flips.as_ref().map_or_else(String::new, FlipsView::positive)),
+            ("left out", self.left_out()),
             ("parent", self.parent.map_or("the base model".to_owned(), |v| format!("v{v}"))),
-            ("run", self.run.to_string()),
+            ("run", if self.imported { format!("{}, an import", self.run) } else { self.run.to_string() }),
             ("chunks", self.chunks.join("\n")),
             ("published", time(self.published_at_ms)),
             ("weights sha256", self.weights_sha256.clone()),
@@ -339,10 +359,13 @@ mod tests {
             "average_accuracy",
             "brier_score",
             "chunks",
+            "contaminated_rows",
+            "dropped_rows",
             "expected_calibration_error",
             "files",
             "flips",
             "folder",
+            "imported",
             "parent",
             "pipeline",
             "published_at_ms",

@@ -1,14 +1,16 @@
 //! The rows of a run: its chunks', and those that its rehearsal buffer refers to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use domain::buffer::Snapshot;
 use domain::chunk::{Row, Shard};
 use domain::draw::Draw;
 use domain::evalset::EvalSet;
+use domain::held_out::HeldOut;
 use domain::id::ChunkId;
 use domain::manifest::{ChunkData, Manifest};
+use domain::pipeline::Contamination;
 use learn::data::Reader;
 use learn::method::{self, Reads};
 use learn::{Pool, Remembered};
@@ -18,11 +20,14 @@ use super::Error;
 use crate::job::TrainJob;
 
 /// Undecoded rows.
+#[derive(Default)]
 pub struct Rows {
     chunks: Vec<(ChunkId, usize)>,
     fresh: Vec<Row>,
     remembered: Vec<Remembered>,
     memory: Vec<Row>,
+    /// Positions of the chunks' rows that do not train, ascending.
+    left_out: Vec<usize>,
 }
 
 impl Rows {
@@ -31,10 +36,43 @@ impl Rows {
         let first = self.fresh.iter().chain(&self.memory).next();
         Ok(first.ok_or(learn::Error::NoRows { purpose: "train on" })?)
     }
+
+    /// Keeps held-out items from training, and memory from replaying them. How many there are.
+    pub fn leave_out(&mut self, held_out: &HeldOut, snapshot: &mut Snapshot) -> u64 {
+        let mut gone: HashSet<(ChunkId, u32)> = HashSet::new();
+        let mut start = 0;
+        for (chunk, count) in &self.chunks {
+            let found = (0..*count).filter(|row| held_out.has(&self.fresh[start + row].payload)).collect::<Vec<_>>();
+            self.left_out.extend(found.iter().map(|row| start + row));
+            gone.extend(found.into_iter().map(|row| (chunk.clone(), row as u32)));
+            start += count;
+        }
+        let mut memory = std::mem::take(&mut self.memory).into_iter();
+        for part in &mut self.remembered {
+            part.rows.retain(|row| {
+                let remembered = memory.next().expect("a row for each place");
+                let keep = !held_out.has(&remembered.payload);
+                if keep {
+                    self.memory.push(remembered);
+                } else {
+                    gone.insert((part.chunk.clone(), *row));
+                }
+                keep
+            });
+        }
+        let (slots, chunks) = (snapshot.slots.len(), &snapshot.chunks);
+        snapshot.slots.retain(|slot| !gone.contains(&(chunks[slot.chunk as usize].clone(), slot.row)));
+        (self.left_out.len() + slots - snapshot.slots.len()) as u64
+    }
+
+    /// Whether nothing is left to train on.
+    pub fn all_left_out(&self) -> bool {
+        !self.left_out.is_empty() && self.left_out.len() == self.fresh.len()
+    }
 }
 
 pub fn read(job: &TrainJob, snapshot: &Snapshot) -> Result<Rows, Error> {
-    let mut rows = Rows { chunks: Vec::new(), fresh: Vec::new(), remembered: Vec::new(), memory: Vec::new() };
+    let mut rows = Rows::default();
     for chunk in &job.manifest.chunks {
         let before = rows.fresh.len();
         for shard in &chunk.train {
@@ -85,6 +123,16 @@ fn read_wanted(job: &TrainJob, chunk: &ChunkData, wanted: &BTreeSet<u32>) -> Res
     }
 }
 
+/// The items of every EvalSet, as far as rows are compared with them.
+pub fn all_held_out(job: &TrainJob) -> Result<HeldOut, Error> {
+    let check = job.manifest.pipeline.evaluation.contamination;
+    let mut items = Vec::new();
+    for set in job.manifest.eval_sets.iter().filter(|_| check != Contamination::Off) {
+        items.extend(held_out(job, set)?.into_iter().map(|row| row.payload));
+    }
+    Ok(HeldOut::new(&items, check))
+}
+
 /// The rows that each part of an EvalSet names, in order.
 pub fn held_out(job: &TrainJob, set: &EvalSet) -> Result<Vec<Row>, Error> {
     let mut rows = Vec::new();
@@ -116,5 +164,5 @@ pub fn pool(manifest: &Manifest, rows: Rows, reader: &Reader, device: Device) ->
     };
     let aside = Draw::new(manifest.pipeline.seed).named("validation").at(manifest.update);
     let share = manifest.pipeline.training.validation.fraction.get();
-    Ok(Pool::new(rows.chunks, fresh, rows.remembered, memory, device).set_aside(share, aside))
+    Ok(Pool::new(rows.chunks, fresh, rows.remembered, memory, device).leave_out(&rows.left_out).set_aside(share, aside))
 }

@@ -264,3 +264,47 @@ fn ranks_that_would_resume_from_different_steps_do_not_begin() {
     let error = together(&Pair { other: 20 }, Device::Cpu, 40).unwrap_err();
     assert!(matches!(&error, Error::Apart(steps) if steps == &[40, 20]) && !error.is_permanent(), "{error}");
 }
+
+/// With an EvalSet of the first `rows` images of a shard.
+fn measured(place: &Place, mut job: TrainJob, shard: &Shard, rows: u64) -> TrainJob {
+    let part = domain::evalset::Part { chunk: place.chunks[0].id.clone(), rows, shards: vec![shard.clone()] };
+    job.manifest.eval_sets = vec![EvalSet { task: "both".parse().unwrap(), number: 1, parts: vec![part] }];
+    job
+}
+
+#[test]
+fn held_out_items_neither_train_nor_enter_memory_nor_are_replayed() {
+    let place = Place::new();
+    let black = &place.chunks[0].train[0];
+    let clean = run(&measured(&place, place.job("clean", None), black, 1)).unwrap();
+    assert_eq!((clean.cost.contaminated_rows, clean.seen, clean.cost.steps), (15, 15, 2));
+
+    // A row that came to be held out after memory had taken it.
+    let first = place.job("v1", None);
+    assert_eq!(run(&first).unwrap().cost.contaminated_rows, 0);
+    let slots =
+        |out: &Path| -> Snapshot { serde_json::from_slice(&fs::read(out.join("snapshot.json")).unwrap()).unwrap() };
+    let is_black = |snapshot: &Snapshot| {
+        let one = |slot: &&domain::buffer::Slot| snapshot.chunks[slot.chunk as usize].0 == "one" && slot.row % 2 == 0;
+        snapshot.slots.iter().filter(one).count() as u64
+    };
+    let before = is_black(&slots(&first.out));
+    let second = measured(&place, place.job("v2", Some(&first.out)), black, 1);
+    let trained = run(&second).unwrap();
+    assert!(before > 0);
+    assert_eq!((trained.cost.contaminated_rows, is_black(&slots(&second.out))), (before, 0));
+}
+
+#[test]
+fn rows_are_compared_as_the_pipeline_says_and_some_must_be_left() {
+    let place = Place::new();
+    let white = &place.chunks[1].train[0];
+    let mut job = measured(&place, place.job("v1", None), white, 10);
+    job.manifest.chunks = vec![place.chunks[1].clone()];
+    let error = run(&job).unwrap_err();
+    assert!(error.is_permanent() && error.to_string().starts_with("all 30 rows to train on are held-out"), "{error}");
+    let mut spec = domain::pipeline::Spec::from(job.manifest.pipeline);
+    spec.evaluation.contamination = domain::pipeline::Contamination::Off;
+    job.manifest.pipeline = spec.try_into().unwrap();
+    assert_eq!(run(&job).unwrap().cost.contaminated_rows, 0);
+}

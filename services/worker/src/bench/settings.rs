@@ -5,10 +5,10 @@ use std::num::{NonZeroU32, NonZeroU64};
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use domain::pipeline::{
-    Adapter, BufferUpdate, Deploys, FeaturePooling, GateMode, GateSpec, Gmc, GmcRows, Heads, Input, InvalidSpec,
-    LabelsMode, Loss, Method, Model, NonNegative, Normalization, Normalize, OptimizerKind, Pipeline, Policy, Pooling,
-    Positive, Precision, Ratio, Rehearsal, Replay, ReplayDraws, Resources, Schedule, Share, SlotWeights, Spec,
-    Training,
+    Adapter, BufferUpdate, Contamination, Deploys, Evaluation, FeaturePooling, GateMode, GateSpec, Gmc, GmcRows, Heads,
+    Input, InvalidSpec, LabelsMode, Loss, Method, Model, NonNegative, Normalization, Normalize, OptimizerKind,
+    Pipeline, Policy, Pooling, Positive, Precision, Ratio, Rehearsal, Replay, ReplayDraws, Resources, Schedule, Share,
+    SlotWeights, Spec, Training,
 };
 
 use super::flags::{adapter, number, one_of, parameters};
@@ -171,7 +171,8 @@ impl Settings {
             rehearsal: self.rehearsal(),
             training: self.training(preset),
             resources: Resources { ranks: self.ranks, threads_per_rank: self.threads_per_rank, ..Resources::default() },
-            evaluation: domain::pipeline::Evaluation::default(),
+            // Others' figures are of all rows of a stream.
+            evaluation: Evaluation { contamination: Contamination::Off, ..Evaluation::default() },
             gate: GateSpec { mode: GateMode::Report, ..GateSpec::default() },
             trigger: domain::pipeline::Trigger::Manual,
             seed,
