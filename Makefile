@@ -20,6 +20,7 @@ test: setup  ## Build everything, then run every test
 	python3 -B scripts/test_setup.py
 	cargo build --workspace
 	cargo test --workspace
+	python3 -B scripts/test_python.py
 
 lint: setup  ## rustfmt and clippy, warnings denied
 	cargo fmt --all --check

@@ -179,6 +179,9 @@ pub fn chunk(pipeline: &PipelineId, chunk: &Chunk) -> v1::Chunk {
         run,
         version,
         received_at_ms: chunk.received_at,
+        duplicate_rows: chunk.duplicates,
+        bad_rows: chunk.bad.as_ref().map_or(0, |bad| bad.rows),
+        checked_again: chunk.can_be_sealed(),
     }
 }
 

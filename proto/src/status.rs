@@ -68,6 +68,8 @@ pub fn refused(refusal: &Refusal) -> Status {
         Refusal::NothingToTrain { .. } => (Code::FailedPrecondition, "NOTHING_TO_TRAIN"),
         Refusal::NotTrainable { .. } => (Code::FailedPrecondition, "CHUNK_NOT_TRAINABLE"),
         Refusal::NotReleasable { .. } => (Code::FailedPrecondition, "CHUNK_NOT_RELEASABLE"),
+        Refusal::NotDroppable { .. } => (Code::FailedPrecondition, "CHUNK_NOT_DROPPABLE"),
+        Refusal::Dropped(_) => (Code::FailedPrecondition, "CHUNK_DROPPED"),
         Refusal::Unsealed(_) => (Code::FailedPrecondition, "CHUNK_UNSEALED"),
         Refusal::NoLabels => (Code::FailedPrecondition, "NO_LABELS"),
         Refusal::HasVersions { .. } => (Code::FailedPrecondition, "VERSION_EXISTS"),

@@ -9,7 +9,7 @@ use crate::Timestamp;
 use crate::id::{ChunkId, RunNumber, TaskName, Version};
 
 /// What one row holds besides its label.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Payload {
     /// A whole encoded image file (PNG or JPEG).
     Image(Vec<u8>),
@@ -142,9 +142,45 @@ pub struct Chunk {
     pub raw: ObjectRef,
     pub received_at: Timestamp,
     pub state: ChunkState,
+    /// Rows that are not among those above because they equal an earlier one of the chunk, label and all.
+    #[serde(default)]
+    pub duplicates: u64,
+    /// Rows that are not among those above because they cannot be used. None: there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bad: Option<BadRows>,
+}
+
+/// What put a chunk into quarantine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BadRows {
+    pub rows: u64,
+    /// A [`BadRow`] a line, as JSON.
+    pub object: ObjectRef,
+    /// Labels of the other rows that the pipeline did not know (`labels_mode: open`): appended if the chunk is released.
+    pub new_labels: Vec<String>,
+    /// The other rows were released, or dropped: pushing the chunk again changes nothing any more.
+    pub settled: bool,
+}
+
+/// A row that cannot be used, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BadRow {
+    /// Position in the file, from 0.
+    pub row: u64,
+    pub reason: String,
 }
 
 impl Chunk {
+    /// Whether pushing it again may change it: if its rows were never sealed.
+    pub fn can_be_sealed(&self) -> bool {
+        match (&self.state, &self.bad) {
+            (ChunkState::Received, _) => true,
+            (ChunkState::Quarantined { .. }, Some(bad)) => !bad.settled,
+            (ChunkState::Quarantined { .. }, None) => self.train.is_empty() && self.held_out.is_empty(),
+            _ => false,
+        }
+    }
+
     pub fn train_rows(&self) -> u64 {
         self.train.iter().map(|shard| shard.rows).sum()
     }

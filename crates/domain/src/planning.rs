@@ -29,6 +29,12 @@ pub enum Refusal {
     NotTrainable { chunk: ChunkId, state: &'static str },
     #[error("chunk {chunk} is {state}, only refused and quarantined chunks can be released")]
     NotReleasable { chunk: ChunkId, state: &'static str },
+    #[error(
+        "chunk {chunk} is {state}; only chunks that wait in quarantine, for better data or for their release, can be dropped"
+    )]
+    NotDroppable { chunk: ChunkId, state: &'static str },
+    #[error("chunk {0} was dropped; push its good rows as a file of their own")]
+    Dropped(ChunkId),
     #[error("chunk {0} is quarantined because its rows could not be sealed; mend the data and push it again")]
     Unsealed(ChunkId),
     #[error("no label is known yet")]
@@ -304,12 +310,29 @@ pub fn release(state: &State, id: &PipelineId, chunks: &[ChunkId]) -> Result<Vec
         let known = current.chunks.get(chunk).ok_or_else(|| Refusal::UnknownChunk(chunk.clone()))?;
         match &known.state {
             ChunkState::Quarantined { .. } if known.train.is_empty() && known.held_out.is_empty() => {
-                Err(Refusal::Unsealed(chunk.clone()))
+                let dropped = known.bad.as_ref().is_some_and(|bad| bad.settled);
+                Err(if dropped { Refusal::Dropped(chunk.clone()) } else { Refusal::Unsealed(chunk.clone()) })
             }
             ChunkState::Refused { .. } | ChunkState::Quarantined { .. } => {
                 Ok(event(id, EventKind::ChunkReleased { chunk: chunk.clone() }))
             }
             state => Err(Refusal::NotReleasable { chunk: chunk.clone(), state: state.name() }),
+        }
+    };
+    chunks.iter().map(one).collect()
+}
+
+/// Gives up chunks that wait in quarantine: they can be neither released nor sealed any more.
+pub fn drop_chunks(state: &State, id: &PipelineId, chunks: &[ChunkId]) -> Result<Vec<Event>, Refusal> {
+    let current = pipeline(state, id)?;
+    let one = |chunk: &ChunkId| {
+        let known = current.chunks.get(chunk).ok_or_else(|| Refusal::UnknownChunk(chunk.clone()))?;
+        match &known.state {
+            // One that trained before may be wanted again by a version that is rolled back to.
+            ChunkState::Quarantined { .. } if known.can_be_sealed() => {
+                Ok(event(id, EventKind::ChunkDropped { chunk: chunk.clone() }))
+            }
+            state => Err(Refusal::NotDroppable { chunk: chunk.clone(), state: state.name() }),
         }
     };
     chunks.iter().map(one).collect()

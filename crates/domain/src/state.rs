@@ -79,6 +79,10 @@ pub enum EventKind {
     ChunkReleased {
         chunk: ChunkId,
     },
+    /// It stays in quarantine for good.
+    ChunkDropped {
+        chunk: ChunkId,
+    },
     /// Pushes under an older epoch are shut out from here on.
     ProducerOpened {
         producer: ProducerName,
@@ -200,7 +204,8 @@ impl PipelineState {
                 let reason = reason.clone();
                 self.chunk(chunk)?.state = ChunkState::Quarantined { reason };
             }
-            EventKind::ChunkReleased { chunk } => self.chunk(chunk)?.state = ChunkState::Sealed,
+            EventKind::ChunkReleased { chunk } => self.release(chunk)?,
+            EventKind::ChunkDropped { chunk } => self.drop_chunk(chunk)?,
             EventKind::ProducerOpened { producer, epoch } => {
                 self.producers.entry(producer.clone()).or_default().epoch = *epoch;
             }
@@ -219,6 +224,28 @@ impl PipelineState {
 
     fn chunk(&mut self, id: &ChunkId) -> Result<&mut Chunk, Inapplicable> {
         self.chunks.get_mut(id).ok_or_else(|| Inapplicable::UnknownChunk(id.clone()))
+    }
+
+    fn release(&mut self, id: &ChunkId) -> Result<(), Inapplicable> {
+        let chunk = self.chunk(id)?;
+        chunk.state = ChunkState::Sealed;
+        let labels = chunk.bad.as_mut().map(|bad| {
+            bad.settled = true;
+            bad.new_labels.clone()
+        });
+        self.append_labels(&labels.unwrap_or_default());
+        Ok(())
+    }
+
+    fn drop_chunk(&mut self, id: &ChunkId) -> Result<(), Inapplicable> {
+        let chunk = self.chunk(id)?;
+        let why = chunk.state.reason().unwrap_or_default();
+        chunk.state = ChunkState::Quarantined { reason: format!("dropped: {why}") };
+        if let Some(bad) = &mut chunk.bad {
+            bad.settled = true;
+        }
+        (chunk.train, chunk.held_out) = (Vec::new(), Vec::new());
+        Ok(())
     }
 
     fn append_labels(&mut self, labels: &[String]) {

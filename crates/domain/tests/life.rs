@@ -1,6 +1,6 @@
 //! The life of chunks, runs, EvalSets and versions, as the state's fold tells it.
 
-use perennial_domain::chunk::{Chunk, ChunkState, ObjectRef, Shard, Split};
+use perennial_domain::chunk::{BadRows, Chunk, ChunkState, ObjectRef, Shard, Split};
 use perennial_domain::evalset::ARCHIVE;
 use perennial_domain::id::{ChunkId, PipelineId, Version};
 use perennial_domain::manifest::{Candidate, Cost, Import, SnapshotMeta};
@@ -67,6 +67,8 @@ impl Story {
             raw: object(name),
             received_at: 0,
             state: ChunkState::Received,
+            duplicates: 0,
+            bad: None,
         };
         self.happen(EventKind::ChunkReceived { chunk: Box::new(chunk) });
         self.happen(EventKind::ChunkSealed { chunk: id.clone(), new_labels: vec![] });
@@ -445,4 +447,39 @@ fn the_state_reads_back() {
     story.publish();
     let text = serde_json::to_string(&story.state).unwrap();
     assert_eq!(serde_json::from_str::<State>(&text).unwrap(), story.state);
+}
+
+fn with_bad_rows(story: &mut Story, name: &str, train: u64, new_labels: &[&str]) -> ChunkId {
+    let id = story.chunk(name, "main", train, 0);
+    let mut chunk = story.now().chunks[&id].clone();
+    let new_labels = new_labels.iter().map(|label| (*label).to_owned()).collect();
+    chunk.state = ChunkState::Received;
+    chunk.bad = Some(BadRows { rows: 2, object: object("bad"), new_labels, settled: false });
+    story.happen(EventKind::ChunkReceived { chunk: Box::new(chunk) });
+    story.happen(EventKind::ChunkQuarantined { chunk: id.clone(), reason: "2 rows".to_owned() });
+    id
+}
+
+#[test]
+fn what_waits_in_quarantine_is_released_without_its_bad_rows_or_dropped_for_good() {
+    let mut story = Story::new(|_| ());
+    let released = with_bad_rows(&mut story, "one", 30, &["c"]);
+    let dropped = with_bad_rows(&mut story, "two", 30, &[]);
+    let hopeless = with_bad_rows(&mut story, "three", 0, &[]);
+    assert!([&released, &dropped].iter().all(|id| story.now().chunks[*id].can_be_sealed()));
+
+    let refused = planning::release(&story.state, &story.id, std::slice::from_ref(&hopeless));
+    assert_eq!(refused, Err(Refusal::Unsealed(hopeless)));
+    story.apply(planning::release(&story.state, &story.id, std::slice::from_ref(&released)).unwrap());
+    assert!(story.now().labels.contains(&"c".to_owned()));
+    story.apply(planning::drop_chunks(&story.state, &story.id, std::slice::from_ref(&dropped)).unwrap());
+
+    let chunks = &story.now().chunks;
+    assert_eq!((&chunks[&released].state, chunks[&released].train_rows()), (&ChunkState::Sealed, 30));
+    assert_eq!(chunks[&dropped].state.reason(), Some("dropped: 2 rows"));
+    assert!([&released, &dropped].iter().all(|id| !chunks[*id].can_be_sealed()));
+    let refused = planning::release(&story.state, &story.id, std::slice::from_ref(&dropped));
+    assert_eq!(refused, Err(Refusal::Dropped(dropped)));
+    let refused = planning::drop_chunks(&story.state, &story.id, std::slice::from_ref(&released)).unwrap_err();
+    assert!(refused.to_string().contains("is sealed; only chunks that wait in quarantine"), "{refused}");
 }

@@ -1,7 +1,7 @@
 //! CSV, WebDataset and dialogues: what is read of them, and every refusal says where and what.
 
 use domain::chunk::{Payload, Row};
-use perennial_store::examples::{BadData, Columns, Delimiter, Format, Input, Place, open_inputs, read, read_jsonl};
+use perennial_store::examples::{BadData, Columns, Delimiter, Format, Input, Place, open_inputs, read_jsonl};
 
 fn png() -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -25,8 +25,13 @@ fn refused(outcome: Result<Vec<Row>, BadData>, parts: &[&str]) {
     assert!(parts.iter().all(|part| text.contains(part)), "{text}");
 }
 
+/// Every row, or what is wrong with the first that is not good.
+fn strict(format: Format, bytes: bytes::Bytes, columns: &Columns) -> Result<Vec<Row>, BadData> {
+    perennial_store::examples::read(format, bytes, columns)?.into_iter().collect()
+}
+
 fn csv(bytes: &str, columns: &Columns) -> Result<Vec<Row>, BadData> {
-    read(Format::Csv(Delimiter::Comma), bytes.as_bytes().to_vec().into(), columns)
+    strict(Format::Csv(Delimiter::Comma), bytes.as_bytes().to_vec().into(), columns)
 }
 
 fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
@@ -41,7 +46,7 @@ fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 fn web_dataset(files: &[(&str, &[u8])], columns: &Columns) -> Result<Vec<Row>, BadData> {
-    read(Format::Tar, tar(files).into(), columns)
+    strict(Format::Tar, tar(files).into(), columns)
 }
 
 #[test]
@@ -49,9 +54,9 @@ fn records_of_csv_are_rows() {
     let bytes = "\u{feff}text,label,row_id,extra\r\n\"a, \"\"b\"\"\nc\",ham,r1,\r\nd,spam,,x\r\n";
     let found = csv(bytes, &columns(&[])).unwrap();
     assert_eq!(found, [text("r1", "a, \"b\"\nc", "ham"), text("row:1", "d", "spam")]);
-    let tabs = read(Format::Csv(Delimiter::Tab), "text\tlabel\na,b\tx\n".into(), &columns(&[])).unwrap();
+    let tabs = strict(Format::Csv(Delimiter::Tab), "text\tlabel\na,b\tx\n".into(), &columns(&[])).unwrap();
     assert_eq!(tabs, [text("row:0", "a,b", "x")]);
-    let quotes = read(Format::Csv(Delimiter::Tab), "text\tlabel\n\"a\tx\nb\" c\ty\n".into(), &columns(&[])).unwrap();
+    let quotes = strict(Format::Csv(Delimiter::Tab), "text\tlabel\n\"a\tx\nb\" c\ty\n".into(), &columns(&[])).unwrap();
     assert_eq!(quotes, [text("row:0", "\"a", "x"), text("row:1", "b\" c", "y")], "quotes are letters");
 }
 
@@ -79,10 +84,24 @@ fn a_bad_csv_file_says_which_line() {
     assert_eq!(read("text,label\n"), Err(BadData::Empty));
     assert_eq!(read(""), Err(BadData::Empty));
     let bytes = b"text,label\n\xff,x\n".to_vec();
-    refused(
-        perennial_store::examples::read(Format::Csv(Delimiter::Comma), bytes.into(), &columns(&[])),
-        &["line 2 is not UTF-8"],
-    );
+    refused(strict(Format::Csv(Delimiter::Comma), bytes.into(), &columns(&[])), &["line 2 is not UTF-8"]);
+}
+
+#[test]
+fn a_row_that_cannot_be_used_leaves_the_others_in_their_places() {
+    let image = png();
+    let files: [(&str, &[u8]); 4] = [("0.png", b"oops"), ("0.cls", b"0"), ("1.png", &image), ("1.cls", b"0")];
+    let formats = [
+        (Format::Jsonl, b"{\"text\": \"a\"}\n\n{\"text\": \"b\", \"label\": \"x\"}\n{\"text\"\n\xff\n".to_vec()),
+        (Format::Csv(Delimiter::Comma), b"text,label\na,\nb,x\n".to_vec()),
+        (Format::Tar, tar(&files)),
+    ];
+    for (format, bytes) in formats {
+        let found = perennial_store::examples::read(format, bytes.into(), &columns(&["x"])).unwrap();
+        let good: Vec<_> = found.iter().enumerate().filter_map(|(at, row)| Some((at, row.as_ref().ok()?))).collect();
+        assert!(good.len() == 1 && good[0].0 == 1, "{format:?} {found:?}");
+        assert!(good[0].1.id == "row:1" || format == Format::Tar, "{found:?}");
+    }
 }
 
 #[test]
@@ -125,7 +144,7 @@ fn a_bad_tar_says_which_file() {
     assert_eq!(read(&[]), Err(BadData::Empty));
     assert_eq!(read(&[("README", b"a")]), Err(BadData::Empty));
     let whole = tar(&[("0.txt", &[b'a'; 2000]), ("0.cls", b"0"), ("1.txt", b"a"), ("1.cls", b"0")]);
-    let read = |bytes: Vec<u8>| perennial_store::examples::read(Format::Tar, bytes.into(), &columns(&[]));
+    let read = |bytes: Vec<u8>| strict(Format::Tar, bytes.into(), &columns(&[]));
     assert_eq!(read(whole.clone()).unwrap().len(), 2);
     refused(read(whole[..1200].to_vec()), &["not a whole tar"]);
     let after_a_row = 512 + 2048 + 2 * 512;

@@ -171,7 +171,7 @@ async fn control(node: &Node, follower: Option<Follower>, services: &mut Service
         ModelLimits { max_model_bytes: limits.max_model_bytes.0, max_frame_bytes: limits.max_frame_bytes.0 as usize };
     let registry = Registry::new(log(), store(), node.config.store.clone(), models, roots(node)?);
     add!(services, pipeline_service_server::PipelineServiceServer, Pipelines::new(log(), roots(node)?));
-    add!(services, chunk_service_server::ChunkServiceServer, Record::new(log()));
+    add!(services, chunk_service_server::ChunkServiceServer, Record::new(log(), store()));
     add!(services, rehearsal_service_server::RehearsalServiceServer, Rehearsal::new(log(), store()));
     add!(services, run_service_server::RunServiceServer, Runs(scheduler.clone()));
     add!(services, worker_service_server::WorkerServiceServer, Workers(scheduler));

@@ -75,6 +75,21 @@ impl ChunkService for Record {
         Ok(Response::new(self.producers(request.get_ref())?))
     }
 
+    async fn drop_chunks(
+        &self,
+        request: Request<v1::DropChunksRequest>,
+    ) -> Result<Response<v1::DropChunksResponse>, Status> {
+        let chunks = self.drop(request.into_inner()).await?;
+        Ok(Response::new(v1::DropChunksResponse { chunks }))
+    }
+
+    async fn list_bad_rows(
+        &self,
+        request: Request<v1::ListBadRowsRequest>,
+    ) -> Result<Response<v1::ListBadRowsResponse>, Status> {
+        Ok(Response::new(self.bad_rows(request.get_ref()).await?))
+    }
+
     async fn release_chunks(
         &self,
         request: Request<v1::ReleaseChunksRequest>,

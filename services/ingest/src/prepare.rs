@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use domain::chunk::{Row, Split};
+use domain::chunk::{BadRow, Row, Split};
 use domain::id::TaskName;
 use store::examples::{self, BadData, Columns, Format};
 
@@ -24,37 +24,36 @@ pub struct Work {
 
 pub struct Ready {
     pub raw: Bytes,
-    pub outcome: Outcome,
+    pub shards: Shards,
+    /// Training rows per label.
+    pub labels: BTreeMap<String, u64>,
+    pub new_labels: Vec<String>,
+    pub duplicates: u64,
+    pub quarantine: Option<Quarantine>,
 }
 
-pub enum Outcome {
-    Sealed {
-        shards: Shards,
-        /// Training rows per label.
-        labels: BTreeMap<String, u64>,
-        new_labels: Vec<String>,
-    },
-    Quarantined {
-        reason: String,
-    },
+/// Why a chunk is not sealed.
+pub struct Quarantine {
+    pub reason: String,
+    pub bad: Vec<BadRow>,
 }
 
 impl Work {
     pub fn run(self, payload: Payload) -> Result<Ready, Error> {
         let raw = payload.read()?;
-        let rows = self.rows(&raw)?;
-        let outcome = match seal(rows, self.split, &self.facts) {
-            Err(unknown) => Outcome::Quarantined { reason: unknown.to_string() },
-            Ok(sealed) => Outcome::Sealed {
-                shards: Shards::encode(&sealed, &self.task)?,
-                labels: sealed.labels,
-                new_labels: sealed.new_labels,
-            },
-        };
-        Ok(Ready { raw, outcome })
+        let sealed = seal(self.rows(&raw)?, self.split, &self.facts);
+        let (shards, reason) = (Shards::encode(&sealed, &self.task)?, sealed.reason());
+        Ok(Ready {
+            raw,
+            shards,
+            labels: sealed.labels,
+            new_labels: sealed.new_labels,
+            duplicates: sealed.duplicates,
+            quarantine: reason.map(|reason| Quarantine { reason, bad: sealed.bad }),
+        })
     }
 
-    fn rows(&self, raw: &Bytes) -> Result<Vec<Row>, BadData> {
+    fn rows(&self, raw: &Bytes) -> Result<Vec<Result<Row, BadData>>, BadData> {
         let format = self.format.map_or_else(|| examples::detect(&self.name, raw), Ok)?;
         examples::read(format, raw.clone(), &self.columns)
     }

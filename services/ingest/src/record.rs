@@ -2,18 +2,20 @@
 
 use std::sync::Arc;
 
-use domain::chunk::{Chunk, ChunkState};
+use bytes::Bytes;
+use domain::chunk::{BadRow, Chunk, ChunkState};
 use domain::id::{ChunkId, PipelineId};
 use domain::pipeline::LabelsMode;
 use domain::planning::{self, Refusal};
 use domain::producer::{self, Origin};
 use domain::state::{Event, EventKind, PipelineState, State};
-use perennial_proto::convert::{self, Invalid, from_json, pipeline_id, producer_name, read_origin};
+use object_store::ObjectStore;
+use perennial_proto::convert::{self, Invalid, chunk_id, from_json, pipeline_id, producer_name, read_origin};
 use perennial_proto::limits::page;
 use perennial_proto::v1;
 use store::journal::Journal;
+use store::objects;
 
-use crate::seal::can_be_sealed;
 use crate::{Error, Taken};
 
 const STATES: [&str; 6] = ["received", "sealed", "in_run", "absorbed", "refused", "quarantined"];
@@ -21,6 +23,7 @@ const STATES: [&str; 6] = ["received", "sealed", "in_run", "absorbed", "refused"
 /// The chunks of the control role.
 pub struct Record {
     journal: Arc<Journal>,
+    store: Arc<dyn ObjectStore>,
 }
 
 /// How sealing ended.
@@ -30,8 +33,8 @@ enum Outcome {
 }
 
 impl Record {
-    pub fn new(journal: Arc<Journal>) -> Self {
-        Self { journal }
+    pub fn new(journal: Arc<Journal>, store: Arc<dyn ObjectStore>) -> Self {
+        Self { journal, store }
     }
 
     pub(crate) async fn record(&self, request: v1::RecordChunkRequest) -> Result<Taken, Error> {
@@ -100,17 +103,61 @@ impl Record {
     }
 
     pub(crate) async fn release(&self, request: v1::ReleaseChunksRequest) -> Result<Vec<v1::Chunk>, Error> {
-        let pipeline = pipeline_id("pipeline", &request.pipeline)?;
-        if request.chunks.is_empty() {
+        self.change(&request.pipeline, &request.chunks, |state, pipeline, chunks| {
+            let current = planning::pipeline(state, pipeline)?;
+            // One that waits in quarantine binds nobody until now.
+            chunks
+                .iter()
+                .filter_map(|id| current.chunks.get(id))
+                .try_for_each(|chunk| check_payload(current, chunk))?;
+            Ok(planning::release(state, pipeline, chunks)?)
+        })
+        .await
+    }
+
+    pub(crate) async fn drop(&self, request: v1::DropChunksRequest) -> Result<Vec<v1::Chunk>, Error> {
+        let decide = |state: &State, pipeline: &PipelineId, chunks: &[ChunkId]| {
+            Ok(planning::drop_chunks(state, pipeline, chunks)?)
+        };
+        self.change(&request.pipeline, &request.chunks, decide).await
+    }
+
+    async fn change(
+        &self,
+        pipeline: &str,
+        chunks: &[String],
+        decide: impl Fn(&State, &PipelineId, &[ChunkId]) -> Result<Vec<Event>, Error> + Send + 'static,
+    ) -> Result<Vec<v1::Chunk>, Error> {
+        let pipeline = pipeline_id("pipeline", pipeline)?;
+        if chunks.is_empty() {
             return Err(Invalid::new("chunks", "empty; name at least one chunk").into());
         }
         // An id, or the whole resource name as lists show it.
         let folder = format!("{pipeline}/chunks/");
         let id = |name: &String| ChunkId(name.strip_prefix(&folder).unwrap_or(name).to_owned());
-        let ids: Vec<ChunkId> = request.chunks.iter().map(id).collect();
+        let ids: Vec<ChunkId> = chunks.iter().map(id).collect();
         let (of, chosen) = (pipeline.clone(), ids.clone());
-        self.journal.commit(move |state, _| Ok::<_, Error>((planning::release(state, &of, &chosen)?, ()))).await?;
+        self.journal.commit(move |state, _| Ok::<_, Error>((decide(state, &of, &chosen)?, ()))).await?;
         ids.iter().map(|id| self.get(&pipeline, id)).collect()
+    }
+
+    /// A page of the rows that put a chunk into quarantine.
+    pub(crate) async fn bad_rows(&self, request: &v1::ListBadRowsRequest) -> Result<v1::ListBadRowsResponse, Error> {
+        let (pipeline, id) = chunk_id("chunk", &request.chunk)?;
+        let bad = self.journal.read(|state| {
+            let found = planning::pipeline(state, &pipeline)?.chunks.get(&id);
+            Ok::<_, Refusal>(found.ok_or_else(|| Refusal::UnknownChunk(id.clone()))?.bad.clone())
+        })?;
+        let lines = match &bad {
+            Some(bad) => objects::get(&*self.store, &bad.object).await?,
+            None => Bytes::new(),
+        };
+        let row = |line: &[u8]| serde_json::from_slice(line).map_err(|e| Invalid::new("bad rows", e));
+        let rows: Vec<BadRow> =
+            lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(row).collect::<Result<_, _>>()?;
+        let (rows, next_page_token) = page(rows, request.page_size, &request.page_token)?;
+        let rows = rows.into_iter().map(|BadRow { row, reason }| v1::BadRow { row, reason }).collect();
+        Ok(v1::ListBadRowsResponse { rows, next_page_token })
     }
 }
 
@@ -126,7 +173,7 @@ fn decide(
     let event = |kind| Event { pipeline: id.clone(), kind };
     let name = chunk.id.clone();
     let known = current.chunks.get(&name);
-    if known.is_some_and(|known| !can_be_sealed(known.state.name(), known.train_rows() + known.held_out_rows())) {
+    if known.is_some_and(|known| !known.can_be_sealed()) {
         return Ok((again(state, id, &name, origin)?.0, true));
     }
     let mut events = counted(current, id, &name, origin)?;
@@ -138,7 +185,7 @@ fn decide(
         }
         Outcome::Quarantined { reason } => {
             let state = ChunkState::Quarantined { reason: reason.clone() };
-            if known.is_some_and(|known| known.state == state) {
+            if known.is_some_and(|known| (&known.state, &known.bad) == (&state, &chunk.bad)) {
                 return Ok((events, true));
             }
             EventKind::ChunkQuarantined { chunk: name, reason }
@@ -173,7 +220,7 @@ fn counted(
 
 /// Under another split or task the rows that one chunk holds out the other would train.
 fn check_payload(current: &PipelineState, chunk: &Chunk) -> Result<(), Error> {
-    let sealed = |other: &&Chunk| !other.train.is_empty() || !other.held_out.is_empty();
+    let sealed = |other: &&Chunk| !other.can_be_sealed();
     let same = current.chunks.values().filter(|other| other.raw.sha256 == chunk.raw.sha256);
     let elsewhere = |other: &&Chunk| (&other.task, other.split) != (&chunk.task, chunk.split);
     match same.filter(sealed).find(elsewhere) {

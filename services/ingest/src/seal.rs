@@ -4,9 +4,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use domain::chunk::{Row, Split};
+use domain::chunk::{BadRow, Row, Split};
 use domain::draw::Draw;
 use domain::pipeline::{LabelsMode, Pipeline};
+use store::examples::BadData;
 
 use crate::error::short;
 
@@ -32,56 +33,71 @@ pub struct Sealed {
     pub labels: BTreeMap<String, u64>,
     /// Names the pipeline does not know yet, in order of first appearance.
     pub new_labels: Vec<String>,
+    pub duplicates: u64,
+    /// Where there are any, the chunk goes to quarantine.
+    pub bad: Vec<BadRow>,
 }
 
-/// Why a chunk goes to quarantine. Rows count from 0.
-#[derive(Debug, thiserror::Error, PartialEq)]
-#[error(
-    "row {row} (`{id}`) has label `{label}`, which is not among the pipeline's {known} labels{hint}; {rows} of the chunk's rows have such labels. \
-    Correct them, or append the name to `labels` (or set `labels_mode: open`), then push the chunk again",
-    hint = .nearest.as_ref().map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
-)]
-pub struct UnknownLabel {
-    pub row: usize,
-    pub id: String,
-    pub label: String,
-    pub known: usize,
-    pub nearest: Option<String>,
-    /// How many rows have a label outside the list.
-    pub rows: usize,
-}
-
-/// Whether pushing a recorded chunk again may change it: only if its rows were never sealed.
-pub fn can_be_sealed(state: &str, sealed_rows: u64) -> bool {
-    matches!(state, "received" | "quarantined") && sealed_rows == 0
-}
-
-pub fn seal(rows: Vec<Row>, split: Split, facts: &Facts) -> Result<Sealed, UnknownLabel> {
-    let known: HashSet<&str> = facts.labels.iter().map(String::as_str).collect();
-    let outside: Vec<usize> = (0..rows.len()).filter(|&i| !known.contains(rows[i].label.as_str())).collect();
-    if let (LabelsMode::Closed, Some(&first)) = (facts.pipeline.labels_mode, outside.first()) {
-        return Err(unknown(first, &rows[first], outside.len(), &facts.labels));
+impl Sealed {
+    /// Why the chunk goes to quarantine, and what its producer can do.
+    pub fn reason(&self) -> Option<String> {
+        let first = self.bad.first()?;
+        let (bad, rows) = (self.bad.len(), self.bad.len() + self.good());
+        Some(format!(
+            "{bad} of {rows} rows cannot be used: {}. Correct the data (or append the name to `labels`, or set `labels_mode: \
+             open`) and push the chunk again; or `perennial chunk quarantine release` the other rows",
+            first.reason
+        ))
     }
+
+    fn good(&self) -> usize {
+        self.train.len() + self.held_out.len() + self.duplicates as usize
+    }
+}
+
+/// Takes the rows of a file, each as its reader found it.
+pub fn seal(rows: Vec<Result<Row, BadData>>, split: Split, facts: &Facts) -> Sealed {
+    let (rows, bad) = sort_out(rows, facts);
+    let (rows, duplicates) = distinct(rows);
+    let known: HashSet<&str> = facts.labels.iter().map(String::as_str).collect();
     let mut seen = HashSet::new();
-    let new = outside.iter().map(|&i| &rows[i].label).filter(|label| seen.insert(*label));
+    let new = rows.iter().map(|row| &row.label).filter(|label| !known.contains(label.as_str()) && seen.insert(*label));
     let new_labels = new.cloned().collect();
     let (train, held_out) = divide(rows, split, &facts.pipeline);
     let mut labels = BTreeMap::new();
     for row in &train {
         *labels.entry(row.label.clone()).or_default() += 1;
     }
-    Ok(Sealed { train, held_out, labels, new_labels })
+    Sealed { train, held_out, labels, new_labels, duplicates, bad }
 }
 
-fn unknown(position: usize, row: &Row, rows: usize, known: &[String]) -> UnknownLabel {
-    UnknownLabel {
-        row: position,
-        id: short(&row.id, MAX_NAME),
-        label: short(&row.label, MAX_NAME),
-        known: known.len(),
-        nearest: nearest(&row.label, known),
-        rows,
+/// Rows that can be used, and why the others cannot.
+fn sort_out(rows: Vec<Result<Row, BadData>>, facts: &Facts) -> (Vec<Row>, Vec<BadRow>) {
+    let known: HashSet<&str> = facts.labels.iter().map(String::as_str).collect();
+    let open = facts.pipeline.labels_mode == LabelsMode::Open;
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    for (at, row) in rows.into_iter().enumerate() {
+        match row {
+            Ok(row) if open || known.contains(row.label.as_str()) => good.push(row),
+            Ok(row) => bad.push(BadRow { row: at as u64, reason: unknown(at, &row, &facts.labels) }),
+            Err(error) => bad.push(BadRow { row: at as u64, reason: error.to_string() }),
+        }
     }
+    (good, bad)
+}
+
+fn unknown(at: usize, row: &Row, known: &[String]) -> String {
+    let (id, label, count) = (short(&row.id, MAX_NAME), short(&row.label, MAX_NAME), known.len());
+    let hint = nearest(&row.label, known).map_or_else(String::new, |name| format!("; did you mean `{name}`?"));
+    format!("row {at} (`{id}`) has label `{label}`, which is not among the pipeline's {count} labels{hint}")
+}
+
+/// Without those that equal an earlier one, label and all; how many those were.
+fn distinct(rows: Vec<Row>) -> (Vec<Row>, u64) {
+    let mut seen = HashSet::new();
+    let first: Vec<bool> = rows.iter().map(|row| seen.insert((&row.payload, &row.label))).collect();
+    let duplicates = first.iter().filter(|first| !**first).count() as u64;
+    (rows.into_iter().zip(first).filter_map(|(row, first)| first.then_some(row)).collect(), duplicates)
 }
 
 /// The most alike name, if one is alike at all.
@@ -141,49 +157,58 @@ mod tests {
         range.map(|i| row(i, &format!("text {i}"), ["ham", "spam"][i % 2])).collect()
     }
 
+    fn sealed(rows: Vec<Row>, split: Split, facts: &Facts) -> Sealed {
+        seal(rows.into_iter().map(Ok).collect(), split, facts)
+    }
+
     fn ids(rows: &[Row]) -> Vec<&str> {
         rows.iter().map(|row| row.id.as_str()).collect()
     }
 
     #[test]
     fn auto_holds_out_its_share_and_every_row_is_on_one_side() {
-        let sealed = seal(rows(0..4000), Split::Auto, &facts(&["ham", "spam"], "closed")).unwrap();
-        assert!((900..1100).contains(&sealed.held_out.len()), "{}", sealed.held_out.len());
-        let mut all = [ids(&sealed.train), ids(&sealed.held_out)].concat();
+        let found = sealed(rows(0..4000), Split::Auto, &facts(&["ham", "spam"], "closed"));
+        assert!((900..1100).contains(&found.held_out.len()), "{}", found.held_out.len());
+        let mut all = [ids(&found.train), ids(&found.held_out)].concat();
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), 4000);
-        assert_eq!(sealed.labels.values().sum::<u64>(), sealed.train.len() as u64);
+        assert_eq!(found.labels.values().sum::<u64>(), found.train.len() as u64);
     }
 
     #[test]
     fn a_row_is_on_the_same_side_in_whatever_chunk_spelling_or_label_it_comes() {
         let facts = facts(&["ham", "spam"], "closed");
-        let whole = seal(rows(0..400), Split::Auto, &facts).unwrap();
+        let whole = sealed(rows(0..400), Split::Auto, &facts);
         let part = rows(100..200).into_iter().map(|r| match r.payload {
             Payload::Text(text) => row(0, &format!("  {} \n", text.to_uppercase().replace(' ', "\t ")), "ham"),
             Payload::Image(_) => unreachable!(),
         });
-        let part = seal(part.collect(), Split::Auto, &facts).unwrap();
+        let part = sealed(part.collect(), Split::Auto, &facts);
         let expected = whole.held_out.iter().filter(|row| (100..200).contains(&row.id[1..].parse().unwrap()));
         assert_eq!(part.held_out.len(), expected.count());
     }
 
     #[test]
     fn a_prefix_of_the_held_out_rows_does_not_follow_data_order() {
-        let sealed = seal(rows(0..4000), Split::HeldOut, &facts(&["ham", "spam"], "closed")).unwrap();
-        let late = sealed.held_out[..1000].iter().filter(|row| row.id[1..].parse::<usize>().unwrap() >= 2000);
+        let found = sealed(rows(0..4000), Split::HeldOut, &facts(&["ham", "spam"], "closed"));
+        let late = found.held_out[..1000].iter().filter(|row| row.id[1..].parse::<usize>().unwrap() >= 2000);
         assert!((440..560).contains(&late.count()));
-        let prints: Vec<_> = sealed.held_out.iter().map(|row| row.payload.fingerprint()).collect();
+        let prints: Vec<_> = found.held_out.iter().map(|row| row.payload.fingerprint()).collect();
         assert!(prints.is_sorted());
-        assert!(sealed.train.is_empty() && sealed.labels.is_empty());
+        assert!(found.train.is_empty() && found.labels.is_empty());
     }
 
     #[test]
-    fn training_rows_keep_data_order_and_duplicates() {
-        let twice = [rows(0..50), rows(0..50)].concat();
-        let sealed = seal(twice.clone(), Split::Train, &facts(&["ham", "spam"], "closed")).unwrap();
-        assert_eq!(sealed.train, twice);
+    fn training_rows_keep_data_order_and_come_once() {
+        let mut twice = [rows(0..50), rows(0..50)].concat();
+        // The same text under another label says something else, and so does another spelling.
+        twice[60].label = "spam".to_owned();
+        twice[61].payload = Payload::Text("Text 11".to_owned());
+        let found = sealed(twice.clone(), Split::Train, &facts(&["ham", "spam"], "closed"));
+        twice.drain(62..);
+        twice.drain(50..60);
+        assert_eq!((found.train, found.duplicates), (twice, 48));
     }
 
     #[test]
@@ -191,23 +216,36 @@ mod tests {
         let mut rows = rows(0..10);
         rows[4].label = "Spma".to_owned();
         rows[6].label = "zzz".to_owned();
-        let error = seal(rows, Split::Auto, &facts(&["ham", "spam"], "closed")).unwrap_err();
-        assert_eq!((error.row, error.rows, error.nearest.as_deref()), (4, 2, Some("spam")));
-        let text = error.to_string();
-        for part in ["row 4 (`r4`)", "label `Spma`", "2 labels; did you mean `spam`?", "labels_mode: open"] {
+        let found = sealed(rows, Split::Auto, &facts(&["ham", "spam"], "closed"));
+        assert_eq!(found.bad.iter().map(|bad| bad.row).collect::<Vec<_>>(), [4, 6]);
+        assert!(found.bad[1].reason.ends_with("2 labels"), "{:?}", found.bad);
+        let text = found.reason().unwrap();
+        for part in
+            ["2 of 10 rows", "row 4 (`r4`)", "label `Spma`", "2 labels; did you mean `spam`?", "labels_mode: open"]
+        {
             assert!(text.contains(part), "{text}");
         }
-        assert_eq!(nearest("zzz", &["ham".to_owned()]), None);
-        let long = seal(vec![row(0, "text", &"é".repeat(500))], Split::Auto, &facts(&["ham"], "closed")).unwrap_err();
-        assert_eq!(long.label, format!("{}…", "é".repeat(80)));
+        let long = sealed(vec![row(0, "text", &"é".repeat(500))], Split::Auto, &facts(&["ham"], "closed"));
+        assert!(long.bad[0].reason.contains(&format!("label `{}…`", "é".repeat(80))));
+    }
+
+    #[test]
+    fn rows_that_could_not_be_read_are_bad_and_the_others_are_sealed() {
+        let bad = BadData::Utf8 { line: 3 };
+        let said = bad.to_string();
+        let mut rows: Vec<_> = rows(0..10).into_iter().map(Ok).collect();
+        rows.insert(2, Err(bad));
+        let found = seal(rows, Split::Train, &facts(&["ham", "spam"], "closed"));
+        assert_eq!((found.train.len(), &found.bad[..]), (10, &[BadRow { row: 2, reason: said }][..]));
+        assert_eq!(sealed(vec![row(0, "a", "ham")], Split::Train, &facts(&["ham"], "closed")).reason(), None);
     }
 
     #[test]
     fn open_labels_append_in_order_of_first_appearance() {
         let labelled = ["eggs", "ham", "bacon", "eggs"].iter().enumerate();
         let rows = labelled.map(|(i, label)| row(i, &format!("text {i}"), label)).collect();
-        let sealed = seal(rows, Split::Train, &facts(&["ham", "spam"], "open")).unwrap();
-        assert_eq!(sealed.new_labels, ["eggs", "bacon"]);
-        assert_eq!(sealed.labels["eggs"], 2);
+        let found = sealed(rows, Split::Train, &facts(&["ham", "spam"], "open"));
+        assert_eq!(found.new_labels, ["eggs", "bacon"]);
+        assert_eq!(found.labels["eggs"], 2);
     }
 }

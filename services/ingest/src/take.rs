@@ -2,11 +2,10 @@
 //! recorded. In this order, so that a crash leaves at worst objects that the next push of the same
 //! payload writes again.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use domain::Timestamp;
-use domain::chunk::{Chunk, ChunkState};
+use domain::chunk::{BadRow, BadRows, Chunk, ChunkState, ObjectRef};
 use domain::id::{ChunkId, TaskName};
 use futures::Stream;
 use object_store::ObjectStore;
@@ -23,9 +22,9 @@ use tracing::info;
 use crate::control::Control;
 use crate::header::{self, Header, Resume};
 use crate::limits::Limits;
-use crate::prepare::{Outcome, Ready, Work};
+use crate::prepare::{Quarantine, Ready, Work};
 use crate::push::Push;
-use crate::seal::can_be_sealed;
+use crate::shards::Stored;
 use crate::spool::{Payload, Spool};
 use crate::upload::{self, Upload};
 use crate::{Error, register};
@@ -125,8 +124,7 @@ impl Ingest {
         let task = header.task(&facts);
         let id = header.chunk_id(&payload.sha256, &task);
         let known = self.control.known(&header.pipeline, &id).await?;
-        if let Some(chunk) = known.filter(|chunk| !can_be_sealed(&chunk.state, chunk.train_rows + chunk.held_out_rows))
-        {
+        if let Some(chunk) = known.filter(|chunk| !chunk.checked_again) {
             return match header.origin {
                 Some(_) => self.control.record_again(header, &id).await,
                 None => Ok(Taken { chunk, already_exists: true }),
@@ -149,28 +147,40 @@ impl Ingest {
 
     /// Makes the objects durable, then has the chunk recorded.
     async fn keep(&self, header: &Header, id: ChunkId, task: TaskName, ready: Ready) -> Result<Taken, Error> {
-        let (store, pipeline) = (&*self.store, &header.pipeline);
-        let raw = objects::put(store, &layout::chunk_raw(pipeline, &id), ready.raw).await?;
+        let (store, folder) = (&*self.store, layout::chunk(&header.pipeline, &id));
+        let raw = objects::put(store, &layout::chunk_raw(&header.pipeline, &id), ready.raw).await?;
+        let Stored { train, held_out } = ready.shards.write(store, &folder).await?;
         let mut chunk = Chunk {
             id,
             task,
             split: header.split,
-            train: Vec::new(),
-            held_out: Vec::new(),
-            labels: BTreeMap::new(),
+            train,
+            held_out,
+            labels: ready.labels,
             raw,
             received_at: (self.clock)(),
             state: ChunkState::Received,
+            duplicates: ready.duplicates,
+            bad: None,
         };
-        match ready.outcome {
-            Outcome::Quarantined { reason } => self.control.record(header, &chunk, Vec::new(), reason).await,
-            Outcome::Sealed { shards, labels, new_labels } => {
-                let stored = shards.write(store, &layout::chunk(pipeline, &chunk.id)).await?;
-                (chunk.train, chunk.held_out, chunk.labels) = (stored.train, stored.held_out, labels);
-                self.control.record(header, &chunk, new_labels, String::new()).await
-            }
-        }
+        let Some(Quarantine { reason, bad }) = ready.quarantine else {
+            return self.control.record(header, &chunk, ready.new_labels, String::new()).await;
+        };
+        let (rows, object) = (bad.len() as u64, keep_bad_rows(store, &folder, &bad).await?);
+        chunk.bad = Some(BadRows { rows, object, new_labels: ready.new_labels, settled: false });
+        self.control.record(header, &chunk, Vec::new(), reason).await
     }
+}
+
+/// Named by its content, as shards are.
+async fn keep_bad_rows(store: &dyn ObjectStore, folder: &str, bad: &[BadRow]) -> Result<ObjectRef, Error> {
+    let mut lines = Vec::new();
+    for row in bad {
+        serde_json::to_writer(&mut lines, row).expect("a number and a text");
+        lines.push(b'\n');
+    }
+    let digest = objects::sha256(&lines);
+    Ok(objects::put(store, &format!("{folder}/bad-{}.jsonl", &digest[..16]), lines.into()).await?)
 }
 
 /// Runs `work`, which keeps its turn to the end: a caller that goes away does not stop it.

@@ -163,6 +163,8 @@ mod tests {
                 raw: object(chunk),
                 received_at: 0,
                 state: ChunkState::Received,
+                duplicates: 0,
+                bad: None,
             };
             self.happen(EventKind::ChunkReceived { chunk: Box::new(received) });
             self.happen(EventKind::ChunkSealed { chunk: id, new_labels: vec![] });

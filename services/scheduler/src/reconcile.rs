@@ -159,6 +159,8 @@ mod tests {
             raw: object(),
             received_at: 0,
             state: ChunkState::Received,
+            duplicates: 0,
+            bad: None,
         };
         let sealed = EventKind::ChunkSealed { chunk: chunk.id.clone(), new_labels: vec![] };
         let events = [

@@ -51,6 +51,8 @@ fn chunk(number: u64) -> Chunk {
         raw: object("raw"),
         received_at: number,
         state: ChunkState::Sealed,
+        duplicates: 0,
+        bad: None,
         id,
     }
 }

@@ -41,6 +41,13 @@ pub enum BadData {
     Field { line: u64, column: String, expected: String, found: String, remedy: &'static str },
 }
 
+impl BadData {
+    /// Whether the other rows can be read nonetheless.
+    pub fn is_of_a_row(&self) -> bool {
+        matches!(self, Self::Value { .. } | Self::Field { .. } | Self::Json { .. } | Self::Utf8 { .. })
+    }
+}
+
 /// Where a value stands: a row of a table, or a line of a text file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {

@@ -43,9 +43,9 @@ pub(super) fn rows<R: Read>(
         let record = records.next().transpose()?;
         Some(record.and_then(|record| {
             let place = Place::Line(records.line);
-            let row = object::row(&named(&names, &record, &columns), place, position, &columns, needed)?;
+            let row = object::row(&named(&names, &record, &columns), place, position, &columns, needed);
             position += 1;
-            Ok((place, row))
+            Ok((place, row?))
         }))
     }))
 }

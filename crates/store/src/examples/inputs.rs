@@ -51,7 +51,9 @@ pub fn open_inputs(path: &Path, columns: &Columns) -> Result<Inputs, Unread> {
         }
         Format::Tar => {
             let mut rows = Vec::new();
-            web_dataset::read(BufReader::new(file), columns, false, |place, row| rows.push(Ok(Input { place, row })))?;
+            web_dataset::read(BufReader::new(file), columns, false, |place, row| {
+                rows.push(row.map(|row| Input { place, row }).map_err(Unread::from));
+            })?;
             Ok(Box::new(rows.into_iter()))
         }
     }

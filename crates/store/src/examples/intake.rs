@@ -8,7 +8,8 @@ use image::{ImageFormat, ImageReader, Limits};
 
 use super::bad_data::{BadData, Place};
 use super::csv::{self, Delimiter};
-use super::{read_jsonl, read_parquet, web_dataset};
+use super::table::labelled_rows;
+use super::{jsonl, web_dataset};
 
 /// Pixels on a side at most.
 const MAX_SIDE: u32 = 16_384;
@@ -84,14 +85,16 @@ pub fn detect(name: &str, bytes: &[u8]) -> Result<Format, BadData> {
     Err(BadData::Format { name: name.to_owned() })
 }
 
-/// The rows of a pushed file, each of them checked.
-pub fn read(format: Format, bytes: Bytes, columns: &Columns) -> Result<Vec<Row>, BadData> {
-    let rows = match format {
-        Format::Parquet => read_parquet(bytes, columns)?,
-        Format::Jsonl => read_jsonl(&bytes, columns)?,
+/// The rows of a pushed file, each of them checked, some of them good.
+///
+/// # Errors
+/// What is wrong with the file, or with its first row where no row is good: then it is not what it was taken for.
+pub fn read(format: Format, bytes: Bytes, columns: &Columns) -> Result<Vec<Result<Row, BadData>>, BadData> {
+    let rows: Vec<_> = match format {
+        Format::Parquet => labelled_rows(bytes, columns)?.collect(),
+        Format::Jsonl => jsonl::rows(&bytes, columns).collect(),
         Format::Csv(delimiter) => {
-            let rows = csv::rows(&*bytes, delimiter, columns, true)?;
-            rows.map(|row| row.map(|(_, row)| row)).collect::<Result<_, _>>()?
+            csv::rows(&*bytes, delimiter, columns, true)?.map(|row| row.map(|(_, row)| row)).collect()
         }
         Format::Tar => {
             let mut rows = Vec::new();
@@ -99,7 +102,13 @@ pub fn read(format: Format, bytes: Bytes, columns: &Columns) -> Result<Vec<Row>,
             rows
         }
     };
-    if rows.is_empty() { Err(BadData::Empty) } else { Ok(rows) }
+    let hopeless = rows.iter().all(Result::is_err);
+    let fatal = |row: &Result<Row, BadData>| row.as_ref().is_err_and(|error| hopeless || !error.is_of_a_row());
+    match rows.iter().position(fatal) {
+        Some(first) => Err(rows.into_iter().nth(first).and_then(Result::err).unwrap_or(BadData::Empty)),
+        None if rows.is_empty() => Err(BadData::Empty),
+        None => Ok(rows),
+    }
 }
 
 /// An image that decodes. Whole, not only its header: the next to decode it is a training step.

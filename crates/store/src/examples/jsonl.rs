@@ -6,21 +6,19 @@ use super::bad_data::{BadData, Place};
 use super::intake::Columns;
 use super::object;
 
-/// Lines that hold nothing are skipped; fields nobody asked for are ignored.
 pub fn read_jsonl(bytes: &[u8], columns: &Columns) -> Result<Vec<Row>, BadData> {
+    let rows: Vec<Row> = rows(bytes, columns).collect::<Result<_, _>>()?;
+    if rows.is_empty() { Err(BadData::Empty) } else { Ok(rows) }
+}
+
+/// Lines that hold nothing are skipped; fields nobody asked for are ignored.
+pub(super) fn rows(bytes: &[u8], columns: &Columns) -> impl Iterator<Item = Result<Row, BadData>> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let mut rows = Vec::new();
-    for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
-        let number = index as u64 + 1;
+    let lines = bytes.split(|&byte| byte == b'\n').zip(1..).filter(|(line, _)| !line.trim_ascii().is_empty());
+    lines.enumerate().map(|(position, (line, number))| {
         let line = std::str::from_utf8(line).map_err(|_| BadData::Utf8 { line: number })?;
-        if !line.trim().is_empty() {
-            rows.push(parse(line, number, rows.len(), columns, true)?);
-        }
-    }
-    if rows.is_empty() {
-        return Err(BadData::Empty);
-    }
-    Ok(rows)
+        parse(line, number, position, columns, true)
+    })
 }
 
 /// The row of a line. A label that is not there and not `needed` is empty, which no label is.

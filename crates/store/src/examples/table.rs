@@ -15,13 +15,17 @@ const TEXT: &str = "a string column";
 /// Integer labels are named by the file's own `ClassLabel`, else by [`Columns::labels`], else by
 /// their number. Columns nobody asked for are not read.
 pub fn read_parquet(bytes: Bytes, columns: &Columns) -> Result<Vec<Row>, BadData> {
+    let rows: Vec<Row> = labelled_rows(bytes, columns)?.collect::<Result<_, _>>()?;
+    if rows.is_empty() { Err(BadData::Empty) } else { Ok(rows) }
+}
+
+pub(super) fn labelled_rows(
+    bytes: Bytes,
+    columns: &Columns,
+) -> Result<impl Iterator<Item = Result<Row, BadData>> + use<>, BadData> {
     let table = open_table(bytes)?;
     require(&table, &columns.label, "label")?;
-    let rows: Vec<Row> = rows(table, columns, true)?.collect::<Result<_, _>>()?;
-    if rows.is_empty() {
-        return Err(BadData::Empty);
-    }
-    Ok(rows)
+    rows(table, columns, true)
 }
 
 /// The table's rows, read as they are asked for. A label that is not there and not `needed` is empty, which no label is.

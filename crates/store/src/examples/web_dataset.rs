@@ -22,20 +22,19 @@ const TEXT: &str = "txt";
 const CLASS: &str = "cls";
 const OBJECT: &str = "json";
 
-/// Calls `each` with every row and its number. A label that is not there and not `needed` is empty, which no label is.
+/// Calls `each` with every row, or what is wrong with it, and its number. A label that is not there and not `needed` is empty, which no label is.
 pub(super) fn read(
     source: impl Read,
     columns: &Columns,
     needed: bool,
-    mut each: impl FnMut(Place, Row),
+    mut each: impl FnMut(Place, Result<Row, BadData>),
 ) -> Result<(), BadData> {
     let mut archive = Archive::new(Zeros { source, count: 0 });
     let (mut sample, mut place) = (None::<Sample>, 0);
     let mut finish = |sample: Sample| {
         let at = Place::Row(place);
-        each(at, sample.row(columns, needed, at)?);
+        each(at, sample.row(columns, needed, at));
         place += 1;
-        Ok::<_, BadData>(())
     };
     for entry in archive.entries().map_err(broken)? {
         let mut entry = entry.map_err(broken)?;
@@ -49,7 +48,7 @@ pub(super) fn read(
             continue;
         }
         if sample.as_ref().is_some_and(|sample| sample.key != key) {
-            sample.take().map_or(Ok(()), &mut finish)?;
+            sample.take().map(&mut finish);
         }
         let sample = sample.get_or_insert_with(|| Sample { key: key.to_owned(), parts: Vec::new() });
         let mut bytes = Vec::new();
@@ -59,7 +58,7 @@ pub(super) fn read(
         }
         sample.parts.push((ending, path, bytes));
     }
-    sample.map_or(Ok(()), finish)?;
+    sample.map(finish);
     check_end(archive.into_inner())
 }
 

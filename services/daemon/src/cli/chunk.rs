@@ -13,9 +13,9 @@ use super::failure::Failure;
 use super::header::Header;
 use super::output::{Render, fields, or_dash, some, table, time};
 use super::pipeline::{last, pipeline_of};
-use super::producer;
 use super::push::Push;
 use super::upload;
+use super::{producer, quarantine};
 
 #[derive(clap::Subcommand)]
 pub enum Verb {
@@ -48,6 +48,9 @@ pub enum Verb {
     /// List the producers that number their pushes, and the number of each one's next
     #[command(after_help = "Example:\n  perennial chunk producers tickets")]
     Producers { pipeline: PipelineName },
+    /// Rows that cannot be used, and the chunks that wait because of them
+    #[command(subcommand)]
+    Quarantine(quarantine::Verb),
     /// Make chunks trainable again that a refused run or a rollback set aside
     #[command(after_help = "Example:\n  perennial chunk release tickets 3f0c9a7be2d14c55a8e01b2c3d4e5f60")]
     Release {
@@ -75,6 +78,7 @@ impl Verb {
             Self::Register { pipeline, uri, header } => register(ctx, &pipeline, uri, header).await,
             Self::Ls { pipeline, state } => list(ctx, &pipeline, state).await,
             Self::Producers { pipeline } => producer::list(ctx, &pipeline).await,
+            Self::Quarantine(verb) => verb.run(ctx).await,
             Self::Release { pipeline, chunks } => release(ctx, &pipeline, chunks).await,
         }
     }
@@ -110,7 +114,7 @@ fn taken_in(ctx: &Context, chunk: Option<v1::Chunk>, already_exists: bool) -> Re
     quarantined.map_or(Ok(()), |text| Err(Failure::Failed(text)))
 }
 
-async fn list(ctx: &Context, pipeline: &PipelineName, state: Option<State>) -> Result<(), Failure> {
+pub async fn list(ctx: &Context, pipeline: &PipelineName, state: Option<State>) -> Result<(), Failure> {
     let state = state.and_then(|state| state.to_possible_value()).map(|value| value.get_name().to_owned());
     let mut client = ctx.chunks().await?;
     let chunks = all_pages(async |page_token| {
@@ -123,15 +127,13 @@ async fn list(ctx: &Context, pipeline: &PipelineName, state: Option<State>) -> R
         let page = client.list_chunks(ctx.request(request)).await?.into_inner();
         Ok((page.chunks, page.next_page_token))
     });
-    let chunks = chunks.await?.into_iter().map(ChunkView::from).collect();
-    ctx.show(&ChunkList { chunks })
+    ctx.show(&ChunkList::from(chunks.await?))
 }
 
-async fn release(ctx: &Context, pipeline: &PipelineName, chunks: Vec<String>) -> Result<(), Failure> {
+pub async fn release(ctx: &Context, pipeline: &PipelineName, chunks: Vec<String>) -> Result<(), Failure> {
     let request = ctx.request(v1::ReleaseChunksRequest { pipeline: ctx.pipeline(pipeline), chunks });
     let released = ctx.chunks().await?.release_chunks(request).await?.into_inner();
-    let chunks = released.chunks.into_iter().map(ChunkView::from).collect();
-    ctx.show(&ChunkList { chunks })
+    ctx.show(&ChunkList::from(released.chunks))
 }
 
 #[derive(Serialize)]
@@ -145,6 +147,8 @@ struct ChunkView {
     reason: Option<String>,
     train_rows: u64,
     held_out_rows: u64,
+    duplicate_rows: u64,
+    bad_rows: u64,
     bytes: u64,
     labels: BTreeMap<String, u64>,
     run: Option<u64>,
@@ -160,8 +164,14 @@ struct Taken {
 }
 
 #[derive(Serialize)]
-struct ChunkList {
+pub struct ChunkList {
     chunks: Vec<ChunkView>,
+}
+
+impl From<Vec<v1::Chunk>> for ChunkList {
+    fn from(chunks: Vec<v1::Chunk>) -> Self {
+        Self { chunks: chunks.into_iter().map(ChunkView::from).collect() }
+    }
 }
 
 impl From<v1::Chunk> for ChunkView {
@@ -180,6 +190,8 @@ impl From<v1::Chunk> for ChunkView {
             reason: Some(wire.reason).filter(|reason| !reason.is_empty()),
             train_rows: wire.train_rows,
             held_out_rows: wire.held_out_rows,
+            duplicate_rows: wire.duplicate_rows,
+            bad_rows: wire.bad_rows,
             bytes: wire.bytes,
             labels: wire.labels.into_iter().collect(),
             run: some(wire.run),
@@ -190,6 +202,12 @@ impl From<v1::Chunk> for ChunkView {
 }
 
 impl ChunkView {
+    fn rows(&self) -> String {
+        let left_out = [(self.duplicate_rows, "duplicate"), (self.bad_rows, "bad")];
+        let left_out = left_out.iter().filter(|(rows, _)| *rows > 0).map(|(rows, what)| format!(", {rows} {what}"));
+        format!("{} train, {} held out{}", self.train_rows, self.held_out_rows, left_out.collect::<String>())
+    }
+
     /// The state, and what goes with it.
     fn standing(&self) -> String {
         match (&self.reason, self.run, self.version) {
@@ -210,7 +228,7 @@ impl Render for Taken {
             ("chunk", chunk.chunk.clone()),
             ("task", chunk.task.clone()),
             ("state", chunk.standing()),
-            ("rows", format!("{} train, {} held out", chunk.train_rows, chunk.held_out_rows)),
+            ("rows", chunk.rows()),
             ("labels", labels.join(", ")),
             ("note", already.to_owned()),
         ])

@@ -20,6 +20,7 @@ mod producer;
 mod progress;
 mod pull;
 mod push;
+mod quarantine;
 mod reference;
 mod run;
 mod upload;

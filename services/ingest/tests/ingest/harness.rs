@@ -132,10 +132,10 @@ async fn serve(
     let connect = || Endpoint::from_shared(address.clone()).unwrap().connect_lazy();
     let roots = Roots::new(&[format!("file://{}", root.display())]).unwrap();
     let limits = Limits { max_frame_bytes: FRAME, max_chunk_bytes: 100_000, part_bytes: 100, ..Limits::default() };
-    let ingest = Ingest::new(store, roots, connect(), limits, clock);
+    let ingest = Ingest::new(store.clone(), roots, connect(), limits, clock);
     let server = Server::builder()
         .add_service(IngestServiceServer::new(ingest))
-        .add_service(ChunkServiceServer::new(Record::new(journal.clone())))
+        .add_service(ChunkServiceServer::new(Record::new(journal.clone(), store.clone())))
         .add_service(PipelineServiceServer::new(Pipelines(journal)))
         .serve_with_incoming(TcpListenerStream::new(listener));
     tokio::spawn(server);

@@ -4,4 +4,5 @@ mod bad_data;
 mod harness;
 mod producers;
 mod push;
+mod quarantine;
 mod resume;

@@ -135,6 +135,8 @@ impl Scene {
             raw: object,
             received_at: 0,
             state: ChunkState::Received,
+            duplicates: 0,
+            bad: None,
         };
         let sealed = EventKind::ChunkSealed { chunk: chunk.id.clone(), new_labels: Vec::new() };
         let applied = EventKind::PipelineApplied { pipeline_spec: serde_json::from_value(spec).unwrap() };
