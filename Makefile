@@ -1,7 +1,8 @@
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+BUF := npx --yes @bufbuild/buf@1.75.0
 BENCH := lora_step coreset online_er
 
-.PHONY: help setup reference build test lint chaos bench results-text results-replay results-cifar results-gmc results-selection demo
+.PHONY: help setup reference stores build test lint proto-check proto-golden chaos bench results-text results-replay results-cifar results-gmc results-selection demo
 .NOTPARALLEL:
 
 help:  ## List the targets
@@ -12,6 +13,9 @@ setup:  ## Stage libtorch (once per user: a 545 MB download; LIBTORCH is respect
 
 reference:  ## Stage what tests compare with: Python's PEFT and MiniLM (once per user: an 800 MB download, 3.4 GB on disk)
 	@python3 -B scripts/reference.py
+
+stores:  ## Stage the object stores that tests run on: MinIO, moto, Azurite (once per user: about ten minutes, 0.5 GB on disk)
+	@python3 -B scripts/stores.py
 
 build: setup  ## Release binaries: perennial, perenniald, perennial-worker
 	cargo build --release -p perennial -p perennial-worker
@@ -25,6 +29,13 @@ test: setup  ## Build everything, then run every test
 lint: setup  ## rustfmt and clippy, warnings denied
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+
+proto-check:  ## Lint the protocol, and compare it with the golden one, which older peers speak
+	$(BUF) lint proto
+	$(BUF) breaking proto --against proto/golden.binpb
+
+proto-golden:  ## Make the protocol as it is the golden one; with each release
+	$(BUF) build proto --exclude-source-info -o proto/golden.binpb
 
 chaos: setup  ## Kill the daemon at 20 random moments of a run: same bits, nothing lost
 	cargo build --workspace

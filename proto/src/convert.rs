@@ -182,6 +182,8 @@ pub fn chunk(pipeline: &PipelineId, chunk: &Chunk) -> v1::Chunk {
         duplicate_rows: chunk.duplicates,
         bad_rows: chunk.bad.as_ref().map_or(0, |bad| bad.rows),
         checked_again: chunk.can_be_sealed(),
+        source_uri: chunk.source.as_ref().map_or_else(String::new, |source| source.uri.clone()),
+        source_tag: chunk.source.as_ref().map_or_else(String::new, |source| source.tag.clone()),
     }
 }
 

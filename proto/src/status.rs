@@ -21,9 +21,14 @@ pub fn status(code: Code, reason: &str, message: impl Into<String>) -> Status {
 
 /// `UNAVAILABLE`, with how long to wait.
 pub fn unavailable(message: impl Into<String>, retry_after: Duration) -> Status {
-    let mut details = ErrorDetails::with_retry_info(Some(retry_after));
-    details.set_error_info("UNAVAILABLE", ERROR_DOMAIN, HashMap::new());
-    Status::with_error_details(Code::Unavailable, message, details)
+    retry(Code::Unavailable, "UNAVAILABLE", message, retry_after)
+}
+
+/// A status that says how long to wait.
+pub fn retry(code: Code, reason: &str, message: impl Into<String>, after: Duration) -> Status {
+    let mut details = ErrorDetails::with_retry_info(Some(after));
+    details.set_error_info(reason, ERROR_DOMAIN, HashMap::new());
+    Status::with_error_details(code, message, details)
 }
 
 /// When to come back to a part of ours that did not answer.

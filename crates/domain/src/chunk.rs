@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -43,7 +44,7 @@ pub struct Row {
 pub const PUSHED: &str = "pushed";
 
 /// Which rows of a chunk train and which are held out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
     Train,
@@ -148,6 +149,17 @@ pub struct Chunk {
     /// Rows that are not among those above because they cannot be used. None: there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bad: Option<BadRows>,
+    /// The object below a watched prefix that it was taken from. None: it was pushed or registered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceObject>,
+}
+
+/// An object as it was when it was taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceObject {
+    pub uri: String,
+    /// The store's word for this content of it.
+    pub tag: String,
 }
 
 /// What put a chunk into quarantine.

@@ -11,6 +11,7 @@ mod number;
 mod parts;
 mod rehearsal;
 mod selection;
+mod source;
 mod training;
 
 use std::ops::Deref;
@@ -28,6 +29,7 @@ pub use number::{InvalidNumber, NonNegative, Positive, Ratio, Share};
 pub use parts::*;
 pub use rehearsal::*;
 pub use selection::{Rule, Selection, SelectionWeights};
+pub use source::Source;
 pub use training::*;
 
 /// A pipeline file as written.
@@ -67,6 +69,8 @@ pub struct Spec {
     pub gate: GateSpec,
     #[serde(default)]
     pub trigger: Trigger,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<Source>,
     #[serde(default)]
     pub seed: u64,
 }
@@ -187,6 +191,11 @@ mod tests {
         }
         let e = parse(|s| s["training"] = json!({"precision": "bf16"})).unwrap_err();
         assert!(e.contains("`training.precision` is bf16") && e.contains("adapter.lora"), "{e}");
+        for (uris, said) in [(&["/data"][..], "file:///absolute/path"), (&["s3://b/x", "s3://b/x/"], "comes twice")] {
+            let sources: Vec<Value> = uris.iter().map(|uri| json!({"uri": uri})).collect();
+            let e = parse(|s| s["sources"] = sources.into()).unwrap_err();
+            assert!(e.contains("`sources.uri`") && e.contains(said), "{e}");
+        }
         let e = parse(|s| s["labels"] = json!([])).unwrap_err();
         assert!(e.contains("labels_mode: open"), "{e}");
     }

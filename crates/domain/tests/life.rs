@@ -69,6 +69,7 @@ impl Story {
             state: ChunkState::Received,
             duplicates: 0,
             bad: None,
+            source: None,
         };
         self.happen(EventKind::ChunkReceived { chunk: Box::new(chunk) });
         self.happen(EventKind::ChunkSealed { chunk: id.clone(), new_labels: vec![] });

@@ -199,6 +199,8 @@ pub struct Entry {
     pub bytes: u64,
     /// By the store's clock.
     pub modified: Timestamp,
+    /// Another one for another content: the store's, or made of size and time where it has none.
+    pub tag: String,
 }
 
 /// What lies under a folder, in order of name.
@@ -208,7 +210,8 @@ pub async fn entries(store: &dyn ObjectStore, folder: &str) -> Result<Vec<Entry>
     let mut entries = Vec::new();
     while let Some(found) = request("list", folder, listing.next().map(Option::transpose)).await? {
         let modified = found.last_modified.timestamp_millis().max(0).unsigned_abs();
-        entries.push(Entry { path: found.location.to_string(), bytes: found.size, modified });
+        let tag = found.e_tag.unwrap_or_else(|| format!("{}-{modified}", found.size));
+        entries.push(Entry { path: found.location.to_string(), bytes: found.size, modified, tag });
     }
     entries.sort();
     Ok(entries)

@@ -8,7 +8,8 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 use url::Url;
 
-use crate::{Error, open};
+use crate::objects::Entry;
+use crate::{Error, Kind, objects, open};
 
 /// The URLs under which everything may be read.
 pub struct Roots(Vec<Root>);
@@ -62,6 +63,34 @@ impl Roots {
         }
         Err(refused("it lies outside"))
     }
+}
+
+/// An object below a prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub uri: String,
+    pub entry: Entry,
+}
+
+impl Roots {
+    /// Everything below a URI under one of the roots; nothing where there is nothing.
+    pub async fn list(&self, uri: &str) -> Result<Vec<Found>, Error> {
+        let (store, folder) = match self.resolve(uri) {
+            Err(error) if error.kind() == Kind::NotFound => return Ok(Vec::new()),
+            resolved => resolved?,
+        };
+        let entries = objects::entries(&*store, folder.as_ref()).await?;
+        entries.into_iter().map(|entry| Ok(Found { uri: below(uri, folder.as_ref(), &entry.path)?, entry })).collect()
+    }
+}
+
+/// The URI of an object that lies at `path` where `folder` is at `uri`.
+fn below(uri: &str, folder: &str, path: &str) -> Result<String, Error> {
+    let mut url = open::parse(uri)?;
+    let rest = path.strip_prefix(folder).unwrap_or(path).trim_start_matches('/');
+    let no_path = || Error::Url { url: uri.to_owned(), reason: "it has no path".to_owned() };
+    url.path_segments_mut().map_err(|()| no_path())?.pop_if_empty().extend(rest.split('/'));
+    Ok(url.into())
 }
 
 /// What is inside `..`, plain or percent-encoded, and behind either slash.
@@ -131,7 +160,6 @@ impl std::fmt::Display for Roots {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Kind;
 
     fn url(path: &FsPath) -> String {
         Url::from_file_path(path).unwrap().to_string()
@@ -180,6 +208,24 @@ mod tests {
         let roots = Roots::new(&[url(dir.path())]).unwrap();
         let error = roots.resolve(&format!("{}/nothing", url(dir.path()))).err().unwrap();
         assert_eq!(error.kind(), Kind::NotFound);
+    }
+
+    #[tokio::test]
+    async fn what_lies_below_a_prefix_is_listed_by_uris_that_resolve() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("in/june 1")).unwrap();
+        std::fs::write(dir.path().join("in/june 1/100%.csv"), "x").unwrap();
+        std::fs::write(dir.path().join("other"), "x").unwrap();
+        let roots = Roots::new(&[url(dir.path())]).unwrap();
+        for uri in [format!("{}/in", url(dir.path())), format!("{}/in/", url(dir.path()))] {
+            let found = roots.list(&uri).await.unwrap();
+            assert_eq!(found.len(), 1);
+            assert!(found[0].uri.ends_with("/in/june%201/100%25.csv"), "{found:?}");
+            let (store, path) = roots.resolve(&found[0].uri).unwrap();
+            assert_eq!(objects::read(&*store, path.as_ref()).await.unwrap(), "x");
+        }
+        assert_eq!(roots.list(&format!("{}/none", url(dir.path()))).await.unwrap(), []);
+        assert!(roots.list("s3://bucket/x").await.is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tonic::transport::Endpoint;
 
 use crate::telemetry::{self, Format};
-use crate::units::{Bytes, RecoveryBudget};
+use crate::units::{Bytes, Interval, RecoveryBudget};
 use crate::yaml::{ConfigError, Document};
 
 /// `configs/perennial.yaml`: every key, its default and what it is for.
@@ -29,6 +29,8 @@ pub struct Config {
     pub advertise: Option<String>,
     pub worker: Worker,
     pub recovery_budget: RecoveryBudget,
+    /// From one listing of the prefixes that pipelines watch to the next.
+    pub watch_interval: Interval,
     pub limits: Limits,
     pub log: Log,
 }
@@ -59,6 +61,22 @@ pub struct Limits {
     pub max_model_bytes: Bytes,
     /// Of one frame of a streamed upload.
     pub max_frame_bytes: Bytes,
+    pub client: Allowance,
+    pub namespace: Allowance,
+}
+
+/// What one address may push at a time, or all that push into one namespace.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Allowance {
+    pub pushes: NonZeroU32,
+    pub bytes_per_second: Option<Bytes>,
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self { pushes: NonZeroU32::new(64).expect("not zero"), bytes_per_second: None }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -79,6 +97,7 @@ impl Default for Config {
             advertise: None,
             worker: Worker::default(),
             recovery_budget: RecoveryBudget::default(),
+            watch_interval: Interval::default(),
             limits: Limits::default(),
             log: Log::default(),
         }
@@ -102,6 +121,8 @@ impl Default for Limits {
             max_chunk_bytes: Bytes(2 << 30),
             max_model_bytes: Bytes(64 << 30),
             max_frame_bytes: Bytes(MAX_FRAME_BYTES as u64),
+            client: Allowance::default(),
+            namespace: Allowance { pushes: NonZeroU32::new(256).expect("not zero"), bytes_per_second: None },
         }
     }
 }

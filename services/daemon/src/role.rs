@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use domain::Timestamp;
-use ingest::{Ingest, Limits, Record};
+use ingest::{Allowance, Ingest, Limits, Record, Watcher};
 use object_store::ObjectStore;
 use perennial_proto::limits::MAX_MESSAGE_BYTES;
 use perennial_proto::{DESCRIPTORS, v1};
@@ -19,6 +19,7 @@ use store::roots::Roots;
 use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdin};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
 use tonic::service::RoutesBuilder;
@@ -26,7 +27,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Endpoint, Server};
 use tracing::{error, info, warn};
 
-use crate::config::{Config, reachable};
+use crate::config::{self, Config, reachable};
 use crate::spawn;
 use crate::standby::Standby;
 
@@ -97,18 +98,23 @@ pub async fn run(config: Config, role: Role, standby: bool, shutdown: Cancellati
     let url = reachable(listener.local_addr()?);
     let node = Node { config, store, url, shutdown };
     let mut services = Services::default();
-    let (mut control_role, mut worker) = (None, None);
+    let (mut control_role, mut worker, mut tasks) = (None, None, JoinSet::new());
     match role {
         Role::Control => control_role = Some(control(&node, follower, &mut services).await?),
-        Role::Ingest => ingest(&node, &mut services)?,
+        Role::Ingest => ingest(&node, &mut services, &mut tasks)?,
         Role::All => {
             control_role = Some(control(&node, None, &mut services).await?);
-            ingest(&node, &mut services)?;
+            ingest(&node, &mut services, &mut tasks)?;
             worker = keep_worker(&node);
         }
     }
     info!(?role, url = node.url, store = node.config.store, "serving");
-    let served = serve(listener, services, node.shutdown.clone());
+    let served = async {
+        tokio::select! {
+            served = serve(listener, services, node.shutdown.clone()) => served,
+            error = ended_early(tasks, &node.shutdown) => Err(error.context("this process may not go on")),
+        }
+    };
     let outcome = match control_role {
         None => served.await,
         Some(control) => control.alongside(served, &node.shutdown).await,
@@ -180,17 +186,29 @@ async fn control(node: &Node, follower: Option<Follower>, services: &mut Service
     Ok(Control { journal, tasks })
 }
 
-fn ingest(node: &Node, services: &mut Services) -> anyhow::Result<()> {
+/// The service, and the watch over prefixes.
+fn ingest(node: &Node, services: &mut Services, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
     let control = node.config.control.clone().unwrap_or_else(|| node.url.clone());
     let channel = Endpoint::from_shared(control)?.connect_timeout(Duration::from_secs(5)).connect_lazy();
     let limits = Limits {
         max_chunk_bytes: node.config.limits.max_chunk_bytes.0,
         max_frame_bytes: node.config.limits.max_frame_bytes.0 as usize,
+        client: allowance(&node.config.limits.client),
+        namespace: allowance(&node.config.limits.namespace),
         ..Limits::default()
     };
     let ingest = Ingest::new(node.store.clone(), roots(node)?, channel, limits, now);
+    let watcher = Watcher::new(ingest.clone(), Roots::new(&node.config.roots)?);
+    let mut ticks = tokio::time::interval(node.config.watch_interval.0);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let shutdown = node.shutdown.clone();
+    tasks.spawn(async move { shutdown.run_until_cancelled(watcher.run(ticks)).await.unwrap_or(()) });
     add!(services, ingest_service_server::IngestServiceServer, ingest);
     Ok(())
+}
+
+fn allowance(given: &config::Allowance) -> Allowance {
+    Allowance { pushes: given.pushes.get(), bytes_per_second: given.bytes_per_second.map(|bytes| bytes.0) }
 }
 
 /// The configured roots, and the store itself.
@@ -280,8 +298,8 @@ impl Control {
 async fn ended_early(mut tasks: JoinSet<()>, shutdown: &CancellationToken) -> anyhow::Error {
     while let Some(ended) = tasks.join_next().await {
         match ended {
-            Err(panic) => return anyhow::Error::new(panic).context("a task of the control role broke"),
-            Ok(()) if !shutdown.is_cancelled() => return anyhow!("a task of the control role ended"),
+            Err(panic) => return anyhow::Error::new(panic).context("a task of this process broke"),
+            Ok(()) if !shutdown.is_cancelled() => return anyhow!("a task of this process ended"),
             Ok(()) => {}
         }
     }
@@ -314,9 +332,9 @@ mod tests {
             tasks
         };
         let error = ended_early(with(|| panic!("on purpose")), &shutdown).await;
-        assert!(format!("{error:#}").contains("a task of the control role broke: task"), "{error:#}");
+        assert!(format!("{error:#}").contains("a task of this process broke: task"), "{error:#}");
         let error = ended_early(with(|| ()), &shutdown).await;
-        assert_eq!(error.to_string(), "a task of the control role ended");
+        assert_eq!(error.to_string(), "a task of this process ended");
         shutdown.cancel();
         let mut tasks = JoinSet::new();
         tasks.spawn(async {});

@@ -104,9 +104,40 @@ impl TryFrom<Duration> for RecoveryBudget {
 impl TryFrom<String> for RecoveryBudget {
     type Error = InvalidUnit;
     fn try_from(text: String) -> Result<Self, InvalidUnit> {
-        let duration = humantime::parse_duration(&text)
-            .map_err(|_| InvalidUnit(format!("`{text}` is not a duration: write one such as `15s` or `2m`")))?;
-        duration.try_into()
+        duration(&text)?.try_into()
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, InvalidUnit> {
+    humantime::parse_duration(text)
+        .map_err(|_| InvalidUnit(format!("`{text}` is not a duration: write one such as `15s` or `2m`")))
+}
+
+/// From one time that something is done to the next: at least 100 ms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Interval(pub Duration);
+
+impl Default for Interval {
+    fn default() -> Self {
+        Self(Duration::from_secs(10))
+    }
+}
+
+impl TryFrom<String> for Interval {
+    type Error = InvalidUnit;
+    fn try_from(text: String) -> Result<Self, InvalidUnit> {
+        let given = duration(&text)?;
+        if given < Duration::from_millis(100) {
+            return Err(InvalidUnit(format!("{text} is out of range: must be 100ms or more")));
+        }
+        Ok(Self(given))
+    }
+}
+
+impl From<Interval> for String {
+    fn from(interval: Interval) -> String {
+        humantime::format_duration(interval.0).to_string()
     }
 }
 
@@ -182,6 +213,7 @@ mod tests {
     fn a_budget_is_a_duration_within_reason() {
         assert!(RecoveryBudget::try_from("soon".to_owned()).unwrap_err().0.contains("such as `15s`"));
         assert!(RecoveryBudget::try_from("0s".to_owned()).is_err());
+        assert!(Interval::try_from("10ms".to_owned()).unwrap_err().0.contains("100ms or more"));
         assert_eq!(String::from(RecoveryBudget::default()), "15s");
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use domain::chunk::Chunk;
 use domain::id::{ChunkId, PipelineId};
+use domain::pipeline::Pipeline;
 use perennial_proto::convert::{self, Invalid, from_json, to_json};
 use perennial_proto::limits::MAX_MESSAGE_BYTES;
 use perennial_proto::v1;
@@ -41,6 +42,41 @@ impl Control {
         let found = answer.into_inner().pipeline.ok_or_else(|| missing("pipeline"))?;
         let pipeline = from_json("spec_json", &found.spec_json).map_err(Error::Answer)?;
         Ok(Facts { pipeline, labels: found.labels })
+    }
+
+    /// Those of every namespace that watch a prefix.
+    pub async fn watching(&self) -> Result<Vec<Pipeline>, Error> {
+        let (mut pipelines, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let request = v1::ListPipelinesRequest { parent: "namespaces/-".to_owned(), page_size: 0, page_token };
+            let answer = self.pipelines.clone().list_pipelines(self.request(request)).await.map_err(Error::Control)?;
+            let page = answer.into_inner();
+            for found in page.pipelines {
+                let pipeline: Pipeline = from_json("spec_json", &found.spec_json).map_err(Error::Answer)?;
+                pipelines.extend((!pipeline.sources.is_empty()).then_some(pipeline));
+            }
+            if page.next_page_token.is_empty() {
+                return Ok(pipelines);
+            }
+            page_token = page.next_page_token;
+        }
+    }
+
+    /// Of each chunk that was taken from a watched prefix: the object's URI and tag.
+    pub async fn taken(&self, pipeline: &PipelineId) -> Result<Vec<(String, String)>, Error> {
+        let (mut taken, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let (parent, state) = (pipeline.to_string(), String::new());
+            let request = v1::ListChunksRequest { parent, page_size: 1000, page_token, state };
+            let answer = self.chunks.clone().list_chunks(self.request(request)).await.map_err(Error::Control)?;
+            let page = answer.into_inner();
+            let sources = page.chunks.into_iter().map(|chunk| (chunk.source_uri, chunk.source_tag));
+            taken.extend(sources.filter(|(uri, _)| !uri.is_empty()));
+            if page.next_page_token.is_empty() {
+                return Ok(taken);
+            }
+            page_token = page.next_page_token;
+        }
     }
 
     pub async fn known(&self, pipeline: &PipelineId, chunk: &ChunkId) -> Result<Option<v1::Chunk>, Error> {

@@ -9,10 +9,12 @@ use domain::id::{ChunkId, TaskName};
 use domain::planning::Refusal;
 use domain::state::Inapplicable;
 use perennial_proto::convert::Invalid;
-use perennial_proto::status::{RETRY_AFTER, chain, coded, refused, unavailable};
+use perennial_proto::status::{RETRY_AFTER, chain, coded, refused, retry, unavailable};
 use store::examples::BadData;
 use store::journal::CommitError;
 use tonic::{Code, Status};
+
+use crate::admission::Who;
 
 /// Characters of a status. It travels in a header, and clients refuse long ones.
 const MAX_TEXT: usize = 2000;
@@ -33,6 +35,8 @@ pub enum Error {
     MessageTooLarge { limit: usize },
     #[error("the payload is over the limit of {limit} bytes a chunk; push it as several chunks")]
     ChunkTooLarge { limit: u64 },
+    #[error("{who} has {most} pushes under way, which is its limit; push again when one has ended")]
+    Busy { who: Who, most: u32 },
     #[error("nothing arrived for {} s; push the chunk again", .0.as_secs_f32())]
     Idle(Duration),
     #[error("the payload's SHA-256 is {found}, the header says {expected}; it changed on its way, push it again")]
@@ -93,6 +97,7 @@ impl Error {
             }
             Self::Digest { .. } | Self::Data(_) => Code::InvalidArgument,
             Self::Idle(_) => Code::DeadlineExceeded,
+            Self::Busy { .. } => Code::ResourceExhausted,
             Self::Store(error) => error.rpc_code().into(),
             Self::Spool(_) | Self::Log(_) => Code::Unavailable,
             Self::Stream(status) => status.code(),
@@ -169,6 +174,7 @@ impl From<Error> for Status {
             Error::Control(answer) => {
                 unavailable(format!("the control role does not answer: {}", answer.message()), RETRY_AFTER)
             }
+            error @ Error::Busy { .. } => retry(code, "BUSY", error.to_string(), RETRY_AFTER),
             error => coded(code, reason, short(&chain(&error), MAX_TEXT)),
         }
     }

@@ -14,7 +14,8 @@ impl IngestService for Ingest {
         &self,
         request: Request<Streaming<v1::PushChunkRequest>>,
     ) -> Result<Response<v1::PushChunkResponse>, Status> {
-        let Taken { chunk, already_exists } = self.push(request.into_inner()).await?;
+        let client = request.remote_addr().map(|address| address.ip());
+        let Taken { chunk, already_exists } = self.push(request.into_inner(), client).await?;
         Ok(Response::new(v1::PushChunkResponse { chunk: Some(chunk), already_exists }))
     }
 
@@ -30,9 +31,10 @@ impl IngestService for Ingest {
         &self,
         request: Request<v1::RegisterChunkRequest>,
     ) -> Result<Response<v1::RegisterChunkResponse>, Status> {
+        let client = request.remote_addr().map(|address| address.ip());
         let request = request.into_inner();
         let header = request.header.ok_or_else(|| Invalid::new("header", "missing"))?;
-        let Taken { chunk, already_exists } = self.register(header, &request.uri).await?;
+        let Taken { chunk, already_exists } = self.register(header, &request.uri, client).await?;
         Ok(Response::new(v1::RegisterChunkResponse { chunk: Some(chunk), already_exists }))
     }
 }

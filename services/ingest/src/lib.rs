@@ -1,6 +1,7 @@
 //! Takes data in. [`Ingest`] answers producers and knows no journal; [`Record`] keeps the account of
 //! chunks and knows no payload. Neither decides what is trained.
 
+mod admission;
 mod control;
 mod error;
 mod grpc;
@@ -15,8 +16,11 @@ mod shards;
 mod spool;
 mod take;
 mod upload;
+mod watch;
 
+pub use admission::Allowance;
 pub use error::Error;
 pub use limits::Limits;
 pub use record::Record;
 pub use take::{Ingest, Taken};
+pub use watch::Watcher;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use perennial_proto::limits::MAX_FRAME_BYTES;
 
+use crate::admission::Allowance;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub max_frame_bytes: usize,
@@ -15,6 +17,8 @@ pub struct Limits {
     pub idle: Duration,
     /// Deadline of each call to the control role.
     pub control: Duration,
+    pub client: Allowance,
+    pub namespace: Allowance,
     /// Chunks decoded at once; more wait their turn on disk.
     pub sealing: usize,
 }
@@ -27,6 +31,8 @@ impl Default for Limits {
             part_bytes: 8 << 20,
             idle: Duration::from_secs(30),
             control: Duration::from_secs(30),
+            client: Allowance::UNLIMITED,
+            namespace: Allowance::UNLIMITED,
             sealing: 2,
         }
     }

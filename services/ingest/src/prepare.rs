@@ -20,6 +20,8 @@ pub struct Work {
     pub split: Split,
     pub task: TaskName,
     pub facts: Facts,
+    /// Nobody waits for an answer: what cannot be read is kept in quarantine, where it is found.
+    pub keeps_unreadable: bool,
 }
 
 pub struct Ready {
@@ -35,14 +37,19 @@ pub struct Ready {
 /// Why a chunk is not sealed.
 pub struct Quarantine {
     pub reason: String,
+    /// None where nothing can be read.
     pub bad: Vec<BadRow>,
 }
 
 impl Work {
     pub fn run(self, payload: Payload) -> Result<Ready, Error> {
         let raw = payload.read()?;
-        let sealed = seal(self.rows(&raw)?, self.split, &self.facts);
-        let (shards, reason) = (Shards::encode(&sealed, &self.task)?, sealed.reason());
+        let (rows, unreadable) = match self.rows(&raw) {
+            Err(error) if self.keeps_unreadable => (Vec::new(), Some(error.to_string())),
+            rows => (rows?, None),
+        };
+        let sealed = seal(rows, self.split, &self.facts);
+        let (shards, reason) = (Shards::encode(&sealed, &self.task)?, unreadable.or(sealed.reason()));
         Ok(Ready {
             raw,
             shards,

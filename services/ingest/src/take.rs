@@ -2,10 +2,11 @@
 //! recorded. In this order, so that a crash leaves at worst objects that the next push of the same
 //! payload writes again.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use domain::Timestamp;
-use domain::chunk::{BadRow, BadRows, Chunk, ChunkState, ObjectRef};
+use domain::chunk::{BadRow, BadRows, Chunk, ChunkState, ObjectRef, SourceObject};
 use domain::id::{ChunkId, TaskName};
 use futures::Stream;
 use object_store::ObjectStore;
@@ -19,6 +20,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 use tracing::info;
 
+use crate::admission::{Admission, Turn};
 use crate::control::Control;
 use crate::header::{self, Header, Resume};
 use crate::limits::Limits;
@@ -30,13 +32,15 @@ use crate::upload::{self, Upload};
 use crate::{Error, register};
 
 /// The ingest role. It knows the store, the roots and the control role's address, not its journal.
+#[derive(Clone)]
 pub struct Ingest {
     store: Arc<dyn ObjectStore>,
     roots: Arc<Roots>,
-    control: Control,
+    pub(crate) control: Control,
     limits: Limits,
     clock: fn() -> Timestamp,
     sealing: Arc<Semaphore>,
+    admission: Arc<Admission>,
 }
 
 /// What a payload without a name is called.
@@ -65,30 +69,39 @@ impl Ingest {
             roots: Arc::new(roots),
             control: Control::new(control, limits.control),
             sealing: Arc::new(Semaphore::new(limits.sealing.max(1))),
+            admission: Arc::new(Admission::new(limits.client, limits.namespace, limits.max_frame_bytes)),
             limits,
             clock,
         }
     }
 
-    pub(crate) async fn push<S>(&self, stream: S) -> Result<Taken, Error>
+    pub(crate) async fn push<S>(&self, stream: S, client: Option<IpAddr>) -> Result<Taken, Error>
     where
         S: Stream<Item = Result<v1::PushChunkRequest, Status>> + Unpin,
     {
         let mut push = Push::new(stream, &self.limits);
         let header = push.header().await?;
+        let turn = self.admission.enter(client, &header.pipeline.namespace)?;
         // Before the payload travels. Asked again when it is there, by when labels may have grown.
         self.control.facts(&header.pipeline).await?;
         if let Some(resume) = &header.resume {
-            return self.resume(&header, resume, push).await;
+            return self.resume(&header, resume, push, turn).await;
         }
         let mut spool = Spool::new(self.limits.max_chunk_bytes)?;
         while let Some(frame) = push.frame().await? {
+            self.admission.pace(&turn, frame.len()).await;
             spool.write(&frame).await?;
         }
-        self.take(&header, spool.finish(header.sha256.as_deref()).await?, PUSHED).await
+        self.take(&header, spool.finish(header.sha256.as_deref()).await?, PUSHED, None).await
     }
 
-    async fn resume<S>(&self, header: &Header, resume: &Resume, mut push: Push<'_, S>) -> Result<Taken, Error>
+    async fn resume<S>(
+        &self,
+        header: &Header,
+        resume: &Resume,
+        mut push: Push<'_, S>,
+        turn: Turn,
+    ) -> Result<Taken, Error>
     where
         S: Stream<Item = Result<v1::PushChunkRequest, Status>> + Unpin,
     {
@@ -96,10 +109,11 @@ impl Ingest {
         let upload = Upload::open(&*self.store, &header.pipeline, &resume.sha256).await?;
         let mut receiver = upload.resume(resume.offset, &self.limits).await?;
         while let Some(frame) = push.frame().await? {
+            self.admission.pace(&turn, frame.len()).await;
             receiver.write(&frame).await?;
         }
         let (payload, upload) = receiver.finish(resume).await?;
-        let taken = self.take(header, payload, PUSHED).await?;
+        let taken = self.take(header, payload, PUSHED, None).await?;
         upload.clear().await;
         Ok(taken)
     }
@@ -110,15 +124,34 @@ impl Ingest {
         Ok(Upload::open(&*self.store, &pipeline, &sha256).await?.durable_bytes())
     }
 
-    pub(crate) async fn register(&self, header: v1::ChunkHeader, uri: &str) -> Result<Taken, Error> {
+    pub(crate) async fn register(
+        &self,
+        header: v1::ChunkHeader,
+        uri: &str,
+        client: Option<IpAddr>,
+    ) -> Result<Taken, Error> {
         let header: Header = header.try_into()?;
+        let _turn = self.admission.enter(client, &header.pipeline.namespace)?;
         register::check(uri)?;
         self.control.facts(&header.pipeline).await?;
         let payload = register::fetch(&self.roots, uri, header.sha256.as_deref(), &self.limits).await?;
-        self.take(&header, payload, uri).await
+        self.take(&header, payload, uri, None).await
     }
 
-    async fn take(&self, header: &Header, payload: Payload, name: &str) -> Result<Taken, Error> {
+    /// Takes an object below a watched prefix.
+    pub(crate) async fn take_from(&self, header: &Header, source: SourceObject) -> Result<Taken, Error> {
+        let payload = register::fetch(&self.roots, &source.uri, None, &self.limits).await?;
+        let uri = source.uri.clone();
+        self.take(header, payload, &uri, Some(source)).await
+    }
+
+    async fn take(
+        &self,
+        header: &Header,
+        payload: Payload,
+        name: &str,
+        source: Option<SourceObject>,
+    ) -> Result<Taken, Error> {
         let turn = self.sealing.clone().acquire_owned().await.expect("the semaphore is never closed");
         let facts = self.control.facts(&header.pipeline).await?;
         let task = header.task(&facts);
@@ -137,16 +170,24 @@ impl Ingest {
             split: header.split,
             task: task.clone(),
             facts,
+            keeps_unreadable: source.is_some(),
         };
         let (ready, _turn) = blocking(turn, move || work.run(payload)).await?;
-        let taken = self.keep(header, id, task, ready?).await?;
+        let taken = self.keep(header, id, task, source, ready?).await?;
         let chunk = &taken.chunk;
         info!(chunk = %chunk.name, state = %chunk.state, train = chunk.train_rows, held_out = chunk.held_out_rows, "chunk taken in");
         Ok(taken)
     }
 
     /// Makes the objects durable, then has the chunk recorded.
-    async fn keep(&self, header: &Header, id: ChunkId, task: TaskName, ready: Ready) -> Result<Taken, Error> {
+    async fn keep(
+        &self,
+        header: &Header,
+        id: ChunkId,
+        task: TaskName,
+        source: Option<SourceObject>,
+        ready: Ready,
+    ) -> Result<Taken, Error> {
         let (store, folder) = (&*self.store, layout::chunk(&header.pipeline, &id));
         let raw = objects::put(store, &layout::chunk_raw(&header.pipeline, &id), ready.raw).await?;
         let Stored { train, held_out } = ready.shards.write(store, &folder).await?;
@@ -162,12 +203,15 @@ impl Ingest {
             state: ChunkState::Received,
             duplicates: ready.duplicates,
             bad: None,
+            source,
         };
         let Some(Quarantine { reason, bad }) = ready.quarantine else {
             return self.control.record(header, &chunk, ready.new_labels, String::new()).await;
         };
-        let (rows, object) = (bad.len() as u64, keep_bad_rows(store, &folder, &bad).await?);
-        chunk.bad = Some(BadRows { rows, object, new_labels: ready.new_labels, settled: false });
+        if !bad.is_empty() {
+            let (rows, object) = (bad.len() as u64, keep_bad_rows(store, &folder, &bad).await?);
+            chunk.bad = Some(BadRows { rows, object, new_labels: ready.new_labels, settled: false });
+        }
         self.control.record(header, &chunk, Vec::new(), reason).await
     }
 }

@@ -15,6 +15,9 @@ use tonic::{Request, Response, Status};
 
 use crate::error::Error;
 
+/// A parent that stands for all of them.
+const EVERY_NAMESPACE: &str = "namespaces/-";
+
 pub struct Pipelines {
     journal: Arc<Journal>,
     /// Where base models may come from.
@@ -31,10 +34,22 @@ impl Pipelines {
             let resolved = self.roots.resolve(&folder.uri);
             resolved.map_err(|error| Invalid::new("model.uri", perennial_proto::status::chain(&error)))?;
         }
+        for source in &spec.sources {
+            self.watchable(&source.uri)
+                .map_err(|error| Invalid::new("sources.uri", perennial_proto::status::chain(&error)))?;
+        }
         let id = spec.id();
         let decide = move |state: &_, _at| Ok((planning::apply_spec(state, &spec)?, ()));
         self.journal.commit(decide).await?;
         Ok(id)
+    }
+
+    /// A prefix may be there later.
+    fn watchable(&self, uri: &str) -> Result<(), store::Error> {
+        match self.roots.resolve(uri) {
+            Err(error) if error.kind() != store::Kind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn show(&self, id: &PipelineId) -> Result<v1::Pipeline, Error> {
@@ -68,9 +83,13 @@ impl PipelineService for Pipelines {
         request: Request<v1::ListPipelinesRequest>,
     ) -> Result<Response<v1::ListPipelinesResponse>, Status> {
         let request = request.into_inner();
-        let parent = namespace("parent", &request.parent)?;
+        let parent = match request.parent.as_str() {
+            EVERY_NAMESPACE => None,
+            parent => Some(namespace("parent", parent)?),
+        };
         let pipelines = self.journal.read(|state| {
-            let of_parent = state.pipelines.iter().filter(|(id, _)| id.namespace == parent);
+            let of_parent =
+                state.pipelines.iter().filter(|(id, _)| parent.as_ref().is_none_or(|parent| id.namespace == *parent));
             of_parent.map(|(_, current)| convert::pipeline(current)).collect()
         });
         let (pipelines, next_page_token) = page(pipelines, request.page_size, &request.page_token)?;
@@ -99,6 +118,7 @@ mod tests {
         let names: Vec<String> =
             list("namespaces/default").await.unwrap().pipelines.into_iter().map(|pipeline| pipeline.name).collect();
         assert_eq!(names, ["namespaces/default/pipelines/p"]);
+        assert_eq!(list("namespaces/-").await.unwrap().pipelines.len(), 2);
         let refused = list("default").await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument);
         assert!(refused.message().contains("`parent`") && refused.message().contains("`default`"), "{refused:?}");

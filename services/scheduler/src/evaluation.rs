@@ -165,6 +165,7 @@ mod tests {
                 state: ChunkState::Received,
                 duplicates: 0,
                 bad: None,
+                source: None,
             };
             self.happen(EventKind::ChunkReceived { chunk: Box::new(received) });
             self.happen(EventKind::ChunkSealed { chunk: id, new_labels: vec![] });

@@ -161,6 +161,7 @@ mod tests {
             state: ChunkState::Received,
             duplicates: 0,
             bad: None,
+            source: None,
         };
         let sealed = EventKind::ChunkSealed { chunk: chunk.id.clone(), new_labels: vec![] };
         let events = [

@@ -14,8 +14,8 @@ use domain::evalset::EvalSet;
 use domain::id::TaskName;
 use domain::manifest::{ChunkData, Manifest};
 use domain::pipeline::{
-    Adapter, Input, LabelsMode, Method, Model, Normalize, OptimizerKind, Pipeline, Positive, Resources, Schedule, Spec,
-    Training,
+    Adapter, Contamination, Evaluation, Input, LabelsMode, Method, Model, Normalize, OptimizerKind, Pipeline, Positive,
+    Resources, Schedule, Spec, Training,
 };
 use evaluator::score::{self, EvalJob};
 use learn::model::folder;
@@ -269,9 +269,11 @@ fn manifest(lesson: &Lesson, recipe: &Recipe, chunk: ChunkData, set: EvalSet) ->
         rehearsal: domain::pipeline::Rehearsal::default(),
         training: recipe.training.clone(),
         resources: Resources { threads_per_rank: recipe.threads, ..Resources::default() },
-        evaluation: domain::pipeline::Evaluation::default(),
+        // A recipe says which rows train.
+        evaluation: Evaluation { contamination: Contamination::Off, ..Evaluation::default() },
         gate: domain::pipeline::GateSpec::default(),
         trigger: domain::pipeline::Trigger::Manual,
+        sources: Vec::new(),
         seed: recipe.seed,
     };
     Ok(Manifest {

@@ -53,6 +53,7 @@ fn chunk(number: u64) -> Chunk {
         state: ChunkState::Sealed,
         duplicates: 0,
         bad: None,
+        source: None,
         id,
     }
 }

@@ -8,6 +8,7 @@ task, texts cut to 64 tokens. Prints a line a task on stderr, then {"average_acc
 """
 
 import json
+import os
 import pathlib
 import random
 import sys
@@ -23,7 +24,7 @@ MEMORY, EPOCHS, BATCH, RATE, LENGTH = 500, 3, 32, 2e-3, 64
 
 data, stream, folder, seed = pathlib.Path(sys.argv[1]), json.load(open(sys.argv[2])), sys.argv[3], int(sys.argv[4])
 torch.manual_seed(seed)
-torch.set_num_threads(2)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 draw = random.Random(seed)
 
 

@@ -12,6 +12,7 @@ pub(super) fn all(spec: &Spec) -> Result<(), InvalidSpec> {
     steps(spec)?;
     method(spec)?;
     selection(spec)?;
+    source::check(&spec.sources)?;
     if spec.adapter == Adapter::Full && spec.training.precision == Precision::Bf16 {
         let reason = "only frozen layers take it, and without an adapter none is frozen; use `f32`, or `adapter.lora`";
         return Err(invalid("training.precision", "bf16", reason));

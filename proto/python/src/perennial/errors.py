@@ -38,7 +38,8 @@ def translated() -> Iterator[None]:
     except grpc.RpcError as error:
         code = error.code().name
         # The latter: the parts of an upload are gone, as after another client pushed the same.
-        transient = code in ("UNAVAILABLE", "DEADLINE_EXCEEDED") or "UPLOAD_OFFSET" in str(error.trailing_metadata())
+        again = code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
+        transient = again or "UPLOAD_OFFSET" in str(error.trailing_metadata())
         raise PerennialError(code, error.details() or code, transient) from error
 
 

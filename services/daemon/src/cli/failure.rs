@@ -52,7 +52,7 @@ impl Failure {
             Self::Rpc(status) => {
                 let details = status.get_error_details();
                 let moved = details.error_info().is_some_and(|info| info.reason == "UPLOAD_OFFSET");
-                moved || status.code() == Code::Unavailable
+                moved || details.retry_info().is_some() || status.code() == Code::Unavailable
             }
             _ => false,
         }

@@ -9,7 +9,7 @@ use domain::planning;
 use domain::state::PipelineState;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
-use perennial_ingest::{Ingest, Limits, Record};
+use perennial_ingest::{Allowance, Ingest, Limits, Record, Watcher};
 use perennial_proto::convert::{self, pipeline_id};
 use perennial_proto::status;
 use perennial_proto::v1;
@@ -54,7 +54,8 @@ impl PipelineService for Pipelines {
         &self,
         _: Request<v1::ListPipelinesRequest>,
     ) -> Result<Response<v1::ListPipelinesResponse>, Status> {
-        Err(Status::unimplemented("list"))
+        let pipelines = self.0.read(|state| state.pipelines.values().map(convert::pipeline).collect());
+        Ok(Response::new(v1::ListPipelinesResponse { pipelines, next_page_token: String::new() }))
     }
 }
 
@@ -65,6 +66,8 @@ pub struct Harness {
     pub chunks: ChunkServiceClient<Channel>,
     /// The only allowed root.
     pub root: tempfile::TempDir,
+    /// Where both serve.
+    address: String,
 }
 
 impl Harness {
@@ -74,8 +77,9 @@ impl Harness {
         let journal = Journal::open(store.clone(), "test", || 1_700_000_000_000).await.unwrap();
         let journal = Arc::new(journal);
         let root = tempfile::tempdir().unwrap();
-        let (ingest, chunks) = serve(store.clone(), journal.clone(), root.path(), || 1_700_000_000_000).await;
-        let harness = Self { journal, store, ingest, chunks, root };
+        let (address, ingest, chunks) =
+            serve(store.clone(), journal.clone(), root.path(), || 1_700_000_000_000, Allowance::UNLIMITED).await;
+        let harness = Self { journal, store, ingest, chunks, root, address };
         harness.apply(change).await;
         harness
     }
@@ -90,7 +94,18 @@ impl Harness {
 
     /// A second ingest process beside the first, whose clock is another.
     pub async fn again(&self, clock: fn() -> Timestamp) -> IngestServiceClient<Channel> {
-        serve(self.store.clone(), self.journal.clone(), self.root.path(), clock).await.0
+        serve(self.store.clone(), self.journal.clone(), self.root.path(), clock, Allowance::UNLIMITED).await.1
+    }
+
+    /// Another one that allows each client so much.
+    pub async fn limited(&self, client: Allowance) -> IngestServiceClient<Channel> {
+        serve(self.store.clone(), self.journal.clone(), self.root.path(), || 1_700_000_000_000, client).await.1
+    }
+
+    /// As after a start of the process that watches.
+    pub fn watcher(&self) -> Watcher {
+        let (store, root) = (self.store.clone(), self.root.path());
+        Watcher::new(role(store, &self.address, root, || 1_700_000_000_000, Allowance::UNLIMITED), roots(root))
     }
 
     pub async fn push(&self, header: v1::ChunkHeader, payload: &[u8]) -> Result<v1::PushChunkResponse, Status> {
@@ -125,21 +140,40 @@ async fn serve(
     journal: Arc<Journal>,
     root: &std::path::Path,
     clock: fn() -> Timestamp,
-) -> (IngestServiceClient<Channel>, ChunkServiceClient<Channel>) {
+    client: Allowance,
+) -> (String, IngestServiceClient<Channel>, ChunkServiceClient<Channel>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
-    // A connection each: the frames of a push must not hold up what ingest asks of control.
-    let connect = || Endpoint::from_shared(address.clone()).unwrap().connect_lazy();
-    let roots = Roots::new(&[format!("file://{}", root.display())]).unwrap();
-    let limits = Limits { max_frame_bytes: FRAME, max_chunk_bytes: 100_000, part_bytes: 100, ..Limits::default() };
-    let ingest = Ingest::new(store.clone(), roots, connect(), limits, clock);
+    let ingest = role(store.clone(), &address, root, clock, client);
     let server = Server::builder()
         .add_service(IngestServiceServer::new(ingest))
         .add_service(ChunkServiceServer::new(Record::new(journal.clone(), store.clone())))
         .add_service(PipelineServiceServer::new(Pipelines(journal)))
         .serve_with_incoming(TcpListenerStream::new(listener));
     tokio::spawn(server);
-    (IngestServiceClient::new(connect()), ChunkServiceClient::new(connect()))
+    let clients = (IngestServiceClient::new(connect(&address)), ChunkServiceClient::new(connect(&address)));
+    (address, clients.0, clients.1)
+}
+
+/// A connection each: the frames of a push must not hold up what ingest asks of control.
+fn connect(address: &str) -> Channel {
+    Endpoint::from_shared(address.to_owned()).unwrap().connect_lazy()
+}
+
+fn roots(root: &std::path::Path) -> Roots {
+    Roots::new(&[format!("file://{}", root.display())]).unwrap()
+}
+
+fn role(
+    store: Arc<dyn ObjectStore>,
+    address: &str,
+    root: &std::path::Path,
+    clock: fn() -> Timestamp,
+    client: Allowance,
+) -> Ingest {
+    let limits =
+        Limits { max_frame_bytes: FRAME, max_chunk_bytes: 100_000, part_bytes: 100, client, ..Limits::default() };
+    Ingest::new(store, roots(root), connect(address), limits, clock)
 }
 
 pub fn header() -> v1::ChunkHeader {

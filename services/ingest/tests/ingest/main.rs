@@ -1,8 +1,10 @@
 //! Ingest and record as a producer meets them: over gRPC, with a real store and journal below.
 
 mod bad_data;
+mod busy;
 mod harness;
 mod producers;
 mod push;
 mod quarantine;
 mod resume;
+mod watch;

@@ -14,7 +14,7 @@ use crate::harness::{FRAME, Harness, TICKETS, header, many, refused};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-fn resumable(payload: &[u8], offset: u64) -> v1::ChunkHeader {
+pub fn resumable(payload: &[u8], offset: u64) -> v1::ChunkHeader {
     let total_bytes = payload.len() as u64;
     v1::ChunkHeader { sha256: objects::sha256(payload), total_bytes, offset, ..header() }
 }
@@ -22,6 +22,16 @@ fn resumable(payload: &[u8], offset: u64) -> v1::ChunkHeader {
 async fn durable(harness: &Harness, payload: &[u8]) -> u64 {
     let query = v1::QueryUploadRequest { pipeline: TICKETS.to_owned(), sha256: objects::sha256(payload) };
     harness.ingest.clone().query_upload(query).await.unwrap().into_inner().durable_bytes
+}
+
+/// Waits until so many bytes of the payload are durable.
+pub async fn arrives(harness: &Harness, payload: &[u8], bytes: u64) {
+    let arrives = async {
+        while durable(harness, payload).await < bytes {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, arrives).await.unwrap();
 }
 
 /// Sends the payload's first frames and hangs up once what is whole of them is durable.
@@ -32,12 +42,7 @@ async fn break_off(harness: &Harness, payload: &[u8], offset: u64, frames: usize
     let mut ingest = harness.ingest.clone();
     let push = tokio::spawn(async move { ingest.push_chunk(messages.chain(stream::pending())).await });
     let whole = offset + (frames * FRAME) as u64 / 100 * 100;
-    let arrives = async {
-        while durable(harness, payload).await < whole {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, arrives).await.unwrap();
+    arrives(harness, payload, whole).await;
     push.abort();
     assert!(push.await.unwrap_err().is_cancelled());
     whole

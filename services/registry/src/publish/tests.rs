@@ -137,6 +137,7 @@ impl Scene {
             state: ChunkState::Received,
             duplicates: 0,
             bad: None,
+            source: None,
         };
         let sealed = EventKind::ChunkSealed { chunk: chunk.id.clone(), new_labels: Vec::new() };
         let applied = EventKind::PipelineApplied { pipeline_spec: serde_json::from_value(spec).unwrap() };

@@ -175,6 +175,7 @@ impl Settings {
             evaluation: Evaluation { contamination: Contamination::Off, ..Evaluation::default() },
             gate: GateSpec { mode: GateMode::Report, ..GateSpec::default() },
             trigger: domain::pipeline::Trigger::Manual,
+            sources: Vec::new(),
             seed,
         };
         Pipeline::try_from(spec).map(Spec::from)
