@@ -83,7 +83,7 @@ impl ChunkId {
 
 /// `Received → Sealed → InRun → Absorbed | Refused`, or `Received → Quarantined`.
 ///
-/// `Refused → Sealed` by release; `InRun → Sealed` never: a run that ends without a version refuses.
+/// `Refused → Sealed` and `Quarantined → Sealed` by release; `InRun → Sealed` never: a run that ends without a version refuses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum ChunkState {

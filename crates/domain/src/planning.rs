@@ -1,5 +1,7 @@
 //! What may start, and with which inputs: pure functions from the state to events.
 
+mod release;
+
 use crate::chunk::{Chunk, ChunkState};
 use crate::evalset::{ARCHIVE, EvalSet, Part};
 use crate::id::{ChunkId, PipelineId, RunNumber, Version};
@@ -8,6 +10,8 @@ use crate::pipeline::{Adapter, Heads, Pipeline, Trigger};
 use crate::run::{RunEvent, RunState};
 use crate::state::{Event, EventKind, PipelineState, State, Task};
 use crate::version::{Alias, Disposition};
+
+pub use release::{drop_chunks, release};
 
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum Refusal {
@@ -301,41 +305,6 @@ pub fn triggered(state: &State) -> Vec<PipelineId> {
     };
     let ids = state.pipelines.iter().filter(|(_, current)| due(current));
     ids.map(|(id, _)| id.clone()).collect()
-}
-
-/// Makes refused chunks trainable again.
-pub fn release(state: &State, id: &PipelineId, chunks: &[ChunkId]) -> Result<Vec<Event>, Refusal> {
-    let current = pipeline(state, id)?;
-    let one = |chunk: &ChunkId| {
-        let known = current.chunks.get(chunk).ok_or_else(|| Refusal::UnknownChunk(chunk.clone()))?;
-        match &known.state {
-            ChunkState::Quarantined { .. } if known.train.is_empty() && known.held_out.is_empty() => {
-                let dropped = known.bad.as_ref().is_some_and(|bad| bad.settled);
-                Err(if dropped { Refusal::Dropped(chunk.clone()) } else { Refusal::Unsealed(chunk.clone()) })
-            }
-            ChunkState::Refused { .. } | ChunkState::Quarantined { .. } => {
-                Ok(event(id, EventKind::ChunkReleased { chunk: chunk.clone() }))
-            }
-            state => Err(Refusal::NotReleasable { chunk: chunk.clone(), state: state.name() }),
-        }
-    };
-    chunks.iter().map(one).collect()
-}
-
-/// Gives up chunks that wait in quarantine: they can be neither released nor sealed any more.
-pub fn drop_chunks(state: &State, id: &PipelineId, chunks: &[ChunkId]) -> Result<Vec<Event>, Refusal> {
-    let current = pipeline(state, id)?;
-    let one = |chunk: &ChunkId| {
-        let known = current.chunks.get(chunk).ok_or_else(|| Refusal::UnknownChunk(chunk.clone()))?;
-        match &known.state {
-            // One that trained before may be wanted again by a version that is rolled back to.
-            ChunkState::Quarantined { .. } if known.can_be_sealed() => {
-                Ok(event(id, EventKind::ChunkDropped { chunk: chunk.clone() }))
-            }
-            state => Err(Refusal::NotDroppable { chunk: chunk.clone(), state: state.name() }),
-        }
-    };
-    chunks.iter().map(one).collect()
 }
 
 pub fn cancel(state: &State, id: &PipelineId, run: RunNumber) -> Result<Vec<Event>, Refusal> {
