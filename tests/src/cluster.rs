@@ -1,5 +1,6 @@
 //! Starts, kills and talks to `perenniald --role all` with its worker.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -29,6 +30,16 @@ pub struct Options {
     pub slots: u32,
     /// Roles in processes of their own, control and ingest too, with these workers. Empty: all in one, with its worker.
     pub apart: Vec<Worker>,
+    /// Where everything is kept, if not in the cluster's own folder.
+    pub bucket: Option<Bucket>,
+}
+
+/// A place in an object store.
+#[derive(Clone, Debug)]
+pub struct Bucket {
+    pub url: String,
+    /// Variables by which it is reached.
+    pub environment: BTreeMap<String, String>,
 }
 
 /// A `perennial-worker` of its own.
@@ -41,7 +52,7 @@ pub struct Worker {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { roots: Vec::new(), slots: 4, apart: Vec::new() }
+        Self { roots: Vec::new(), slots: 4, apart: Vec::new(), bucket: None }
     }
 }
 
@@ -148,23 +159,23 @@ impl Cluster {
     fn worker(&self, number: usize, worker: Worker) -> Child {
         let mut command = Command::new(binary("perennial-worker"));
         command.args(["--server", &self.url(), "--role", worker.role, "--slots", &worker.slots.to_string()]);
-        command.args(["--store", &format!("file://{}", self.store().display()), "--die-with-parent"]);
+        command.args(["--store", &self.store_url(), "--die-with-parent"]);
         command.arg("--cache").arg(self.folder.path().join(format!("cache-{number}")));
         self.spawn(command)
     }
 
     fn spawn(&self, mut command: Command) -> Child {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log()).expect("a log can be opened");
+        command.envs(self.options.bucket.iter().flat_map(|bucket| &bucket.environment));
         // A test that is killed takes its processes with it: their standard input closes.
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
         command.spawn().expect("the process starts")
     }
 
     fn daemon(&self, role: &str, port: u16, standby: bool) -> Child {
-        let store = self.store();
         let mut command = Command::new(binary("perenniald"));
         command.args(["--role", role, "--die-with-parent", "--listen", &format!("127.0.0.1:{port}")]);
-        command.args(["--store", store.to_str().expect("a plain path")]);
+        command.args(["--store", &self.store_url()]);
         if role == "ingest" {
             command.args(["--control", &self.url()]);
         }
@@ -178,8 +189,14 @@ impl Cluster {
         self.spawn(command)
     }
 
+    /// The store, unless the options name a bucket.
     pub fn store(&self) -> PathBuf {
         self.folder.path().join("store")
+    }
+
+    fn store_url(&self) -> String {
+        let folder = || format!("file://{}", self.store().display());
+        self.options.bucket.as_ref().map_or_else(folder, |bucket| bucket.url.clone())
     }
 
     pub fn log(&self) -> PathBuf {

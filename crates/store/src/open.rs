@@ -11,7 +11,7 @@ use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{ClientConfigKey, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, RetryConfig};
 use url::Url;
 
 use crate::Error;
@@ -73,8 +73,10 @@ fn prefixed(parsed: &Url, store: impl ObjectStore) -> Result<Arc<dyn ObjectStore
     Ok(Arc::new(PrefixStore::new(store, path)))
 }
 
+/// Bounded by time, not by number: refusals come fast, and a store that restarts is away for some seconds.
 fn retries() -> RetryConfig {
-    RetryConfig { max_retries: 5, retry_timeout: Duration::from_secs(60), ..RetryConfig::default() }
+    let backoff = BackoffConfig { max_backoff: Duration::from_secs(2), ..BackoffConfig::default() };
+    RetryConfig { backoff, max_retries: 1000, retry_timeout: Duration::from_secs(60) }
 }
 
 fn s3(url: &str) -> object_store::Result<impl ObjectStore> {

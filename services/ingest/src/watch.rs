@@ -12,6 +12,7 @@ use perennial_proto::status::chain;
 use store::examples::Columns;
 use store::roots::{Found, Roots};
 use tokio::time::Interval;
+use tonic::Code;
 use tracing::{info, warn};
 
 use crate::header::Header;
@@ -86,7 +87,7 @@ impl Watcher {
         Ok(())
     }
 
-    /// What its content forbids is said once, and not tried again until the object changes.
+    /// What its content or its place forbids is said once, and not tried again until the object changes.
     async fn take(&mut self, id: &PipelineId, source: &Source, found: Found) -> Result<(), Error> {
         let (uri, tag) = (found.uri, found.entry.tag);
         let object = SourceObject { uri: uri.clone(), tag: tag.clone() };
@@ -94,7 +95,7 @@ impl Watcher {
             Ok(taken) => {
                 info!(uri, chunk = %taken.chunk.name, state = %taken.chunk.state, "taken from a watched prefix")
             }
-            Err(error) if error.code() == tonic::Code::Unavailable => return Err(error),
+            Err(error) if !is_final(error.code()) => return Err(error),
             Err(error) => warn!(uri, error = chain(&error), "not taken from a watched prefix"),
         }
         self.pipelines.entry(id.clone()).or_default().taken.insert(uri, tag);
@@ -117,6 +118,11 @@ impl Watched {
 fn is_data(found: &Found) -> bool {
     let name = found.entry.path.rsplit('/').next().unwrap_or_default();
     found.entry.bytes > 0 && !name.starts_with(['.', '_'])
+}
+
+fn is_final(code: Code) -> bool {
+    use Code::{AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied};
+    matches!(code, AlreadyExists | FailedPrecondition | InvalidArgument | NotFound | PermissionDenied)
 }
 
 fn header(pipeline: &PipelineId, source: &Source) -> Header {

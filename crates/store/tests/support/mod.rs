@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+mod servers;
 pub mod toy;
 
 use std::io::Write;
@@ -10,9 +11,13 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use domain::state::{Event, EventKind, State};
+use futures::future::join_all;
 use futures::stream::BoxStream;
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
 use object_store::memory::InMemory;
 use object_store::path::Path;
+use object_store::prefix::PrefixStore;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
@@ -20,7 +25,8 @@ use object_store::{
 use perennial_store as store;
 use perennial_store::log::CommitLog;
 use serde_json::json;
-use tokio::sync::Semaphore;
+use servers::Server;
+use tokio::sync::{OnceCell, Semaphore};
 
 pub type Store = Arc<dyn ObjectStore>;
 
@@ -38,24 +44,43 @@ pub fn memory() -> Store {
     Arc::new(InMemory::new())
 }
 
-/// Runs a test in an empty place on every store there is.
+/// The servers that are staged here, shared by the tests of this process.
+async fn servers() -> &'static [Server] {
+    static UP: OnceCell<Vec<Server>> = OnceCell::const_new();
+    UP.get_or_init(async || join_all(servers::GOOD.map(Server::start)).await.into_iter().flatten().collect()).await
+}
+
+/// An empty place on a server. `store::open` asks the environment, in which two servers of one kind cannot both be.
+fn place_on(server: &Server) -> Store {
+    static USED: AtomicUsize = AtomicUsize::new(0);
+    let place = format!("place-{}", USED.fetch_add(1, Ordering::Relaxed));
+    let settings = server.environment.iter().map(|(name, value)| (name.to_ascii_lowercase(), value));
+    if server.url.starts_with("az:") {
+        let builder = MicrosoftAzureBuilder::new().with_url(&server.url);
+        let builder = settings.fold(builder, |to, (name, value)| to.with_config(name.parse().unwrap(), value));
+        Arc::new(PrefixStore::new(builder.build().unwrap(), place))
+    } else {
+        let builder = AmazonS3Builder::new().with_url(&server.url);
+        let builder = settings.fold(builder, |to, (name, value)| to.with_config(name.parse().unwrap(), value));
+        Arc::new(PrefixStore::new(builder.build().unwrap(), place))
+    }
+}
+
+/// Runs a test in an empty place on every store there is. Prints which, for a test that fails.
 pub async fn everywhere<F: Future<Output = ()>>(test: impl Fn(Store) -> F) {
+    println!("on memory");
     test(memory()).await;
+    println!("on a folder");
     let folder = tempfile::tempdir().unwrap();
     test(store::open(&format!("file://{}", folder.path().display())).unwrap()).await;
-    for (name, variable, example) in [
-        ("S3", "PERENNIAL_TEST_S3", "s3://bucket, with AWS_ENDPOINT and keys"),
-        ("Azure", "PERENNIAL_TEST_AZURE", "az://container, with AZURE_STORAGE_USE_EMULATOR=true"),
-    ] {
-        match std::env::var(variable) {
-            Ok(url) => {
-                let place = folder.path().file_name().unwrap().to_string_lossy().into_owned();
-                static RUN: AtomicUsize = AtomicUsize::new(0);
-                let place = format!("{url}/{place}-{}", RUN.fetch_add(1, Ordering::Relaxed));
-                test(store::open(&place).unwrap()).await;
-            }
-            Err(_) => skipped(name, &format!("{variable} is not set ({example})")),
-        }
+    for server in servers().await {
+        println!("on {}", server.name);
+        test(place_on(server)).await;
+    }
+    // A bucket of one's own, in a cloud: `store::open` and the environment find it.
+    for url in ["PERENNIAL_TEST_S3", "PERENNIAL_TEST_AZURE"].into_iter().flat_map(std::env::var) {
+        println!("on {url}");
+        test(store::open(&format!("{url}/{}", folder.path().file_name().unwrap().display())).unwrap()).await;
     }
 }
 
