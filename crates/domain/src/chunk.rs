@@ -152,6 +152,9 @@ pub struct Chunk {
     /// The object below a watched prefix that it was taken from. None: it was pushed or registered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceObject>,
+    /// Given up while it was in quarantine.
+    #[serde(default)]
+    pub dropped: bool,
 }
 
 /// An object as it was when it was taken.
@@ -170,7 +173,7 @@ pub struct BadRows {
     pub object: ObjectRef,
     /// Labels of the other rows that the pipeline did not know (`labels_mode: open`): appended if the chunk is released.
     pub new_labels: Vec<String>,
-    /// The other rows were released, or dropped: pushing the chunk again changes nothing any more.
+    /// The other rows were released: pushing the chunk again changes nothing any more.
     pub settled: bool,
 }
 
@@ -186,6 +189,7 @@ impl Chunk {
     /// Whether pushing it again may change it: if its rows were never sealed.
     pub fn can_be_sealed(&self) -> bool {
         match (&self.state, &self.bad) {
+            _ if self.dropped => false,
             (ChunkState::Received, _) => true,
             (ChunkState::Quarantined { .. }, Some(bad)) => !bad.settled,
             (ChunkState::Quarantined { .. }, None) => self.train.is_empty() && self.held_out.is_empty(),

@@ -191,7 +191,9 @@ mod tests {
         }
         let e = parse(|s| s["training"] = json!({"precision": "bf16"})).unwrap_err();
         assert!(e.contains("`training.precision` is bf16") && e.contains("adapter.lora"), "{e}");
-        for (uris, said) in [(&["/data"][..], "file:///absolute/path"), (&["s3://b/x", "s3://b/x/"], "comes twice")] {
+        for (uris, said) in
+            [(&["/data"][..], "file:///absolute/path"), (&["s3://b/x/y", "s3://b/x/"], "another one covers it")]
+        {
             let sources: Vec<Value> = uris.iter().map(|uri| json!({"uri": uri})).collect();
             let e = parse(|s| s["sources"] = sources.into()).unwrap_err();
             assert!(e.contains("`sources.uri`") && e.contains(said), "{e}");

@@ -241,9 +241,7 @@ impl PipelineState {
         let chunk = self.chunk(id)?;
         let why = chunk.state.reason().unwrap_or_default();
         chunk.state = ChunkState::Quarantined { reason: format!("dropped: {why}") };
-        if let Some(bad) = &mut chunk.bad {
-            bad.settled = true;
-        }
+        chunk.dropped = true;
         (chunk.train, chunk.held_out) = (Vec::new(), Vec::new());
         Ok(())
     }

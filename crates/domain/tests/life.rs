@@ -70,6 +70,7 @@ impl Story {
             duplicates: 0,
             bad: None,
             source: None,
+            dropped: false,
         };
         self.happen(EventKind::ChunkReceived { chunk: Box::new(chunk) });
         self.happen(EventKind::ChunkSealed { chunk: id.clone(), new_labels: vec![] });
@@ -481,6 +482,10 @@ fn what_waits_in_quarantine_is_released_without_its_bad_rows_or_dropped_for_good
     assert!([&released, &dropped].iter().all(|id| !chunks[*id].can_be_sealed()));
     let refused = planning::release(&story.state, &story.id, std::slice::from_ref(&dropped));
     assert_eq!(refused, Err(Refusal::Dropped(dropped)));
+    let old = story.chunk("four", "main", 0, 0);
+    story.happen(EventKind::ChunkQuarantined { chunk: old.clone(), reason: "from before".to_owned() });
+    story.apply(planning::drop_chunks(&story.state, &story.id, std::slice::from_ref(&old)).unwrap());
+    assert!(!story.now().chunks[&old].can_be_sealed());
     let refused = planning::drop_chunks(&story.state, &story.id, std::slice::from_ref(&released)).unwrap_err();
     assert!(refused.to_string().contains("is sealed; only chunks that wait in quarantine"), "{refused}");
 }

@@ -101,6 +101,18 @@ fn every_width_of_string_and_other_names_are_read() {
 }
 
 #[test]
+fn a_file_with_any_byte_changed_comes_to_an_end() {
+    let whole = parquet(vec![("text", texts(&["a", "b"])), ("label", texts(&["x", "y"]))]);
+    let changed = |at: usize| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0xff;
+        perennial_store::examples::read(Format::Parquet, bytes.into(), &Columns::default())
+    };
+    let refused = (0..whole.len()).filter(|&at| changed(at).is_err()).count();
+    assert!(refused > whole.len() / 10, "{refused} of {}", whole.len());
+}
+
+#[test]
 fn a_file_that_was_cut_or_scrambled_is_refused() {
     let whole = parquet(vec![("text", texts(&["a"; 100])), ("label", texts(&["x"; 100]))]);
     for length in [0, 4, 11, whole.len() / 2, whole.len() - 1] {

@@ -38,8 +38,15 @@ def test_a_folder_of_ones_own_has_to_be_new_or_the_version(client, tmp_path):
     assert client.pull("tickets/3", str(tmp_path / "new/champion")) == tmp_path / "new/champion"
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken/notes.txt").touch()
-    with pytest.raises(OSError, match="taken"):
+    with pytest.raises(perennial.PerennialError, match="taken` is not empty"):
         client.pull("tickets/3", tmp_path / "taken")
+
+
+def test_a_cached_version_that_was_damaged_is_pulled_again(client):
+    folder = client.pull("tickets/3")
+    (folder / "adapter_model.safetensors").write_bytes(b"damaged")
+    assert client.pull("tickets/3") == folder
+    assert (folder / "adapter_model.safetensors").read_bytes() != b"damaged"
 
 
 @pytest.mark.parametrize(

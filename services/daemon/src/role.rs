@@ -176,7 +176,11 @@ async fn control(node: &Node, follower: Option<Follower>, services: &mut Service
     let models =
         ModelLimits { max_model_bytes: limits.max_model_bytes.0, max_frame_bytes: limits.max_frame_bytes.0 as usize };
     let registry = Registry::new(log(), store(), node.config.store.clone(), models, roots(node)?);
-    add!(services, pipeline_service_server::PipelineServiceServer, Pipelines::new(log(), roots(node)?));
+    add!(
+        services,
+        pipeline_service_server::PipelineServiceServer,
+        Pipelines::new(log(), roots(node)?, Roots::new(&node.config.roots)?)
+    );
     add!(services, chunk_service_server::ChunkServiceServer, Record::new(log(), store()));
     add!(services, rehearsal_service_server::RehearsalServiceServer, Rehearsal::new(log(), store()));
     add!(services, run_service_server::RunServiceServer, Runs(scheduler.clone()));
@@ -198,7 +202,7 @@ fn ingest(node: &Node, services: &mut Services, tasks: &mut JoinSet<()>) -> anyh
         ..Limits::default()
     };
     let ingest = Ingest::new(node.store.clone(), roots(node)?, channel, limits, now);
-    let watcher = Watcher::new(ingest.clone(), Roots::new(&node.config.roots)?);
+    let watcher = Watcher::new(ingest.clone(), Roots::new(&node.config.roots)?, &node.config.store);
     let mut ticks = tokio::time::interval(node.config.watch_interval.0);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let shutdown = node.shutdown.clone();

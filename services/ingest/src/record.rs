@@ -106,10 +106,10 @@ impl Record {
         self.change(&request.pipeline, &request.chunks, |state, pipeline, chunks| {
             let current = planning::pipeline(state, pipeline)?;
             // One that waits in quarantine binds nobody until now.
-            chunks
-                .iter()
-                .filter_map(|id| current.chunks.get(id))
-                .try_for_each(|chunk| check_payload(current, chunk))?;
+            for chunk in chunks.iter().filter_map(|id| current.chunks.get(id)) {
+                check_payload(current, chunk)?;
+                check_labels(current, pipeline, chunk.bad.as_ref().map_or(&[], |bad| &bad.new_labels))?;
+            }
             Ok(planning::release(state, pipeline, chunks)?)
         })
         .await
@@ -220,7 +220,7 @@ fn counted(
 
 /// Under another split or task the rows that one chunk holds out the other would train.
 fn check_payload(current: &PipelineState, chunk: &Chunk) -> Result<(), Error> {
-    let sealed = |other: &&Chunk| !other.can_be_sealed();
+    let sealed = |other: &&Chunk| !other.can_be_sealed() && (!other.train.is_empty() || !other.held_out.is_empty());
     let same = current.chunks.values().filter(|other| other.raw.sha256 == chunk.raw.sha256);
     let elsewhere = |other: &&Chunk| (&other.task, other.split) != (&chunk.task, chunk.split);
     match same.filter(sealed).find(elsewhere) {

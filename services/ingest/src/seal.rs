@@ -2,7 +2,7 @@
 //!
 //! Pure. It knows neither where rows come from nor where they go.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use domain::chunk::{BadRow, Row, Split};
 use domain::draw::Draw;
@@ -13,6 +13,10 @@ use crate::error::short;
 
 /// Characters of a name in a reason: with the wrong label column it is a whole text.
 const MAX_NAME: usize = 80;
+/// Characters of what is said of a row.
+const MAX_REASON: usize = 500;
+/// Labels for which the nearest name is looked for.
+const MAX_HINTS: usize = 100;
 
 /// What the control role says about a pipeline.
 #[derive(Clone, Debug)]
@@ -42,10 +46,12 @@ impl Sealed {
     /// Why the chunk goes to quarantine, and what its producer can do.
     pub fn reason(&self) -> Option<String> {
         let first = self.bad.first()?;
-        let (bad, rows) = (self.bad.len(), self.bad.len() + self.good());
+        let (bad, good) = (self.bad.len(), self.good());
+        let others = if good > 0 { "; or `perennial chunk quarantine release` the other rows" } else { "" };
         Some(format!(
-            "{bad} of {rows} rows cannot be used: {}. Correct the data (or append the name to `labels`, or set `labels_mode: \
-             open`) and push the chunk again; or `perennial chunk quarantine release` the other rows",
+            "{bad} of {} rows cannot be used: {}. Correct the data (or append the name to `labels`, or set `labels_mode: \
+             open`) and push the chunk again{others}",
+            bad + good,
             first.reason
         ))
     }
@@ -75,20 +81,28 @@ pub fn seal(rows: Vec<Result<Row, BadData>>, split: Split, facts: &Facts) -> Sea
 fn sort_out(rows: Vec<Result<Row, BadData>>, facts: &Facts) -> (Vec<Row>, Vec<BadRow>) {
     let known: HashSet<&str> = facts.labels.iter().map(String::as_str).collect();
     let open = facts.pipeline.labels_mode == LabelsMode::Open;
+    let mut hints = HashMap::new();
     let (mut good, mut bad) = (Vec::new(), Vec::new());
     for (at, row) in rows.into_iter().enumerate() {
         match row {
             Ok(row) if open || known.contains(row.label.as_str()) => good.push(row),
-            Ok(row) => bad.push(BadRow { row: at as u64, reason: unknown(at, &row, &facts.labels) }),
-            Err(error) => bad.push(BadRow { row: at as u64, reason: error.to_string() }),
+            Ok(row) => bad.push(BadRow { row: at as u64, reason: unknown(at, &row, &facts.labels, &mut hints) }),
+            Err(error) => bad.push(BadRow { row: at as u64, reason: short(&error.to_string(), MAX_REASON) }),
         }
     }
     (good, bad)
 }
 
-fn unknown(at: usize, row: &Row, known: &[String]) -> String {
+/// `hints` holds what was said of labels before.
+fn unknown(at: usize, row: &Row, known: &[String], hints: &mut HashMap<String, String>) -> String {
     let (id, label, count) = (short(&row.id, MAX_NAME), short(&row.label, MAX_NAME), known.len());
-    let hint = nearest(&row.label, known).map_or_else(String::new, |name| format!("; did you mean `{name}`?"));
+    let hint = || nearest(&label, known).map_or_else(String::new, |name| format!("; did you mean `{name}`?"));
+    let hint = match hints.get(&label) {
+        Some(hint) => hint.clone(),
+        // Beyond, it is another column than that of labels.
+        None if hints.len() == MAX_HINTS => String::new(),
+        None => hints.entry(label.clone()).or_insert(hint()).clone(),
+    };
     format!("row {at} (`{id}`) has label `{label}`, which is not among the pipeline's {count} labels{hint}")
 }
 

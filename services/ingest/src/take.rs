@@ -16,8 +16,8 @@ use store::roots::Roots;
 use store::{layout, objects};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, spawn_blocking};
-use tonic::Status;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 use tracing::info;
 
 use crate::admission::{Admission, Turn};
@@ -105,6 +105,9 @@ impl Ingest {
     where
         S: Stream<Item = Result<v1::PushChunkRequest, Status>> + Unpin,
     {
+        if resume.total_bytes > self.limits.max_chunk_bytes {
+            return Err(Error::ChunkTooLarge { limit: self.limits.max_chunk_bytes });
+        }
         upload::sweep(&*self.store, &header.pipeline, (self.clock)()).await?;
         let upload = Upload::open(&*self.store, &header.pipeline, &resume.sha256).await?;
         let mut receiver = upload.resume(resume.offset, &self.limits).await?;
@@ -113,9 +116,12 @@ impl Ingest {
             receiver.write(&frame).await?;
         }
         let (payload, upload) = receiver.finish(resume).await?;
-        let taken = self.take(header, payload, PUSHED, None).await?;
-        upload.clear().await;
-        Ok(taken)
+        let taken = self.take(header, payload, PUSHED, None).await;
+        // What cannot be taken will not be when it comes again.
+        if taken.as_ref().map_or_else(|error| error.code() == Code::InvalidArgument, |_| true) {
+            upload.clear().await;
+        }
+        taken
     }
 
     pub(crate) async fn durable_bytes(&self, request: v1::QueryUploadRequest) -> Result<u64, Error> {
@@ -204,6 +210,7 @@ impl Ingest {
             duplicates: ready.duplicates,
             bad: None,
             source,
+            dropped: false,
         };
         let Some(Quarantine { reason, bad }) = ready.quarantine else {
             return self.control.record(header, &chunk, ready.new_labels, String::new()).await;

@@ -53,7 +53,13 @@ impl<'a> Upload<'a> {
             if spool.bytes() >= offset {
                 break;
             }
-            spool.write(&objects::read(self.store, &part.path).await?).await?;
+            match objects::read(self.store, &part.path).await {
+                // Another push of the payload has ended meanwhile.
+                Err(error) if error.kind() == store::Kind::NotFound => {
+                    return Err(Error::Offset { offset, durable: spool.bytes() });
+                }
+                part => spool.write(&part?).await?,
+            }
         }
         if spool.bytes() != offset {
             return Err(Error::Offset { offset, durable: self.durable_bytes() });

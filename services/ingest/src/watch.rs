@@ -20,8 +20,10 @@ use crate::{Error, Ingest};
 
 pub struct Watcher {
     ingest: Ingest,
-    /// What may be watched. Not the daemon's own store, whose objects would become chunks whose objects would.
+    /// What may be watched.
     roots: Roots,
+    /// Where the daemon keeps its own: those objects would become chunks, whose objects would.
+    store: String,
     pipelines: HashMap<PipelineId, Watched>,
     /// What went wrong last, by prefix: said once.
     wrong: HashMap<String, String>,
@@ -35,8 +37,10 @@ struct Watched {
 }
 
 impl Watcher {
-    pub fn new(ingest: Ingest, roots: Roots) -> Self {
-        Self { ingest, roots, pipelines: HashMap::new(), wrong: HashMap::new() }
+    /// `store` is the URL of the daemon's own.
+    pub fn new(ingest: Ingest, roots: Roots, store: &str) -> Self {
+        let store = format!("{}/", store.trim_end_matches('/'));
+        Self { ingest, roots, store, pipelines: HashMap::new(), wrong: HashMap::new() }
     }
 
     /// One round at each tick; never returns.
@@ -78,13 +82,15 @@ impl Watcher {
             let taken = self.ingest.control.taken(&id).await?.into_iter().collect();
             self.pipelines.insert(id.clone(), Watched { taken, ..Watched::default() });
         }
+        let mut first = Ok(());
         for found in self.roots.list(&source.uri).await? {
             let watched = self.pipelines.entry(id.clone()).or_default();
-            if is_data(&found) && watched.is_due(&found) {
-                self.take(&id, source, found).await?;
+            if is_data(&found) && !found.uri.starts_with(&self.store) && watched.is_due(&found) {
+                // The others are not to wait for one that cannot be read.
+                first = first.and(self.take(&id, source, found).await);
             }
         }
-        Ok(())
+        first
     }
 
     /// What its content or its place forbids is said once, and not tried again until the object changes.

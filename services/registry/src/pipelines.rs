@@ -22,11 +22,13 @@ pub struct Pipelines {
     journal: Arc<Journal>,
     /// Where base models may come from.
     roots: Roots,
+    /// Where prefixes may be watched.
+    watched: Roots,
 }
 
 impl Pipelines {
-    pub fn new(journal: Arc<Journal>, roots: Roots) -> Self {
-        Self { journal, roots }
+    pub fn new(journal: Arc<Journal>, roots: Roots, watched: Roots) -> Self {
+        Self { journal, roots, watched }
     }
 
     async fn apply(&self, spec: Pipeline) -> Result<PipelineId, Error> {
@@ -46,7 +48,7 @@ impl Pipelines {
 
     /// A prefix may be there later.
     fn watchable(&self, uri: &str) -> Result<(), store::Error> {
-        match self.roots.resolve(uri) {
+        match self.watched.resolve(uri) {
             Err(error) if error.kind() != store::Kind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -106,7 +108,7 @@ mod tests {
     async fn pipelines_are_listed_by_namespace_and_a_parent_that_is_none_is_refused() {
         let store = Arc::new(object_store::memory::InMemory::new());
         let journal = Arc::new(Journal::open(store, "test", || 0).await.unwrap());
-        let service = Pipelines::new(journal, Roots::new::<&str>(&[]).unwrap());
+        let service = Pipelines::new(journal, Roots::new::<&str>(&[]).unwrap(), Roots::new::<&str>(&[]).unwrap());
         for namespace in ["default", "default-2"] {
             let spec = serde_json::json!({"namespace": namespace, "name": "p", "model": "mlp:8", "labels": ["a"], "method": "er"});
             service.apply(serde_json::from_value(spec).unwrap()).await.unwrap();

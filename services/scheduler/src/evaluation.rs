@@ -166,6 +166,7 @@ mod tests {
                 duplicates: 0,
                 bad: None,
                 source: None,
+                dropped: false,
             };
             self.happen(EventKind::ChunkReceived { chunk: Box::new(received) });
             self.happen(EventKind::ChunkSealed { chunk: id, new_labels: vec![] });

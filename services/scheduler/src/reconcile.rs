@@ -162,6 +162,7 @@ mod tests {
             duplicates: 0,
             bad: None,
             source: None,
+            dropped: false,
         };
         let sealed = EventKind::ChunkSealed { chunk: chunk.id.clone(), new_labels: vec![] };
         let events = [

@@ -54,6 +54,7 @@ fn chunk(number: u64) -> Chunk {
         duplicates: 0,
         bad: None,
         source: None,
+        dropped: false,
         id,
     }
 }

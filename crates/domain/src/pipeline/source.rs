@@ -1,7 +1,5 @@
 //! Places whose objects become chunks as they come.
 
-use std::collections::HashSet;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -29,14 +27,17 @@ pub struct Source {
 }
 
 pub(super) fn check(sources: &[Source]) -> Result<(), InvalidSpec> {
-    let mut seen = HashSet::new();
-    for source in sources {
+    for (at, source) in sources.iter().enumerate() {
         let given = format!("`{}`", source.uri);
         if !source.uri.contains("://") {
             return Err(invalid("sources.uri", given, "it is not a URI; write a folder as file:///absolute/path"));
         }
-        if !seen.insert(source.uri.trim_end_matches('/')) {
-            return Err(invalid("sources.uri", given, "it comes twice; an object is one chunk"));
+        let below = |one: &Source, other: &Source| {
+            let rest = one.uri.trim_end_matches('/').strip_prefix(other.uri.trim_end_matches('/'));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        if sources[..at].iter().any(|other| below(source, other) || below(other, source)) {
+            return Err(invalid("sources.uri", given, "another one covers it, or is covered; an object is one chunk"));
         }
         if source.task.as_ref().is_some_and(|task| task.as_str() == ARCHIVE) {
             return Err(invalid(

@@ -12,8 +12,7 @@ pub fn release(state: &State, id: &PipelineId, chunks: &[ChunkId]) -> Result<Vec
         let known = current.chunks.get(chunk).ok_or_else(|| Refusal::UnknownChunk(chunk.clone()))?;
         match &known.state {
             ChunkState::Quarantined { .. } if known.train.is_empty() && known.held_out.is_empty() => {
-                let dropped = known.bad.as_ref().is_some_and(|bad| bad.settled);
-                Err(if dropped { Refusal::Dropped(chunk.clone()) } else { Refusal::Unsealed(chunk.clone()) })
+                Err(if known.dropped { Refusal::Dropped(chunk.clone()) } else { Refusal::Unsealed(chunk.clone()) })
             }
             ChunkState::Refused { .. } | ChunkState::Quarantined { .. } => {
                 Ok(event(id, EventKind::ChunkReleased { chunk: chunk.clone() }))

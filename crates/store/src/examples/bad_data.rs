@@ -37,6 +37,8 @@ pub enum BadData {
     Tar { reason: String },
     #[error("`{path}` in the tar is longer than {limit} bytes; leave it out")]
     LargeFile { path: String, limit: u64 },
+    #[error("more than {limit} rows cannot be used, such as: {last}")]
+    TooMany { limit: usize, last: String },
     #[error("line {line}, field `{column}`: found {found}, expected {expected}; {remedy}")]
     Field { line: u64, column: String, expected: String, found: String, remedy: &'static str },
 }

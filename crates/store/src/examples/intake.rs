@@ -51,6 +51,9 @@ pub enum Format {
     Tar,
 }
 
+/// Rows of a file that cannot be used, at most: what is said of each is kept.
+const MOST_BAD: usize = 10_000;
+
 /// Where a tar says that it is one.
 const TAR_MAGIC: std::ops::Range<usize> = 257..262;
 const GZIP: &[u8] = &[0x1f, 0x8b];
@@ -90,25 +93,36 @@ pub fn detect(name: &str, bytes: &[u8]) -> Result<Format, BadData> {
 /// # Errors
 /// What is wrong with the file, or with its first row where no row is good: then it is not what it was taken for.
 pub fn read(format: Format, bytes: Bytes, columns: &Columns) -> Result<Vec<Result<Row, BadData>>, BadData> {
-    let rows: Vec<_> = match format {
-        Format::Parquet => labelled_rows(bytes, columns)?.collect(),
-        Format::Jsonl => jsonl::rows(&bytes, columns).collect(),
+    match format {
+        Format::Parquet => gathered(labelled_rows(bytes, columns)?),
+        Format::Jsonl => gathered(jsonl::rows(&bytes, columns)),
         Format::Csv(delimiter) => {
-            csv::rows(&*bytes, delimiter, columns, true)?.map(|row| row.map(|(_, row)| row)).collect()
+            gathered(csv::rows(&*bytes, delimiter, columns, true)?.map(|row| row.map(|(_, row)| row)))
         }
         Format::Tar => {
             let mut rows = Vec::new();
             web_dataset::read(&*bytes, columns, true, |_, row| rows.push(row))?;
-            rows
+            gathered(rows.into_iter())
         }
-    };
-    let hopeless = rows.iter().all(Result::is_err);
-    let fatal = |row: &Result<Row, BadData>| row.as_ref().is_err_and(|error| hopeless || !error.is_of_a_row());
-    match rows.iter().position(fatal) {
-        Some(first) => Err(rows.into_iter().nth(first).and_then(Result::err).unwrap_or(BadData::Empty)),
-        None if rows.is_empty() => Err(BadData::Empty),
-        None => Ok(rows),
     }
+}
+
+/// Ends at the first error that is not of one row: a reader may repeat it for ever.
+fn gathered(rows: impl Iterator<Item = Result<Row, BadData>>) -> Result<Vec<Result<Row, BadData>>, BadData> {
+    let (mut found, mut bad) = (Vec::new(), 0);
+    for row in rows {
+        match &row {
+            Err(error) if !error.is_of_a_row() => return row.map(|_| found),
+            Err(error) if bad == MOST_BAD => return Err(BadData::TooMany { limit: MOST_BAD, last: error.to_string() }),
+            Err(_) => bad += 1,
+            Ok(_) => {}
+        }
+        found.push(row);
+    }
+    if found.iter().any(Result::is_ok) {
+        return Ok(found);
+    }
+    Err(found.into_iter().find_map(Result::err).unwrap_or(BadData::Empty))
 }
 
 /// An image that decodes. Whole, not only its header: the next to decode it is a training step.

@@ -136,7 +136,9 @@ class Client:
         request = v1.GetVersionRequest(name=f"{self._name(pipeline)}/versions/{which}")
         version = self._ask(self._registry.GetVersion, request).version
         target = Path(folder) if folder else cached(version)
-        if damaged(target, version):
+        if name := damaged(target, version):
+            if folder and target.is_dir() and any(target.iterdir()):
+                raise PerennialError("FAILED_PRECONDITION", f"`{target}` is not empty, and has no whole `{name}`: name a new folder")
             patience = self._patience(sum(file.bytes for file in version.files))
 
             def attempt() -> None:

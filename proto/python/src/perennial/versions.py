@@ -44,6 +44,8 @@ def fetch(parts: Iterable[v1.PullVersionResponse], folder: Path, version: v1.Ver
         if name := damaged(whole, version):
             raise PerennialError("DATA_LOSS", f"`{name}` of {version.name} arrived damaged, or not at all")
         try:
+            if folder.is_dir() and damaged(folder, version):
+                folder.replace(Path(staged, "damaged"))
             whole.replace(folder)
         except OSError:
             # Somebody else may have put it there meanwhile.

@@ -51,8 +51,9 @@ impl Failure {
             Self::Unreachable { .. } => true,
             Self::Rpc(status) => {
                 let details = status.get_error_details();
-                let moved = details.error_info().is_some_and(|info| info.reason == "UPLOAD_OFFSET");
-                moved || details.retry_info().is_some() || status.code() == Code::Unavailable
+                let again =
+                    details.error_info().is_some_and(|info| ["UPLOAD_OFFSET", "IDLE"].contains(&info.reason.as_str()));
+                again || details.retry_info().is_some() || status.code() == Code::Unavailable
             }
             _ => false,
         }

@@ -6,6 +6,7 @@ use futures::{Stream, StreamExt, stream};
 use indicatif::ProgressBar;
 use perennial_proto::v1;
 use perennial_proto::v1::push_chunk_request::Part;
+use tonic::Code;
 
 use super::client::{Context, within};
 use super::failure::Failure;
@@ -27,8 +28,12 @@ impl Push<'_> {
         let bar = progress::transfer(self.file.bytes, &self.file.path.display().to_string());
         let mut waits = waits();
         loop {
+            let before = self.header.offset;
             match self.attempt(&bar).await {
                 Err(failure) if failure.is_transient() => {
+                    if self.header.offset > before {
+                        waits = self::waits();
+                    }
                     let Some(wait) = waits.next() else { return Err(failure) };
                     bar.suspend(|| eprintln!("{failure}\nonce more in {}", humantime::format_duration(wait)));
                     tokio::time::sleep(wait).await;
@@ -46,7 +51,12 @@ impl Push<'_> {
         if self.header.total_bytes > 0 {
             let (pipeline, sha256) = (self.header.pipeline.clone(), self.file.sha256.clone());
             let query = self.ctx.request(v1::QueryUploadRequest { pipeline, sha256 });
-            self.header.offset = client.query_upload(query).await?.into_inner().durable_bytes;
+            match client.query_upload(query).await {
+                Ok(found) => self.header.offset = found.into_inner().durable_bytes,
+                // A server from before there was a way to go on.
+                Err(status) if status.code() == Code::Unimplemented => self.header.total_bytes = 0,
+                Err(status) => return Err(status.into()),
+            }
         }
         bar.set_position(self.header.offset);
         let broken = Broken::default();

@@ -105,7 +105,11 @@ impl Harness {
     /// As after a start of the process that watches.
     pub fn watcher(&self) -> Watcher {
         let (store, root) = (self.store.clone(), self.root.path());
-        Watcher::new(role(store, &self.address, root, || 1_700_000_000_000, Allowance::UNLIMITED), roots(root))
+        Watcher::new(
+            role(store, &self.address, root, || 1_700_000_000_000, Allowance::UNLIMITED),
+            roots(root),
+            "memory:///",
+        )
     }
 
     pub async fn push(&self, header: v1::ChunkHeader, payload: &[u8]) -> Result<v1::PushChunkResponse, Status> {

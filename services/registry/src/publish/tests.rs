@@ -138,6 +138,7 @@ impl Scene {
             duplicates: 0,
             bad: None,
             source: None,
+            dropped: false,
         };
         let sealed = EventKind::ChunkSealed { chunk: chunk.id.clone(), new_labels: Vec::new() };
         let applied = EventKind::PipelineApplied { pipeline_spec: serde_json::from_value(spec).unwrap() };
