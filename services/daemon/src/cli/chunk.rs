@@ -49,7 +49,7 @@ pub enum Verb {
     #[command(after_help = "Example:\n  perennial chunk producers tickets")]
     Producers { pipeline: PipelineName },
     /// Rows that cannot be used, and the chunks that wait because of them
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  perennial chunk quarantine ls tickets")]
     Quarantine(quarantine::Verb),
     /// Make chunks trainable again that a refused run or a rollback set aside
     #[command(after_help = "Example:\n  perennial chunk release tickets 3f0c9a7be2d14c55a8e01b2c3d4e5f60")]
