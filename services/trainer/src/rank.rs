@@ -3,6 +3,7 @@
 //! Meant for a child process: a panic, an out-of-memory or a hung all-reduce costs the attempt only.
 
 mod base;
+mod known;
 mod prober;
 mod rows;
 
@@ -10,7 +11,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use collective::Collective;
-use domain::buffer::Snapshot;
 use domain::id::{ChunkId, TaskName};
 use domain::manifest::{Cost, Manifest};
 use domain::pipeline::{Adapter, Normalize, Pipeline, Precision};
@@ -21,10 +21,11 @@ use learn::data::images::Preprocess;
 use learn::model::Net;
 use learn::publish::{self, Publication};
 use learn::update::{self, Inputs, Moment, Outcome};
-use learn::{Carried, Flat, Pool, Prefix, checkpoint};
+use learn::{Flat, Pool, Prefix, checkpoint};
 use tch::{Device, Tensor};
 
 use self::base::Base;
+use self::known::{Known, known, remembered};
 use self::prober::Prober;
 use crate::job::{Phase, Probed, Progress, TrainJob, Trained};
 
@@ -116,14 +117,7 @@ fn update(
     let mut at = Progress { phase: Phase::Load, step: 0, total: 0, epoch: 0, loss: None };
     progress(at);
 
-    let (mut snapshot, mut carried) = remembered(job)?;
-    let mut rows = rows::read(job, &snapshot)?;
-    let before = snapshot.clone();
-    let contaminated_rows = rows.leave_out(&rows::all_held_out(job)?, &mut snapshot);
-    carried.follow(&before, &snapshot);
-    if rows.all_left_out() {
-        return Err(Error::HeldOut(contaminated_rows));
-    }
+    let Known { rows, snapshot, carried, contaminated_rows } = known(job)?;
     progress(at);
     let resume = job.resume.as_ref().map(|folder| checkpoint::load(folder, manifest)).transpose()?;
     let step = resume.as_ref().map_or(0, |saved| saved.step);
@@ -303,25 +297,6 @@ fn parent_labels(job: &TrainJob) -> Result<usize, Error> {
         Some(folder) => Ok(assemble::labels(folder)?.len()),
         None => Ok(0),
     }
-}
-
-/// The parent's buffer under today's policy and capacity, and what the parent left besides; nothing for a first run.
-fn remembered(job: &TrainJob) -> Result<(Snapshot, Carried), Error> {
-    let pipeline = &job.manifest.pipeline;
-    let (policy, capacity) = (pipeline.policy(), u64::from(pipeline.rehearsal.memory_size.get()));
-    let mut carried = match &job.parent {
-        Some(folder) => Carried::load(folder)?,
-        None => Carried::default(),
-    };
-    let Some(file) = &job.snapshot else {
-        return Ok((Snapshot::empty(policy, capacity, pipeline.seed), carried));
-    };
-    let refused = |reason: String| Error::Snapshot { file: file.clone(), reason };
-    let text = fs::read(file).map_err(|e| refused(e.to_string()))?;
-    let parent: Snapshot = serde_json::from_slice(&text).map_err(|e| refused(e.to_string()))?;
-    let adopted = buffer::adopt(parent.clone(), policy, capacity);
-    carried.follow(&parent, &adopted);
-    Ok((adopted, carried))
 }
 
 /// Keeps the two newest checkpoints.

@@ -5,6 +5,7 @@ use domain::manifest::ChunkData;
 
 use super::*;
 use collective::Solo;
+use domain::buffer::Snapshot;
 use domain::chunk::{ObjectRef, Payload};
 use domain::evalset::EvalSet;
 use domain::manifest::{Parent, Preprocessing, SnapshotData};
