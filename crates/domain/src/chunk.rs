@@ -169,7 +169,7 @@ pub struct SourceObject {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BadRows {
     pub rows: u64,
-    /// A [`BadRow`] a line, as JSON.
+    /// A [`BadRow`] a line, as JSON: the first 10,000.
     pub object: ObjectRef,
     /// Labels of the other rows that the pipeline did not know (`labels_mode: open`): appended if the chunk is released.
     pub new_labels: Vec<String>,

@@ -37,8 +37,10 @@ pub struct Ready {
 /// Why a chunk is not sealed.
 pub struct Quarantine {
     pub reason: String,
-    /// None where nothing can be read.
+    /// The first of them; none where nothing can be read.
     pub bad: Vec<BadRow>,
+    /// All of them.
+    pub bad_rows: u64,
 }
 
 impl Work {
@@ -56,7 +58,7 @@ impl Work {
             labels: sealed.labels,
             new_labels: sealed.new_labels,
             duplicates: sealed.duplicates,
-            quarantine: reason.map(|reason| Quarantine { reason, bad: sealed.bad }),
+            quarantine: reason.map(|reason| Quarantine { reason, bad: sealed.bad, bad_rows: sealed.bad_rows }),
         })
     }
 

@@ -152,12 +152,13 @@ impl Record {
             Some(bad) => objects::get(&*self.store, &bad.object).await?,
             None => Bytes::new(),
         };
-        let row = |line: &[u8]| serde_json::from_slice(line).map_err(|e| Invalid::new("bad rows", e));
-        let rows: Vec<BadRow> =
-            lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(row).collect::<Result<_, _>>()?;
-        let (rows, next_page_token) = page(rows, request.page_size, &request.page_token)?;
-        let rows = rows.into_iter().map(|BadRow { row, reason }| v1::BadRow { row, reason }).collect();
-        Ok(v1::ListBadRowsResponse { rows, next_page_token })
+        let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
+        let (lines, next_page_token) = page(lines, request.page_size, &request.page_token)?;
+        let row = |line: &[u8]| {
+            let BadRow { row, reason } = serde_json::from_slice(line).map_err(|e| Invalid::new("bad rows", e))?;
+            Ok::<_, Invalid>(v1::BadRow { row, reason })
+        };
+        Ok(v1::ListBadRowsResponse { rows: lines.into_iter().map(row).collect::<Result<_, _>>()?, next_page_token })
     }
 }
 

@@ -15,6 +15,8 @@ use crate::error::short;
 const MAX_NAME: usize = 80;
 /// Characters of what is said of a row.
 const MAX_REASON: usize = 500;
+/// Bad rows of which it is said why.
+const MAX_LISTED: usize = 10_000;
 /// Labels for which the nearest name is looked for.
 const MAX_HINTS: usize = 100;
 
@@ -38,15 +40,17 @@ pub struct Sealed {
     /// Names the pipeline does not know yet, in order of first appearance.
     pub new_labels: Vec<String>,
     pub duplicates: u64,
-    /// Where there are any, the chunk goes to quarantine.
+    /// Where there are any, the chunk goes to quarantine. The first of them.
     pub bad: Vec<BadRow>,
+    /// All of them.
+    pub bad_rows: u64,
 }
 
 impl Sealed {
     /// Why the chunk goes to quarantine, and what its producer can do.
     pub fn reason(&self) -> Option<String> {
         let first = self.bad.first()?;
-        let (bad, good) = (self.bad.len(), self.good());
+        let (bad, good) = (self.bad_rows, self.good());
         let others = if good > 0 { "; or `perennial chunk quarantine release` the other rows" } else { "" };
         Some(format!(
             "{bad} of {} rows cannot be used: {}. Correct the data (or append the name to `labels`, or set `labels_mode: \
@@ -56,14 +60,16 @@ impl Sealed {
         ))
     }
 
-    fn good(&self) -> usize {
-        self.train.len() + self.held_out.len() + self.duplicates as usize
+    fn good(&self) -> u64 {
+        (self.train.len() + self.held_out.len()) as u64 + self.duplicates
     }
 }
 
 /// Takes the rows of a file, each as its reader found it.
 pub fn seal(rows: Vec<Result<Row, BadData>>, split: Split, facts: &Facts) -> Sealed {
+    let count = rows.len();
     let (rows, bad) = sort_out(rows, facts);
+    let bad_rows = (count - rows.len()) as u64;
     let (rows, duplicates) = distinct(rows);
     let known: HashSet<&str> = facts.labels.iter().map(String::as_str).collect();
     let mut seen = HashSet::new();
@@ -74,10 +80,10 @@ pub fn seal(rows: Vec<Result<Row, BadData>>, split: Split, facts: &Facts) -> Sea
     for row in &train {
         *labels.entry(row.label.clone()).or_default() += 1;
     }
-    Sealed { train, held_out, labels, new_labels, duplicates, bad }
+    Sealed { train, held_out, labels, new_labels, duplicates, bad, bad_rows }
 }
 
-/// Rows that can be used, and why the others cannot.
+/// Rows that can be used, and why the first of the others cannot.
 fn sort_out(rows: Vec<Result<Row, BadData>>, facts: &Facts) -> (Vec<Row>, Vec<BadRow>) {
     let known: HashSet<&str> = facts.labels.iter().map(String::as_str).collect();
     let open = facts.pipeline.labels_mode == LabelsMode::Open;
@@ -86,6 +92,7 @@ fn sort_out(rows: Vec<Result<Row, BadData>>, facts: &Facts) -> (Vec<Row>, Vec<Ba
     for (at, row) in rows.into_iter().enumerate() {
         match row {
             Ok(row) if open || known.contains(row.label.as_str()) => good.push(row),
+            _ if bad.len() == MAX_LISTED => {}
             Ok(row) => bad.push(BadRow { row: at as u64, reason: unknown(at, &row, &facts.labels, &mut hints) }),
             Err(error) => bad.push(BadRow { row: at as u64, reason: short(&error.to_string(), MAX_REASON) }),
         }
@@ -241,6 +248,14 @@ mod tests {
         }
         let long = sealed(vec![row(0, "text", &"é".repeat(500))], Split::Auto, &facts(&["ham"], "closed"));
         assert!(long.bad[0].reason.contains(&format!("label `{}…`", "é".repeat(80))));
+    }
+
+    #[test]
+    fn of_many_bad_rows_all_are_counted_and_the_first_are_listed() {
+        let rows = (0..MAX_LISTED + 5).map(|i| row(i, &format!("text {i}"), &format!("label {i}"))).collect();
+        let found = sealed(rows, Split::Train, &facts(&["ham"], "closed"));
+        assert_eq!((found.bad.len(), found.bad_rows), (MAX_LISTED, MAX_LISTED as u64 + 5));
+        assert!(found.reason().unwrap().starts_with("10005 of 10005 rows"));
     }
 
     #[test]

@@ -212,11 +212,11 @@ impl Ingest {
             source,
             dropped: false,
         };
-        let Some(Quarantine { reason, bad }) = ready.quarantine else {
+        let Some(Quarantine { reason, bad, bad_rows: rows }) = ready.quarantine else {
             return self.control.record(header, &chunk, ready.new_labels, String::new()).await;
         };
         if !bad.is_empty() {
-            let (rows, object) = (bad.len() as u64, keep_bad_rows(store, &folder, &bad).await?);
+            let object = keep_bad_rows(store, &folder, &bad).await?;
             chunk.bad = Some(BadRows { rows, object, new_labels: ready.new_labels, settled: false });
         }
         self.control.record(header, &chunk, Vec::new(), reason).await

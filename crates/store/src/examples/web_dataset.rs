@@ -22,7 +22,8 @@ const TEXT: &str = "txt";
 const CLASS: &str = "cls";
 const OBJECT: &str = "json";
 
-/// Calls `each` with every row, or what is wrong with it, and its number. A label that is not there and not `needed` is empty, which no label is.
+/// Calls `each` with every row, or what is wrong with it, and its number. A label that is not there and not `needed` is
+/// empty, which no label is.
 pub(super) fn read(
     source: impl Read,
     columns: &Columns,
