@@ -7,6 +7,7 @@
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -22,6 +23,11 @@ struct PerennialStore {
 };
 
 namespace {
+
+// c10d's flight recorder, one a process, adds to a map before it takes its lock: groups that several threads use at once
+// race there. With a buffer of no entries it records nothing. Set before `main`, while no other thread reads the
+// environment; whoever wants the recorder sets it himself.
+[[maybe_unused]] const int no_flight_recorder = setenv("TORCH_FR_BUFFER_SIZE", "0", 0);
 
 using Milliseconds = std::chrono::milliseconds;
 using Clock = std::chrono::steady_clock;

@@ -193,6 +193,13 @@ fn bf16_sums_are_exact_where_bf16_is() {
     assert!(sums.iter().all(|sum| *sum == [2.0, -9.0, 384.0, 4.0 * quarter]), "{sums:?}");
 }
 
+/// Groups of one process race in c10d's flight recorder, which is off where its buffer has no entries.
+#[test]
+fn nothing_is_recorded_where_groups_of_one_process_would_race() {
+    drop(server());
+    assert_eq!(env::var("TORCH_FR_BUFFER_SIZE").as_deref(), Ok("0"));
+}
+
 #[test]
 fn ranks_that_disagree_are_told_and_stay_a_group() {
     all_ranks(2, |group| {
