@@ -4,6 +4,8 @@
 //! the others before it will leave it; puts all their events into one record; and answers when that
 //! is durable. So a burst of commits costs one write, and no caller sees another's unfinished change.
 
+mod time;
+
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use crate::log::{CommitLog, Error, Follower, Options};
+use time::Time;
 
 /// Callers waiting at a time; more wait to be let in.
 const QUEUE: usize = 1024;
@@ -50,6 +53,7 @@ struct Shared {
     state: RwLock<State>,
     head: watch::Sender<u64>,
     closed: watch::Sender<Option<Arc<Error>>>,
+    time: Time,
 }
 
 impl Journal {
@@ -75,9 +79,10 @@ impl Journal {
             state: RwLock::new(state.clone()),
             head: watch::Sender::new(log.head()),
             closed: watch::Sender::new(None),
+            time: Time::new(clock, log.time(0)),
         });
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let writer = Writer { log, tentative: state, shared: shared.clone(), clock, sweep: None };
+        let writer = Writer { log, tentative: state, shared: shared.clone(), sweep: None };
         tokio::spawn(writer.run(queue));
         Ok(Self { shared, jobs, patience: options.op_timeout * WAITS })
     }
@@ -85,6 +90,17 @@ impl Journal {
     /// Looks at the state after the newest record. `look` must not block.
     pub fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.shared.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits until what [`Self::read`] shows is no older than this call: another may have taken the log over, and this one
+    /// not have noticed yet.
+    pub async fn confirm<X: Send + 'static>(&self) -> Result<(), CommitError<X>> {
+        self.commit(|_, _| Ok((Vec::new(), ()))).await
+    }
+
+    /// What a record made now would be dated.
+    pub fn now(&self) -> Timestamp {
+        self.shared.time.now()
     }
 
     /// The number of the newest record, and every change of it.
@@ -187,7 +203,6 @@ struct Writer {
     /// The readable state with the events of the group being decided.
     tentative: State,
     shared: Arc<Shared>,
-    clock: fn() -> Timestamp,
     sweep: Option<JoinHandle<()>>,
 }
 
@@ -253,7 +268,7 @@ impl Writer {
     }
 
     async fn commit(&mut self, mut group: Vec<Box<dyn Job>>) -> Result<(), Arc<Error>> {
-        let at = self.log.time((self.clock)());
+        let at = self.log.time(self.shared.time.now());
         let mut events = Vec::new();
         for job in &mut group {
             let decided = job.decide(&self.tentative, at);

@@ -6,7 +6,7 @@ pub mod config;
 pub mod role;
 pub mod shutdown;
 pub mod spawn;
-mod standby;
+pub mod standby;
 pub mod telemetry;
 pub mod units;
 pub mod yaml;

@@ -1,6 +1,7 @@
 //! What a process does. Each role is a list of services on one port; nothing is decided here.
 
 use std::future::Future;
+use std::io;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -14,17 +15,19 @@ use registry::{Evaluations, ModelLimits, Pipelines, Publisher, Registry};
 use rehearsal::Rehearsal;
 use scheduler::{Moment, Runs, Scheduler, Terms, Workers};
 use store::journal::Journal;
-use store::log::Follower;
+use store::log::{Follower, Options};
 use store::roots::Roots;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdin};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
+use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
 use tonic::service::RoutesBuilder;
-use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Endpoint, Server};
+use tonic::transport::server::{Connected, TcpIncoming};
+use tonic::transport::{Channel, Endpoint, Server};
 use tracing::{error, info, warn};
 
 use crate::config::{self, Config, reachable};
@@ -63,13 +66,24 @@ macro_rules! add {
     };
 }
 
+/// What a process takes from the machine it runs on. A simulation has machines of its own.
+#[derive(Clone)]
+pub struct Machine {
+    pub now: fn() -> Timestamp,
+    pub moment: fn() -> Moment,
+    /// A connection that is made when it is first used.
+    pub dial: Arc<dyn Fn(Endpoint) -> Channel + Send + Sync>,
+}
+
 /// What every role needs.
-struct Node {
-    config: Config,
-    store: Arc<dyn ObjectStore>,
+pub struct Node {
+    pub config: Config,
+    pub store: Arc<dyn ObjectStore>,
     /// Where this process is reached from this machine.
-    url: String,
-    shutdown: CancellationToken,
+    pub url: String,
+    pub machine: Machine,
+    pub log: Options,
+    pub shutdown: CancellationToken,
 }
 
 /// What the control role lives by.
@@ -94,44 +108,64 @@ pub async fn run(config: Config, role: Role, standby: bool, shutdown: Cancellati
     if role != Role::Ingest {
         store::probe::check(&store).await?;
     }
-    let Some((follower, listener)) = ready(&config, &store, standby, &shutdown).await? else { return Ok(()) };
+    let machine = Machine { now, moment, dial: Arc::new(|endpoint| endpoint.connect_lazy()) };
+    let ready = ready(&config, &store, &machine, standby, &shutdown).await?;
+    let Some((follower, listener)) = ready else { return Ok(()) };
     let url = reachable(listener.local_addr()?);
-    let node = Node { config, store, url, shutdown };
-    let mut services = Services::default();
-    let (mut control_role, mut worker, mut tasks) = (None, None, JoinSet::new());
-    match role {
-        Role::Control => control_role = Some(control(&node, follower, &mut services).await?),
-        Role::Ingest => ingest(&node, &mut services, &mut tasks)?,
-        Role::All => {
-            control_role = Some(control(&node, None, &mut services).await?);
-            ingest(&node, &mut services, &mut tasks)?;
-            worker = keep_worker(&node);
+    // Small answers must not wait for the acknowledgement of those before them.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let node = Node { config, store, url, machine, log: Options::default(), shutdown };
+    node.run(role, follower, incoming).await
+}
+
+impl Node {
+    /// Serves whoever comes in. A control role takes the log over: the one that was followed, if one was.
+    pub async fn run<I>(
+        self,
+        role: Role,
+        follower: Option<Follower>,
+        incoming: impl Stream<Item = io::Result<I>>,
+    ) -> anyhow::Result<()>
+    where
+        I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    {
+        let mut services = Services::default();
+        let (mut control_role, mut worker, mut tasks) = (None, None, JoinSet::new());
+        match role {
+            Role::Control => control_role = Some(control(&self, follower, &mut services).await?),
+            Role::Ingest => ingest(&self, &mut services, &mut tasks)?,
+            Role::All => {
+                control_role = Some(control(&self, follower, &mut services).await?);
+                ingest(&self, &mut services, &mut tasks)?;
+                worker = keep_worker(&self);
+            }
         }
+        info!(?role, url = self.url, store = self.config.store, "serving");
+        let served = async {
+            tokio::select! {
+                served = serve(incoming, services, self.shutdown.clone()) => served,
+                error = ended_early(tasks, &self.shutdown) => Err(error.context("this process may not go on")),
+            }
+        };
+        let outcome = match control_role {
+            None => served.await,
+            Some(control) => control.alongside(served, &self.shutdown).await,
+        };
+        // However it came to the end, the worker is given its time to stop.
+        self.shutdown.cancel();
+        let kept = match worker {
+            Some(worker) => worker.await.context("the task that keeps the worker broke"),
+            None => Ok(()),
+        };
+        outcome.and(kept)
     }
-    info!(?role, url = node.url, store = node.config.store, "serving");
-    let served = async {
-        tokio::select! {
-            served = serve(listener, services, node.shutdown.clone()) => served,
-            error = ended_early(tasks, &node.shutdown) => Err(error.context("this process may not go on")),
-        }
-    };
-    let outcome = match control_role {
-        None => served.await,
-        Some(control) => control.alongside(served, &node.shutdown).await,
-    };
-    // However it came to the end, the worker is given its time to stop.
-    node.shutdown.cancel();
-    let kept = match worker {
-        Some(worker) => worker.await.context("the task that keeps the worker broke"),
-        None => Ok(()),
-    };
-    outcome.and(kept)
 }
 
 /// A place to serve at, and for a standby the log that it may take over. None: shutdown came first.
 async fn ready(
     config: &Config,
     store: &Arc<dyn ObjectStore>,
+    machine: &Machine,
     standby: bool,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Option<(Option<Follower>, TcpListener)>> {
@@ -140,7 +174,8 @@ async fn ready(
     if !standby {
         return Ok(Some((None, bind().await?)));
     }
-    let standby = Standby { store: store.clone(), listen, heartbeat, shutdown: shutdown.clone() };
+    let (store, machine, log) = (store.clone(), machine.clone(), Options::default());
+    let standby = Standby { store, machine, log, listen, heartbeat, shutdown: shutdown.clone() };
     while let Some(follower) = standby.wait().await? {
         match bind().await {
             Ok(listener) => return Ok(Some((Some(follower), listener))),
@@ -155,8 +190,8 @@ async fn control(node: &Node, follower: Option<Follower>, services: &mut Service
     // Where a standby finds out whether this process serves.
     let writer = node.config.advertise.clone().unwrap_or_else(|| node.url.clone());
     let journal = match follower {
-        Some(follower) => Journal::take_over(follower, &writer, now).await?,
-        None => Journal::open(node.store.clone(), &writer, now).await?,
+        Some(follower) => Journal::take_over(follower, &writer, node.machine.now).await?,
+        None => Journal::open_with(node.store.clone(), &writer, node.machine.now, node.log).await?,
     };
     let journal = Arc::new(journal);
     let timeouts = node.config.recovery_budget.timeouts();
@@ -166,7 +201,7 @@ async fn control(node: &Node, follower: Option<Follower>, services: &mut Service
         collective: timeouts.collective,
         stall: timeouts.stall,
     };
-    let scheduler = Scheduler::new(journal.clone(), terms, moment, node.shutdown.clone());
+    let scheduler = Scheduler::new(journal.clone(), terms, node.machine.moment, node.shutdown.clone());
     let mut tasks = JoinSet::new();
     tasks.spawn(scheduler.clone().run());
     tasks.spawn(Publisher::new(journal.clone(), node.store.clone()).run(node.shutdown.clone()));
@@ -193,7 +228,11 @@ async fn control(node: &Node, follower: Option<Follower>, services: &mut Service
 /// The service, and the watch over prefixes.
 fn ingest(node: &Node, services: &mut Services, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
     let control = node.config.control.clone().unwrap_or_else(|| node.url.clone());
-    let channel = Endpoint::from_shared(control)?.connect_timeout(Duration::from_secs(5)).connect_lazy();
+    // A control role that vanishes with its machine breaks no connection.
+    let silence = node.config.recovery_budget.timeouts().lease;
+    let endpoint = Endpoint::from_shared(control)?.connect_timeout(Duration::from_secs(5));
+    let endpoint = endpoint.http2_keep_alive_interval(silence).keep_alive_timeout(silence).keep_alive_while_idle(true);
+    let channel = (node.machine.dial)(endpoint);
     let limits = Limits {
         max_chunk_bytes: node.config.limits.max_chunk_bytes.0,
         max_frame_bytes: node.config.limits.max_frame_bytes.0 as usize,
@@ -201,7 +240,7 @@ fn ingest(node: &Node, services: &mut Services, tasks: &mut JoinSet<()>) -> anyh
         namespace: allowance(&node.config.limits.namespace),
         ..Limits::default()
     };
-    let ingest = Ingest::new(node.store.clone(), roots(node)?, channel, limits, now);
+    let ingest = Ingest::new(node.store.clone(), roots(node)?, channel, limits, node.machine.now);
     let watcher = Watcher::new(ingest.clone(), Roots::new(&node.config.roots)?, &node.config.store);
     let mut ticks = tokio::time::interval(node.config.watch_interval.0);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -261,15 +300,20 @@ async fn stop(mut child: Child, alive: Option<ChildStdin>) {
     let _ = tokio::time::timeout(Duration::from_secs(5), child.wait()).await;
 }
 
-async fn serve(listener: TcpListener, services: Services, shutdown: CancellationToken) -> anyhow::Result<()> {
+async fn serve<I>(
+    incoming: impl Stream<Item = io::Result<I>>,
+    services: Services,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()>
+where
+    I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
     let (health, health_service) = tonic_health::server::health_reporter();
     for name in services.names.iter().chain(&[""]) {
         health.set_service_status(name, tonic_health::ServingStatus::Serving).await;
     }
     let reflection =
         || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
-    // Small answers must not wait for the acknowledgement of those before them.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .add_routes(services.routes.routes())

@@ -18,11 +18,15 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tracing::{info, warn};
 
+use crate::role::Machine;
+
 /// Heartbeats without an answer until the control role counts as gone.
 const MISSED: u32 = 3;
 
 pub struct Standby {
     pub store: Arc<dyn ObjectStore>,
+    pub machine: Machine,
+    pub log: Options,
     /// Where it will serve.
     pub listen: SocketAddr,
     pub heartbeat: Duration,
@@ -56,7 +60,7 @@ impl Standby {
             if missed >= MISSED {
                 return Ok(follower);
             }
-            missed = if answers(writer, self.heartbeat).await { 0 } else { missed + 1 };
+            missed = if self.answers(writer).await { 0 } else { missed + 1 };
             if missed > 0 {
                 warn!(active = writer, missed, "the control role does not answer");
             }
@@ -66,8 +70,17 @@ impl Standby {
     async fn caught_up(&self, follower: Option<Follower>) -> Result<Follower, Error> {
         match follower {
             Some(mut follower) => follower.catch_up().await.map(|()| follower),
-            None => Follower::open(self.store.clone(), Options::default()).await,
+            None => Follower::open(self.store.clone(), self.log).await,
         }
+    }
+
+    /// Whether the process at `url` has the control role and serves.
+    async fn answers(&self, url: &str) -> bool {
+        let Ok(endpoint) = Endpoint::from_shared(url.to_owned()) else { return false };
+        let request = HealthCheckRequest { service: run_service_server::SERVICE_NAME.to_owned() };
+        let mut health = HealthClient::new((self.machine.dial)(endpoint));
+        let asked = timeout(self.heartbeat, health.check(request)).await;
+        asked.is_ok_and(|answer| answer.is_ok_and(|answer| answer.get_ref().status() == ServingStatus::Serving))
     }
 
     /// An address that means this machine is of no use from another.
@@ -83,22 +96,11 @@ impl Standby {
     }
 }
 
-/// Whether the process at `url` has the control role and serves.
-async fn answers(url: &str, within: Duration) -> bool {
-    let Ok(endpoint) = Endpoint::from_shared(url.to_owned()) else { return false };
-    let asked = async {
-        let channel = endpoint.connect().await.ok()?;
-        let request = HealthCheckRequest { service: run_service_server::SERVICE_NAME.to_owned() };
-        let answer = HealthClient::new(channel).check(request).await.ok()?;
-        Some(answer.into_inner().status() == ServingStatus::Serving)
-    };
-    timeout(within, asked).await.ok().flatten().unwrap_or(false)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use object_store::memory::InMemory;
+    use scheduler::Moment;
     use store::log::CommitLog;
     use tokio::sync::watch;
     use tonic::service::InterceptorLayer;
@@ -109,7 +111,9 @@ mod tests {
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         CommitLog::open(store.clone(), active, 0, Options::default()).await.unwrap();
         let listen = listen.parse().unwrap();
-        Standby { store, listen, heartbeat: Duration::from_millis(50), shutdown: CancellationToken::new() }
+        let machine = Machine { now: || 0, moment: Moment::default, dial: Arc::new(|to| to.connect_lazy()) };
+        let (log, heartbeat) = (Options::default(), Duration::from_millis(50));
+        Standby { store, machine, log, listen, heartbeat, shutdown: CancellationToken::new() }
     }
 
     /// A process that serves `name`, and how often it was asked.

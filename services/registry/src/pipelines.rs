@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use domain::id::PipelineId;
 use domain::pipeline::{Model, Pipeline};
-use domain::planning;
+use domain::planning::{self, Refusal};
 use perennial_proto::convert::{self, Invalid, from_json, namespace, pipeline_id};
 use perennial_proto::limits::page;
 use perennial_proto::v1;
@@ -76,8 +76,12 @@ impl PipelineService for Pipelines {
         &self,
         request: Request<v1::GetPipelineRequest>,
     ) -> Result<Response<v1::GetPipelineResponse>, Status> {
-        let pipeline = Some(self.show(&pipeline_id("name", &request.into_inner().name)?)?);
-        Ok(Response::new(v1::GetPipelineResponse { pipeline }))
+        let id = pipeline_id("name", &request.into_inner().name)?;
+        if self.show(&id).is_err() {
+            // It may have been registered with a control role that took over from this one.
+            self.journal.confirm().await.map_err(Error::uncommitted::<Refusal>)?;
+        }
+        Ok(Response::new(v1::GetPipelineResponse { pipeline: Some(self.show(&id)?) }))
     }
 
     async fn list_pipelines(

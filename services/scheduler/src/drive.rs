@@ -110,7 +110,8 @@ impl Scheduler {
     }
 
     fn decide(&self) -> Vec<Action> {
-        let now = self.now();
+        // A run's pause is dated by the log, which a machine whose clock is ahead may have written.
+        let now = Moment { at: self.journal.now(), ..self.now() };
         let limits = Limits { lease_ms: self.terms.lease.as_millis() as u64, listening_since: self.listening_since };
         let mut fleet = self.fleet();
         fleet.forget_silent(now.ticks, limits.lease_ms);
