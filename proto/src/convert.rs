@@ -184,6 +184,12 @@ pub fn chunk(pipeline: &PipelineId, chunk: &Chunk) -> v1::Chunk {
         checked_again: chunk.can_be_sealed(),
         source_uri: chunk.source.as_ref().map_or_else(String::new, |source| source.uri.clone()),
         source_tag: chunk.source.as_ref().map_or_else(String::new, |source| source.tag.clone()),
+        unlabelled_rows: chunk.unlabelled_rows(),
+        labelling_until_ms: match chunk.state {
+            ChunkState::Labelling { until } => until,
+            _ => 0,
+        },
+        erased_rows: chunk.erased_rows(),
     }
 }
 

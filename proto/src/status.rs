@@ -82,6 +82,8 @@ pub fn refused(refusal: &Refusal) -> Status {
         Refusal::TooLate { .. } => (Code::FailedPrecondition, "RUN_ENDED"),
         Refusal::LabelsChanged { .. } => (Code::FailedPrecondition, "LABELS_CHANGED"),
         Refusal::Frozen { .. } => (Code::FailedPrecondition, "FIELD_FROZEN"),
+        Refusal::NotErased => (Code::FailedPrecondition, "NOT_ERASED"),
+        Refusal::NothingLearnt => (Code::FailedPrecondition, "NOTHING_LEARNT"),
         Refusal::AliasMoved { .. } => (Code::Aborted, "ALIAS_MOVED"),
         Refusal::Producer(refusal) => producer(refusal),
         Refusal::NoPrevious => (Code::FailedPrecondition, "NO_PREVIOUS_VERSION"),

@@ -368,7 +368,8 @@ impl Cluster {
     }
 
     pub async fn start_run(&self, pipeline: &str, chunks: &[String]) -> Result<v1::Run, Status> {
-        let request = v1::StartRunRequest { pipeline: resource(pipeline), chunks: chunks.to_vec() };
+        let request =
+            v1::StartRunRequest { pipeline: resource(pipeline), chunks: chunks.to_vec(), ..Default::default() };
         Ok(self.runs().start_run(request).await?.into_inner().run.expect("it was started"))
     }
 

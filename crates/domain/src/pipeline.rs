@@ -5,6 +5,7 @@
 
 mod adapter;
 mod check;
+mod data;
 mod loss;
 mod method;
 mod number;
@@ -23,6 +24,7 @@ use crate::id::{Namespace, PipelineId, PipelineName};
 
 pub use adapter::{Adapter, Layers, Lora};
 pub use check::hub_remedy;
+pub use data::{Data, LateLabels};
 pub use loss::{Deploys, FeaturePooling, Loss, Normalization, ReplayDraws};
 pub use method::{Method, Parameter, Range};
 pub use number::{InvalidNumber, NonNegative, Positive, Ratio, Share};
@@ -69,6 +71,8 @@ pub struct Spec {
     pub gate: GateSpec,
     #[serde(default)]
     pub trigger: Trigger,
+    #[serde(default, skip_serializing_if = "Data::is_default")]
+    pub data: Data,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<Source>,
     #[serde(default)]

@@ -1,6 +1,7 @@
 //! What may start, and with which inputs: pure functions from the state to events.
 
 mod release;
+mod without;
 
 use crate::chunk::{Chunk, ChunkState};
 use crate::evalset::{ARCHIVE, EvalSet, Part};
@@ -12,6 +13,7 @@ use crate::state::{Event, EventKind, PipelineState, State, Task};
 use crate::version::{Alias, Disposition};
 
 pub use release::{drop_chunks, release};
+pub use without::start_without;
 
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum Refusal {
@@ -59,6 +61,10 @@ pub enum Refusal {
     AliasMoved { alias: &'static str, expected: String, found: String },
     #[error("the champion continues from no version to roll back to; name one with `--to`")]
     NoPrevious,
+    #[error("nothing of that subject was erased; `perennial buffer erase --subject` comes first")]
+    NotErased,
+    #[error("no version that is in use has learnt from what was erased of that subject")]
+    NothingLearnt,
     #[error(transparent)]
     Producer(#[from] crate::producer::Refusal),
 }
@@ -121,12 +127,12 @@ pub fn start_run(state: &State, id: &PipelineId, chunks: &[ChunkId]) -> Result<(
     let chosen = if chunks.is_empty() { waiting(current)? } else { named(current, chunks)? };
     let run = next_run(current);
     let opened = eval_sets_to_open(current, &chosen);
-    let manifest = Box::new(manifest(current, run, &chosen, &opened));
+    let manifest = Box::new(manifest(current, run, current.tip, &chosen, &opened));
     Ok((run, vec![event(id, EventKind::RunQueued { manifest, opened })]))
 }
 
 fn next_run(current: &PipelineState) -> RunNumber {
-    current.runs.keys().next_back().map_or(1, |last| last + 1)
+    current.last_run() + 1
 }
 
 /// The pipeline, if an adapter may become its first version.
@@ -153,7 +159,7 @@ pub fn start_import(state: &State, id: &PipelineId, import: Import) -> Result<(R
     let current = importable(state, id)?;
     let run = next_run(current);
     let opened = eval_sets_to_open(current, &[]);
-    let manifest = Box::new(Manifest { import: Some(import), ..manifest(current, run, &[], &opened) });
+    let manifest = Box::new(Manifest { import: Some(import), ..manifest(current, run, current.tip, &[], &opened) });
     Ok((run, vec![event(id, EventKind::RunQueued { manifest, opened })]))
 }
 
@@ -190,11 +196,20 @@ fn named<'a>(current: &'a PipelineState, ids: &[ChunkId]) -> Result<Vec<&'a Chun
     }
 }
 
-fn manifest(current: &PipelineState, run: RunNumber, chunks: &[&Chunk], opened: &[EvalSet]) -> Manifest {
-    let parent = current.tip.map(|tip| &current.versions[&tip]);
+fn manifest(
+    current: &PipelineState,
+    run: RunNumber,
+    parent: Option<Version>,
+    chunks: &[&Chunk],
+    opened: &[EvalSet],
+) -> Manifest {
+    let parent = parent.map(|parent| &current.versions[&parent]);
+    let mut late = current.late_rows();
+    // Of what trains again every row is there.
+    late.retain(|late| chunks.iter().all(|chunk| chunk.id != late.data.id));
     let snapshot = parent.map(|version| SnapshotData {
         object: version.snapshot.object.clone(),
-        chunks: version.snapshot.chunks.iter().map(|id| data(&current.chunks[id])).collect(),
+        chunks: version.snapshot.chunks.iter().map(|id| ChunkData::of(&current.chunks[id])).collect(),
     });
     Manifest {
         run,
@@ -202,15 +217,12 @@ fn manifest(current: &PipelineState, run: RunNumber, chunks: &[&Chunk], opened: 
         pipeline: current.pipeline.clone(),
         labels: current.labels.clone(),
         parent: parent.map(|version| Parent { version: version.number, files: version.files.clone() }),
-        chunks: chunks.iter().map(|chunk| data(chunk)).collect(),
+        chunks: chunks.iter().map(|chunk| ChunkData::of(chunk)).collect(),
+        late,
         snapshot,
         eval_sets: eval_sets_in_force(current, opened),
         import: None,
     }
-}
-
-fn data(chunk: &Chunk) -> ChunkData {
-    ChunkData { id: chunk.id.clone(), task: chunk.task.clone(), train: chunk.train.clone() }
 }
 
 /// A new EvalSet for every task whose held-out rows are not all in the one in force, up to the task's limit.
@@ -225,7 +237,8 @@ pub fn eval_sets_to_open(current: &PipelineState, chosen: &[&Chunk]) -> Vec<Eval
         }
         let known = current.tasks.iter().find(|task| task.name == chunk.task);
         let now = known.and_then(|task| in_force(current, task));
-        if now.is_some_and(|set| set.parts.iter().any(|part| part.chunk == chunk.id)) {
+        let same = |part: &Part| part.chunk == chunk.id && part.shards == chunk.held_out;
+        if now.is_some_and(|set| set.parts.iter().any(same)) {
             continue;
         }
         let position = sets.iter().position(|set| set.task == chunk.task).unwrap_or_else(|| {
@@ -238,6 +251,8 @@ pub fn eval_sets_to_open(current: &PipelineState, chosen: &[&Chunk]) -> Vec<Eval
             sets.len() - 1
         });
         let set = &mut sets[position];
+        // Its labels may have changed since.
+        set.parts.retain(|part| part.chunk != chunk.id);
         let rows = chunk.held_out_rows().min(limit.saturating_sub(set.items()));
         if rows > 0 {
             let (chunk, shards) = (chunk.id.clone(), chunk.held_out.clone());
@@ -260,8 +275,8 @@ fn in_force<'a>(current: &PipelineState, task: &'a Task) -> Option<&'a EvalSet> 
 }
 
 fn usable(chunk: &Chunk) -> bool {
-    use ChunkState::{Quarantined, Received, Refused};
-    !matches!(chunk.state, Received | Quarantined { .. } | Refused { .. })
+    use ChunkState::{Labelling, Quarantined, Received, Refused};
+    !matches!(chunk.state, Received | Labelling { .. } | Quarantined { .. } | Refused { .. })
 }
 
 /// The set in force of each task; beyond `max_tasks` the oldest merge into one stratified `archive`.

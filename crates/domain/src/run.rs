@@ -6,7 +6,7 @@
 //!   └──── AttemptEnded ────┘                        └──┘ AttemptEnded
 //!
 //! AttemptEnded for good, or too often in a row: Failed. Cancelled: from any state before Publishing.
-//! PublishFailed, from Publishing alone: Failed.
+//! PublishFailed, from Publishing alone: Failed. An erasure takes a run that has not come to Publishing back to Queued.
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -171,7 +171,21 @@ impl Run {
         self.manifest.chunks.iter().map(|chunk| &chunk.id)
     }
 
-    /// The only way a run changes.
+    /// Whether nothing has been decided that its inputs could still change.
+    pub fn can_be_reissued(&self) -> bool {
+        matches!(self.state, RunState::Queued | RunState::Training { .. } | RunState::Evaluating { .. })
+    }
+
+    /// Other inputs, and a new attempt at once: nothing of the last one counts, nor that it was one.
+    pub(crate) fn reissue(&mut self, at: Timestamp, edit: impl FnOnce(&mut Manifest, &mut Vec<EvalSet>)) {
+        if self.can_be_reissued() {
+            edit(&mut self.manifest, &mut self.opened);
+            self.state = RunState::Queued;
+            self.not_before = at;
+        }
+    }
+
+    /// The only way a run changes but for [`Self::reissue`].
     pub fn apply(&mut self, event: RunEvent, at: Timestamp) -> Result<(), IllegalTransition> {
         use RunEvent as E;
         use RunState as S;

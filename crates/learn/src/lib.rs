@@ -44,5 +44,5 @@ pub use error::Error;
 pub use files::{Precise, folder_digest};
 pub use flat::{Flat, Pass};
 pub use intake::Initial;
-pub use pool::{Pool, Remembered};
+pub use pool::{Part, Pool};
 pub use prefix::Prefix;

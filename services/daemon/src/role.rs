@@ -11,7 +11,7 @@ use object_store::ObjectStore;
 use perennial_proto::limits::MAX_MESSAGE_BYTES;
 use perennial_proto::{DESCRIPTORS, v1};
 use registry::{Evaluations, ModelLimits, Pipelines, Publisher, Registry};
-use rehearsal::Rehearsal;
+use rehearsal::{Eraser, Rehearsal};
 use scheduler::{Moment, Runs, Scheduler, Terms, Workers};
 use store::journal::Journal;
 use store::log::Follower;
@@ -171,6 +171,7 @@ async fn control(node: &Node, follower: Option<Follower>, services: &mut Service
     tasks.spawn(scheduler.clone().run());
     tasks.spawn(Publisher::new(journal.clone(), node.store.clone()).run(node.shutdown.clone()));
     tasks.spawn(scheduler::sweep::run(journal.clone(), node.store.clone(), node.shutdown.clone()));
+    tasks.spawn(Eraser::new(journal.clone(), node.store.clone()).run(node.shutdown.clone()));
     let (log, store) = (|| journal.clone(), || node.store.clone());
     let limits = &node.config.limits;
     let models =

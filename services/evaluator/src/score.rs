@@ -10,6 +10,7 @@ use domain::report::Score;
 use learn::assemble::{self, Assembled, Sources};
 use learn::evaluate;
 use serde::{Deserialize, Serialize};
+use store::examples::read_shard;
 
 /// Rows scored at once. Bounds memory; does not change what is right or wrong.
 const BATCH: usize = 128;
@@ -112,9 +113,11 @@ fn read(job: &EvalJob, set: &EvalSet) -> Result<Vec<Row>, Error> {
             if found.len() as u64 >= part.rows {
                 break;
             }
-            let sha256 = &shard.object.sha256;
-            let path = job.shards.get(sha256).ok_or_else(|| Error::NoShard(sha256.clone()))?;
-            found.extend(store::examples::read_shard(path)?);
+            let file = |sha256: &String| job.shards.get(sha256).ok_or_else(|| Error::NoShard(sha256.clone()));
+            let labels = shard.labels.as_ref().map(|labels| file(&labels.sha256)).transpose()?;
+            let rows = read_shard(file(&shard.object.sha256)?, labels.map(PathBuf::as_path))?;
+            // What nobody has labelled yet is no item.
+            found.extend(rows.into_iter().map(|(_, row)| row).filter(|row| !row.label.is_empty()));
         }
         if (found.len() as u64) < part.rows {
             return Err(Error::TooFew {

@@ -17,11 +17,13 @@ use perennial_proto::v1::rehearsal_service_server::RehearsalService;
 use store::journal::Journal;
 use tonic::{Request, Response, Status};
 
+use crate::erase::Eraser;
 use crate::error::Error;
 
 pub struct Rehearsal {
     journal: Arc<Journal>,
     store: Arc<dyn ObjectStore>,
+    eraser: Eraser,
 }
 
 fn describe(current: &PipelineState, version: &AdapterVersion) -> v1::Snapshot {
@@ -36,7 +38,8 @@ fn describe(current: &PipelineState, version: &AdapterVersion) -> v1::Snapshot {
 
 impl Rehearsal {
     pub fn new(journal: Arc<Journal>, store: Arc<dyn ObjectStore>) -> Self {
-        Self { journal, store }
+        let eraser = Eraser::new(journal.clone(), store.clone());
+        Self { journal, store, eraser }
     }
 
     async fn stats(&self, name: &str) -> Result<v1::GetBufferStatsResponse, Error> {
@@ -91,6 +94,21 @@ impl RehearsalService for Rehearsal {
         request: Request<v1::GetBufferStatsRequest>,
     ) -> Result<Response<v1::GetBufferStatsResponse>, Status> {
         Ok(Response::new(self.stats(&request.into_inner().pipeline).await?))
+    }
+
+    async fn erase_rows(
+        &self,
+        request: Request<v1::EraseRowsRequest>,
+    ) -> Result<Response<v1::EraseRowsResponse>, Status> {
+        let erasure = self.eraser.erase_rows(request.into_inner()).await?;
+        Ok(Response::new(v1::EraseRowsResponse { erasure }))
+    }
+
+    async fn list_erasures(
+        &self,
+        request: Request<v1::ListErasuresRequest>,
+    ) -> Result<Response<v1::ListErasuresResponse>, Status> {
+        Ok(Response::new(self.eraser.list(request.into_inner()).await?))
     }
 
     async fn list_snapshots(

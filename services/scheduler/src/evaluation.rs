@@ -102,7 +102,7 @@ fn trained(current: &PipelineState, run: &Run) -> BTreeSet<TaskName> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::chunk::{Chunk, ChunkState, ObjectRef, Shard, Split};
+    use domain::chunk::{Chunk, ObjectRef, Shard, Split};
     use domain::id::{ChunkId, PipelineId};
     use domain::manifest::{Cost, SnapshotMeta};
     use domain::planning;
@@ -150,23 +150,14 @@ mod tests {
 
         /// A run on a new chunk, up to its evaluation. The first chunk alone has held-out rows.
         fn trained(&mut self, chunk: &str) -> Run {
-            let shards = |name: String, rows| vec![Shard { object: object(&name), rows }];
+            let shards = |name: String, rows| vec![Shard::new(object(&name), rows)];
             let is_first = self.now().chunks.is_empty();
             let id = ChunkId(chunk.to_owned());
             let received = Chunk {
-                id: id.clone(),
-                task: "t".parse().unwrap(),
-                split: Split::Auto,
                 train: shards(format!("{chunk}-train"), 4),
                 held_out: if is_first { shards(format!("{chunk}-held-out"), 4) } else { vec![] },
                 labels: [("a".to_owned(), 4)].into(),
-                raw: object(chunk),
-                received_at: 0,
-                state: ChunkState::Received,
-                duplicates: 0,
-                bad: None,
-                source: None,
-                dropped: false,
+                ..Chunk::received(id.clone(), "t".parse().unwrap(), Split::Auto, object(chunk), 0)
             };
             self.happen(EventKind::ChunkReceived { chunk: Box::new(received) });
             self.happen(EventKind::ChunkSealed { chunk: id, new_labels: vec![] });

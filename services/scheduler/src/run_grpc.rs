@@ -7,7 +7,7 @@ use domain::id::{ChunkId, RunId};
 use domain::planning::{self, Refusal};
 use domain::run::{Run, RunState};
 use futures::Stream;
-use perennial_proto::convert::{self, pipeline_id, run_id};
+use perennial_proto::convert::{self, Invalid, pipeline_id, run_id};
 use perennial_proto::limits::page;
 use perennial_proto::v1;
 use perennial_proto::v1::run_service_server::RunService;
@@ -85,7 +85,16 @@ impl RunService for Runs {
         let pipeline = pipeline_id("pipeline", &request.pipeline)?;
         let chunks: Vec<ChunkId> = request.chunks.into_iter().map(ChunkId).collect();
         let id = pipeline.clone();
-        let number = self.0.commit(move |state| planning::start_run(state, &id, &chunks)).await?;
+        let number = match request.without_subject {
+            subject if subject.is_empty() => {
+                self.0.commit(move |state| planning::start_run(state, &id, &chunks)).await?
+            }
+            _ if !chunks.is_empty() => {
+                let reason = "not together with `without_subject`, which chooses them";
+                return Err(Invalid::new("chunks", reason).into());
+            }
+            subject => self.0.commit(move |state| planning::start_without(state, &id, &subject)).await?,
+        };
         let run = Some(self.0.show(&RunId { pipeline, number })?);
         Ok(Response::new(v1::StartRunResponse { run }))
     }

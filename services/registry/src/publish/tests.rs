@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use domain::chunk::{Chunk, ChunkState, Shard, Split};
+use domain::chunk::{Chunk, Shard, Split};
 use domain::id::ChunkId;
 use domain::manifest::{Cost, SnapshotMeta};
 use domain::planning;
@@ -125,20 +125,11 @@ impl Scene {
     async fn train(&self) {
         let spec = json!({"name": "p", "model": "mlp:8", "labels": ["a"], "method": "ft"});
         let object = ObjectRef { path: "rows".to_owned(), sha256: "0".repeat(64), bytes: 1 };
+        let id = ChunkId("c".to_owned());
         let chunk = Chunk {
-            id: ChunkId("c".to_owned()),
-            task: "main".parse().unwrap(),
-            split: Split::Train,
-            train: vec![Shard { object: object.clone(), rows: 1 }],
-            held_out: Vec::new(),
+            train: vec![Shard::new(object.clone(), 1)],
             labels: [("a".to_owned(), 1)].into(),
-            raw: object,
-            received_at: 0,
-            state: ChunkState::Received,
-            duplicates: 0,
-            bad: None,
-            source: None,
-            dropped: false,
+            ..Chunk::received(id, "main".parse().unwrap(), Split::Train, object, 0)
         };
         let sealed = EventKind::ChunkSealed { chunk: chunk.id.clone(), new_labels: Vec::new() };
         let applied = EventKind::PipelineApplied { pipeline_spec: serde_json::from_value(spec).unwrap() };

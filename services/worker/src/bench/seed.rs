@@ -195,6 +195,7 @@ fn manifest(
         labels: pipeline.labels.clone(),
         parent: parent.map(|_| Parent { version: Version(update as u64), files: Vec::new() }),
         chunks: chunks.to_vec(),
+        late: Vec::new(),
         snapshot,
         eval_sets: tasks.test[..measured].to_vec(),
         import: None,
