@@ -96,8 +96,15 @@ impl Story {
     fn judge(&mut self, run: u64, verdict: Verdict) -> (Candidate, EvalReport) {
         let snapshot = SnapshotMeta { object: object("s"), chunks: vec![], items: 0, seen: 0 };
         let cost = Cost::default();
-        let candidate =
-            Candidate { files: vec![], weights_sha256: "w".into(), finite: true, preprocessing: None, snapshot, cost };
+        let candidate = Candidate {
+            files: vec![],
+            weights_sha256: "w".into(),
+            finite: true,
+            preprocessing: None,
+            golden: Vec::new(),
+            snapshot,
+            cost,
+        };
         let passed = verdict == Verdict::Pass;
         let report =
             EvalReport { baseline: Baseline::Base, candidate_scores: vec![], baseline_scores: vec![], verdict };

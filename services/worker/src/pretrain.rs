@@ -294,6 +294,7 @@ fn accuracy(job: &TrainJob, recipe: &Recipe) -> anyhow::Result<f64> {
         manifest: job.manifest.clone(),
         base_model: None,
         subject: Some(job.out.clone()),
+        candidate: None,
         preprocessor: None,
         sets: job.manifest.eval_sets.clone(),
         shards: job.shards.clone(),
