@@ -273,6 +273,8 @@ pub fn adapter_version(state: &PipelineState, version: &AdapterVersion) -> v1::V
         imported,
         contaminated_rows: version.cost.contaminated_rows,
         dropped_rows: version.cost.dropped_rows,
+        hold_reason: state.holds.get(&version.number).cloned().unwrap_or_default(),
+        retired_at_ms: state.retired.get(&version.number).map_or(0, |retired| retired.at),
     }
 }
 

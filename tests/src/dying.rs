@@ -120,8 +120,9 @@ impl ObjectStore for Dying {
     }
 
     fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        let dead = *self.dead.borrow();
         // One that is dead or dies takes nothing more from the stream.
-        match (*self.dead.borrow(), self.turn(), self.death) {
+        match (dead, self.turn(), self.death) {
             (false, Turn::Live, _) => self.inner.delete_stream(paths),
             (false, Turn::Die, Death::After) => {
                 self.dead.send_replace(true);

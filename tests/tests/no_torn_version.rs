@@ -1,256 +1,38 @@
 //! *No torn version*: whoever lists, pulls or names versions, or looks into the store's folder, sees each of them whole
-//! or not at all, at whatever moment the process dies that publishes.
+//! or not at all, at whatever moment the process dies that publishes or retires them.
 
-use std::path::Path;
+#[path = "no_torn_version/place.rs"]
+mod place;
+
 use std::sync::Arc;
 
-use domain::chunk::{Chunk, ChunkState, ObjectRef, Shard, Split};
-use domain::id::{ChunkId, PipelineId, Version};
-use domain::manifest::{Candidate, Cost, SnapshotMeta};
-use domain::planning::{self, Refusal};
-use domain::report::{Baseline, EvalReport, Verdict};
-use domain::run::RunEvent;
-use domain::state::{Event, EventKind, State};
-use object_store::ObjectStore;
+use domain::id::Version;
+use domain::planning;
 use perennial_proto::v1;
-use perennial_proto::v1::pull_version_response::Part;
-use perennial_proto::v1::registry_service_client::RegistryServiceClient;
-use perennial_proto::v1::registry_service_server::RegistryServiceServer;
-use perennial_tests::cluster::pipeline;
+use perennial_tests::cluster::{pipeline, resource};
 use perennial_tests::digits::clean;
 use perennial_tests::dying::{Death, Dying};
 use perennial_tests::{Cluster, Options, Worker};
-use registry::publish::MANIFEST;
-use registry::{ModelLimits, Publisher, Registry};
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-use store::journal::Journal;
-use store::roots::Roots;
-use store::{layout, objects};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
-use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Server};
+use registry::Retention;
+use serde_json::json;
+use store::layout;
 
-const FILES: [&str; 4] = ["README.md", "adapter_model.safetensors", "head.safetensors", "snapshot.json"];
+use place::{FILES, Place, id, whole};
 
-fn id() -> PipelineId {
-    "namespaces/default/pipelines/p".parse().unwrap()
-}
-
-/// A store's folder.
-struct Place {
-    folder: tempfile::TempDir,
-    store: Arc<dyn ObjectStore>,
-}
-
-/// A control role on it.
-struct Control {
-    journal: Arc<Journal>,
-}
-
-impl Place {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let store = store::open(&format!("file://{}", folder.path().display())).unwrap();
-        Self { folder, store }
-    }
-
-    /// A process starts, or starts again, and reaches the store through `seen`.
-    async fn boot(&self, seen: Arc<dyn ObjectStore>) -> Control {
-        Control { journal: Arc::new(Journal::open(seen, "test", || 0).await.unwrap()) }
-    }
-
-    /// What is seen of the versions now, each of which is whole.
-    async fn look(&self, control: &Control) -> Vec<v1::Version> {
-        let reader = Reader::of(control, self.store.clone()).await;
-        let listed = reader.list().await;
-        for version in &listed {
-            self.check(version);
-            reader.pull(&version.number.to_string(), version).await;
-        }
-        for alias in ["@champion", "@previous", "@challenger"] {
-            if let Some(version) = reader.get(alias).await {
-                assert!(listed.contains(&version), "{alias} is one of those that are listed");
-                reader.pull(alias, &version).await;
-            }
-        }
-        self.check_folders();
-        listed
-    }
-
-    /// Every file is in the store, and the manifest names exactly these.
-    fn check(&self, version: &v1::Version) {
-        for file in &version.files {
-            let bytes = std::fs::read(self.folder.path().join(&file.path)).unwrap();
-            assert_eq!((hex::encode(Sha256::digest(&bytes)), bytes.len() as u64), (file.sha256.clone(), file.bytes));
-        }
-        let named = whole(&self.folder.path().join(&version.folder)).expect("it has a manifest");
-        let mut listed: Vec<&str> = version.files.iter().map(|file| file.path.rsplit('/').next().unwrap()).collect();
-        assert_eq!(listed.pop(), Some(MANIFEST), "the manifest is last");
-        assert_eq!(named, listed);
-    }
-
-    /// A folder with a manifest is whole, whether or not anybody lists it yet.
-    fn check_folders(&self) {
-        let Ok(folders) = std::fs::read_dir(self.folder.path().join("adapters/default")) else { return };
-        folders.for_each(|folder| drop(whole(&folder.unwrap().path())));
-    }
-}
-
-/// What the folder's manifest names, all of which is there. None: it has no manifest.
-fn whole(folder: &Path) -> Option<Vec<String>> {
-    let text = std::fs::read(folder.join(MANIFEST)).ok()?;
-    let manifest: Value = serde_json::from_slice(&text).expect("a manifest is whole");
-    let files = manifest["files"].as_array().unwrap().iter().map(|file| {
-        let name = file["name"].as_str().unwrap().to_owned();
-        let bytes = std::fs::read(folder.join(&name)).unwrap_or_else(|_| panic!("{name} is there"));
-        assert_eq!(file["sha256"].as_str().unwrap(), hex::encode(Sha256::digest(bytes)), "{name}");
-        name
-    });
-    Some(files.collect())
-}
-
-impl Control {
-    async fn happen(&self, kinds: Vec<EventKind>) {
-        let events = kinds.into_iter().map(|kind| Event { pipeline: id(), kind }).collect();
-        self.journal.commit(move |_, _| Ok::<_, Refusal>((events, ()))).await.unwrap();
-    }
-
-    async fn create(&self) {
-        let spec = json!({"name": "p", "model": "mlp:8", "labels": ["a"], "method": "ft"});
-        self.happen(vec![EventKind::PipelineApplied { pipeline_spec: serde_json::from_value(spec).unwrap() }]).await;
-    }
-
-    /// A run on a new chunk, up to the moment when it is to be published.
-    async fn pass(&self, store: &dyn ObjectStore) -> Version {
-        let object = |path: String| ObjectRef { path, sha256: "0".repeat(64), bytes: 1 };
-        let name = self.journal.read(|state| format!("c{}", state.pipelines[&id()].chunks.len()));
-        let chunk = json!({
-            "id": name, "task": "main", "split": Split::Train, "held_out": [], "labels": {"a": 1},
-            "train": [Shard { object: object(name.clone()), rows: 1 }], "raw": object(name.clone()),
-            "received_at": 0, "state": ChunkState::Received,
-        });
-        let chunk: Chunk = serde_json::from_value(chunk).unwrap();
-        let sealed = EventKind::ChunkSealed { chunk: ChunkId(name), new_labels: Vec::new() };
-        self.happen(vec![EventKind::ChunkReceived { chunk: Box::new(chunk) }, sealed]).await;
-        let start = |state: &State, _| planning::start_run(state, &id(), &[]).map(|(run, events)| (events, run));
-        let run = self.journal.commit(start).await.unwrap();
-        let version = self.journal.read(|state| state.pipelines[&id()].next_version());
-        let report = EvalReport {
-            baseline: Baseline::Base,
-            candidate_scores: Vec::new(),
-            baseline_scores: Vec::new(),
-            verdict: Verdict::Pass,
-        };
-        let candidate = Box::new(candidate(store, run).await);
-        let changes = [
-            RunEvent::Started,
-            RunEvent::Trained { attempt: 1, candidate },
-            RunEvent::Judged { report, version: Some(version) },
-        ];
-        self.happen(changes.map(|change| EventKind::Run { run, change: Box::new(change) }).into()).await;
-        version
-    }
-
-    /// Publishes whatever passed, and returns once it is published.
-    async fn publish(&self, store: Arc<dyn ObjectStore>, version: Version) {
-        let publishing = tokio::spawn(Publisher::new(self.journal.clone(), store).run(CancellationToken::new()));
-        let mut changed = self.journal.watch();
-        while !self.has(version) {
-            changed.changed().await.expect("the log goes on");
-        }
-        publishing.abort();
-    }
-
-    fn has(&self, version: Version) -> bool {
-        self.journal.read(|state| state.pipelines[&id()].versions.contains_key(&version))
-    }
-}
-
-/// Files of a run of their own.
-async fn candidate(store: &dyn ObjectStore, run: u64) -> Candidate {
-    let mut files = Vec::new();
-    for name in FILES {
-        let path = format!("{}/{name}", layout::candidate(&id(), run, 1));
-        files.push(objects::put(store, &path, format!("{name} of run {run}").into()).await.unwrap());
-    }
-    let snapshot = SnapshotMeta { object: files[3].clone(), chunks: Vec::new(), items: 0, seen: 0 };
-    let (weights_sha256, cost) = ("w".to_owned(), Cost::default());
-    Candidate { files, weights_sha256, finite: true, preprocessing: None, golden: Vec::new(), snapshot, cost }
-}
-
-/// A client, over the wire.
-struct Reader {
-    client: RegistryServiceClient<Channel>,
-    serving: JoinHandle<()>,
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
-}
-
-impl Reader {
-    async fn of(control: &Control, store: Arc<dyn ObjectStore>) -> Self {
-        let (limits, none) = (ModelLimits { max_model_bytes: 0, max_frame_bytes: 0 }, Roots::new::<&str>(&[]).unwrap());
-        let service = Registry::new(control.journal.clone(), store, "memory:///".to_owned(), limits, none);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let serving = tokio::spawn(async move {
-            let server = Server::builder().add_service(RegistryServiceServer::new(service));
-            server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
-        });
-        Self { client: RegistryServiceClient::connect(url).await.unwrap(), serving }
-    }
-
-    async fn list(&self) -> Vec<v1::Version> {
-        let request = v1::ListVersionsRequest { parent: id().to_string(), ..Default::default() };
-        self.client.clone().list_versions(request).await.unwrap().into_inner().versions
-    }
-
-    async fn get(&self, reference: &str) -> Option<v1::Version> {
-        let request = v1::GetVersionRequest { name: format!("{}/versions/{reference}", id()) };
-        match self.client.clone().get_version(request).await {
-            Ok(answer) => answer.into_inner().version,
-            Err(status) => {
-                assert_eq!(status.code(), tonic::Code::NotFound, "{status}");
-                None
-            }
-        }
-    }
-
-    /// Exactly the version's files arrive, whole.
-    async fn pull(&self, reference: &str, version: &v1::Version) {
-        let request = v1::PullVersionRequest { name: format!("{}/versions/{reference}", id()) };
-        let mut parts = self.client.clone().pull_version(request).await.unwrap().into_inner();
-        let mut arrived: Vec<(v1::File, Vec<u8>)> = Vec::new();
-        while let Some(message) = parts.message().await.unwrap() {
-            match message.part.unwrap() {
-                Part::File(file) => arrived.push((file, Vec::new())),
-                Part::Frame(frame) => arrived.last_mut().unwrap().1.extend(frame),
-            }
-        }
-        let sums = |file: &v1::File| file.sha256.clone();
-        let wanted: Vec<String> = version.files.iter().map(sums).collect();
-        assert_eq!(arrived.iter().map(|(file, _)| sums(file)).collect::<Vec<_>>(), wanted, "{reference}");
-        let found = arrived.iter().map(|(_, bytes)| hex::encode(Sha256::digest(bytes)));
-        assert_eq!(found.collect::<Vec<_>>(), wanted, "{reference}");
-    }
+/// Version 1 is the champion, and version 2 is to be published.
+async fn passed() -> Place {
+    let place = Place::new();
+    let control = place.boot(place.store.clone()).await;
+    control.create(json!({})).await;
+    let version = control.pass(&*place.store).await;
+    control.publish(place.store.clone(), version).await;
+    control.pass(&*place.store).await;
+    place
 }
 
 /// The second version's publication dies after so many writes. Whether it came through first.
-async fn publication(writes: usize, death: Death) -> bool {
-    let place = Place::new();
-    let first = place.boot(place.store.clone()).await;
-    first.create().await;
-    let version = first.pass(&*place.store).await;
-    first.publish(place.store.clone(), version).await;
-    let version = first.pass(&*place.store).await;
-    drop(first);
-
+async fn publication(place: Place, writes: usize, death: Death) -> bool {
+    let version = Version(2);
     let dying = Arc::new(Dying::new(place.store.clone(), death));
     let control = place.boot(dying.clone()).await;
     dying.dies_after(writes);
@@ -274,9 +56,10 @@ async fn publication(writes: usize, death: Death) -> bool {
 
 #[tokio::test]
 async fn a_publication_that_dies_at_any_write_leaves_every_reader_whole_versions() {
+    let place = passed().await;
     for death in [Death::Before, Death::After, Death::Midway] {
         let mut writes = 0;
-        while !publication(writes, death).await {
+        while !publication(place.copy(), writes, death).await {
             writes += 1;
         }
         // Each file, the manifest, the record.
@@ -284,13 +67,70 @@ async fn a_publication_that_dies_at_any_write_leaves_every_reader_whole_versions
     }
 }
 
-/// The candidate's file of that name, in whatever attempt's folder.
-fn in_candidate(cluster: &Cluster, attempt: u32, name: &str) -> std::path::PathBuf {
-    cluster.store().join(layout::candidate(&resource().parse().unwrap(), 1, attempt)).join(name)
+/// Versions that have files in the store's folder.
+fn with_files(place: &Place) -> Vec<u64> {
+    let has_some = |number: &u64| {
+        let folder = place.folder.path().join(layout::version(&id(), Version(*number)));
+        std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
+    };
+    (1..=VERSIONS).filter(has_some).collect()
 }
 
-fn resource() -> String {
-    perennial_tests::cluster::resource("digits")
+const VERSIONS: u64 = 6;
+
+/// Six versions, of which two are kept and one is held.
+async fn old() -> Place {
+    let place = Place::new();
+    let control = place.boot(place.store.clone()).await;
+    control.create(json!({"versions": 2})).await;
+    for _ in 0..VERSIONS {
+        let version = control.pass(&*place.store).await;
+        control.publish(place.store.clone(), version).await;
+    }
+    let hold = |state: &_, _| planning::hold(state, &id(), Version(2), "audited").map(|events| (events, ()));
+    control.journal.commit(hold).await.unwrap();
+    place
+}
+
+/// Retiring the old ones dies after so many writes. Whether it came through first.
+async fn retirement(place: Place, writes: usize, death: Death) -> bool {
+    let dying = Arc::new(Dying::new(place.store.clone(), death));
+    let control = place.boot(dying.clone()).await;
+    dying.dies_after(writes);
+    let retention = Retention::new(control.journal.clone(), dying.clone());
+    let came_through = tokio::select! {
+        settled = retention.settle() => { settled.unwrap(); true }
+        () = dying.died() => false,
+    };
+    assert_eq!(place.look(&control).await.len() as u64, VERSIONS, "{death:?} {writes}");
+    drop(control);
+
+    let control = place.boot(place.store.clone()).await;
+    place.look(&control).await;
+    Retention::new(control.journal.clone(), place.store.clone()).settle().await.unwrap();
+    let seen = place.look(&control).await;
+    let retired = seen.iter().filter(|version| version.retired_at_ms > 0).map(|version| version.number);
+    assert_eq!(retired.collect::<Vec<_>>(), [1, 3, 4], "{death:?} {writes}");
+    assert_eq!(with_files(&place), [2, 5, 6], "{death:?} {writes}");
+    came_through
+}
+
+#[tokio::test]
+async fn a_retirement_that_dies_at_any_write_leaves_every_reader_whole_versions() {
+    let place = old().await;
+    for death in [Death::Before, Death::After] {
+        let mut writes = 0;
+        while !retirement(place.copy(), writes, death).await {
+            writes += 1;
+        }
+        // The record, three versions' files and manifests, and the record that they are gone.
+        assert_eq!(writes, 1 + 3 * (FILES.len() + 1) + 1, "{death:?}");
+    }
+}
+
+/// The candidate's file of that name, in an attempt's folder.
+fn in_candidate(cluster: &Cluster, attempt: u32, name: &str) -> std::path::PathBuf {
+    cluster.store().join(layout::candidate(&resource("digits").parse().unwrap(), 1, attempt)).join(name)
 }
 
 #[tokio::test]

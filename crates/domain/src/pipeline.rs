@@ -10,6 +10,7 @@ mod method;
 mod number;
 mod parts;
 mod rehearsal;
+mod retention;
 mod selection;
 mod source;
 mod training;
@@ -28,6 +29,7 @@ pub use method::{Method, Parameter, Range};
 pub use number::{InvalidNumber, NonNegative, Positive, Ratio, Share};
 pub use parts::*;
 pub use rehearsal::*;
+pub use retention::Retention;
 pub use selection::{Rule, Selection, SelectionWeights};
 pub use source::Source;
 pub use training::*;
@@ -71,6 +73,8 @@ pub struct Spec {
     pub trigger: Trigger,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<Source>,
+    #[serde(default, skip_serializing_if = "Retention::keeps_all")]
+    pub retention: Retention,
     #[serde(default)]
     pub seed: u64,
 }

@@ -3,6 +3,8 @@
 //! Whether an event may happen is decided in [`crate::planning`] or by the services, before it is
 //! recorded. `apply` refuses only what would leave the tables inconsistent.
 
+mod versions;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -15,7 +17,7 @@ use crate::manifest::Manifest;
 use crate::pipeline::{GateMode, Pipeline};
 use crate::producer::Producer;
 use crate::run::{IllegalTransition, Run, RunEvent, RunState};
-use crate::version::{AdapterVersion, Alias, Disposition, absorbed, lineage};
+use crate::version::{AdapterVersion, Alias, Disposition, Retired};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
@@ -42,6 +44,12 @@ pub struct PipelineState {
     pub aliases: BTreeMap<Alias, Version>,
     /// The version the next run continues from.
     pub tip: Option<Version>,
+    /// Versions that keep their files whatever the retention says, and why.
+    #[serde(default)]
+    pub holds: BTreeMap<Version, String>,
+    /// Versions whose files are not to be had any more.
+    #[serde(default)]
+    pub retired: BTreeMap<Version, Retired>,
 }
 
 /// A named slice of the data, and every EvalSet it has had.
@@ -115,6 +123,21 @@ pub enum EventKind {
         to: Version,
         chunks: Disposition,
     },
+    VersionHeld {
+        version: Version,
+        reason: String,
+    },
+    VersionReleased {
+        version: Version,
+    },
+    /// Nobody is given their files from here on.
+    VersionsRetired {
+        versions: Vec<Version>,
+    },
+    /// Of retired versions: nothing of them is left in the store.
+    FilesRemoved {
+        versions: Vec<Version>,
+    },
 }
 
 #[derive(Debug, thiserror::Error, PartialEq)]
@@ -170,6 +193,8 @@ impl PipelineState {
             versions: BTreeMap::new(),
             aliases: BTreeMap::new(),
             tip: None,
+            holds: BTreeMap::new(),
+            retired: BTreeMap::new(),
         }
     }
 
@@ -218,6 +243,10 @@ impl PipelineState {
             EventKind::VersionPublished { version } => self.publish(version, at)?,
             EventKind::AliasSet { alias, version } => self.set_alias(*alias, *version)?,
             EventKind::ChampionMoved { to, chunks } => self.move_champion(*to, *chunks)?,
+            EventKind::VersionHeld { version, reason } => drop(self.holds.insert(*version, reason.clone())),
+            EventKind::VersionReleased { version } => drop(self.holds.remove(version)),
+            EventKind::VersionsRetired { versions } => self.retire(versions, at),
+            EventKind::FilesRemoved { versions } => self.forget_files(versions),
         }
         Ok(())
     }
@@ -325,50 +354,6 @@ impl PipelineState {
                 self.aliases.insert(Alias::Challenger, version.number);
             }
         }
-        Ok(())
-    }
-
-    fn crown(&mut self, version: Version) {
-        if let Some(old) = self.aliases.insert(Alias::Champion, version)
-            && old != version
-        {
-            self.aliases.insert(Alias::Previous, old);
-        }
-    }
-
-    fn set_alias(&mut self, alias: Alias, version: Version) -> Result<(), Inapplicable> {
-        if !self.versions.contains_key(&version) {
-            return Err(Inapplicable::UnknownVersion(version));
-        }
-        self.aliases.insert(alias, version);
-        Ok(())
-    }
-
-    /// Chunks along the new lineage are absorbed; those only the old one had go where `disposition` says.
-    fn move_champion(&mut self, to: Version, disposition: Disposition) -> Result<(), Inapplicable> {
-        if !self.versions.contains_key(&to) {
-            return Err(Inapplicable::UnknownVersion(to));
-        }
-        let (old_line, new_line) = (lineage(&self.versions, self.tip), lineage(&self.versions, Some(to)));
-        let kept = absorbed(&self.versions, &new_line);
-        for id in absorbed(&self.versions, &old_line).difference(&kept) {
-            let state = match disposition {
-                Disposition::Requeue => ChunkState::Sealed,
-                Disposition::Hold => {
-                    ChunkState::Refused { reason: format!("held: absorbed by a version that {to} does not continue") }
-                }
-                Disposition::Drop => {
-                    ChunkState::Quarantined { reason: format!("dropped when the champion moved to {to}") }
-                }
-            };
-            self.chunk(id)?.state = state;
-        }
-        for version in &new_line {
-            let ids = self.versions[version].chunks.clone();
-            self.set_chunks(&ids, &ChunkState::Absorbed { version: *version })?;
-        }
-        self.crown(to);
-        self.tip = Some(to);
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ mod models;
 mod pipelines;
 pub mod publish;
 mod pull;
+mod retention;
 mod upload;
 mod versions;
 
@@ -17,5 +18,6 @@ pub use error::Error;
 pub use evaluations::Evaluations;
 pub use pipelines::Pipelines;
 pub use publish::Publisher;
+pub use retention::Retention;
 pub use upload::ModelLimits;
 pub use versions::Registry;

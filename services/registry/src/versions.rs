@@ -6,7 +6,7 @@ use std::sync::Arc;
 use domain::id::{PipelineId, Version};
 use domain::pipeline::Model;
 use domain::planning::{self, Refusal};
-use domain::state::PipelineState;
+use domain::state::{Event, PipelineState, State};
 use domain::version::{AdapterVersion, lineage};
 use futures::Stream;
 use object_store::ObjectStore;
@@ -95,6 +95,29 @@ impl Registry {
         self.show(&id, to)
     }
 
+    async fn hold(&self, name: &str, reason: String) -> Result<v1::Version, Error> {
+        if reason.trim().is_empty() {
+            return Err(Invalid::new("reason", "is empty; say what the version is kept for").into());
+        }
+        self.keep(name, move |state, id, version| planning::hold(state, id, version, &reason)).await
+    }
+
+    /// Changes whether a version's files stay.
+    async fn keep(
+        &self,
+        name: &str,
+        change: impl FnOnce(&State, &PipelineId, Version) -> Result<Vec<Event>, Refusal> + Send + 'static,
+    ) -> Result<v1::Version, Error> {
+        let (id, reference) = version_ref("name", name)?;
+        let pipeline = id.clone();
+        let decide = move |state: &State, _at| {
+            let version = resolve(&pipeline, planning::pipeline(state, &pipeline)?, reference)?.number;
+            Ok::<_, Error>((change(state, &pipeline, version)?, version))
+        };
+        let version = self.journal.commit(decide).await.map_err(Error::uncommitted)?;
+        self.show(&id, version)
+    }
+
     async fn roll_back(&self, request: v1::RollbackRequest) -> Result<v1::Version, Error> {
         let id = pipeline_id("pipeline", &request.pipeline)?;
         let (to, chunks) = (convert::version(request.version), convert::disposition(request.chunks()));
@@ -160,7 +183,10 @@ impl RegistryService for Registry {
         &self,
         request: Request<v1::PullVersionRequest>,
     ) -> Result<Response<Self::PullVersionStream>, Status> {
-        let files = self.find(&request.into_inner().name, |_, version| version.files.clone())?;
+        let files = self.find(&request.into_inner().name, |current, version| {
+            planning::available(current, version.number).map(|version| version.files.clone())
+        })?;
+        let files = files.map_err(Error::from)?;
         Ok(Response::new(pull::stream(self.store.clone(), files)))
     }
 
@@ -190,5 +216,22 @@ impl RegistryService for Registry {
         let (store, folder) = self.roots.resolve(&uri).map_err(Error::Store)?;
         let files = folder_files(&*store, folder.as_ref()).await.map_err(Error::Store)?;
         Ok(Response::new(pull::model(store, files)))
+    }
+
+    async fn hold_version(
+        &self,
+        request: Request<v1::HoldVersionRequest>,
+    ) -> Result<Response<v1::HoldVersionResponse>, Status> {
+        let v1::HoldVersionRequest { name, reason } = request.into_inner();
+        let version = Some(self.hold(&name, reason).await?);
+        Ok(Response::new(v1::HoldVersionResponse { version }))
+    }
+
+    async fn release_version(
+        &self,
+        request: Request<v1::ReleaseVersionRequest>,
+    ) -> Result<Response<v1::ReleaseVersionResponse>, Status> {
+        let version = Some(self.keep(&request.into_inner().name, planning::end_hold).await?);
+        Ok(Response::new(v1::ReleaseVersionResponse { version }))
     }
 }

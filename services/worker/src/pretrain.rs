@@ -274,6 +274,7 @@ fn manifest(lesson: &Lesson, recipe: &Recipe, chunk: ChunkData, set: EvalSet) ->
         gate: domain::pipeline::GateSpec::default(),
         trigger: domain::pipeline::Trigger::Manual,
         sources: Vec::new(),
+        retention: domain::pipeline::Retention::default(),
         seed: recipe.seed,
     };
     Ok(Manifest {

@@ -8,7 +8,7 @@ use perennial_domain::report::{Baseline, EvalReport, Verdict};
 use perennial_domain::run::{RunEvent, RunState};
 use perennial_domain::state::{Event, EventKind, PipelineState, State};
 use perennial_domain::version::AdapterVersion;
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub struct Story {
     pub state: State,
@@ -21,12 +21,18 @@ fn object(name: &str) -> ObjectRef {
 
 impl Story {
     pub fn new() -> Self {
-        let spec = json!({"name": "p", "model": "mlp:8", "labels": ["a", "b"], "method": "er"});
-        let spec: perennial_domain::pipeline::Pipeline = serde_json::from_value(spec).unwrap();
-        let mut story = Self { id: spec.id(), state: State::default() };
-        let events = planning::apply_spec(&story.state, &spec).unwrap();
-        story.apply(events);
+        let id = "namespaces/default/pipelines/p".parse().unwrap();
+        let mut story = Self { id, state: State::default() };
+        story.specify(|_| ());
         story
+    }
+
+    /// Applies the pipeline's shortest file with a change.
+    pub fn specify(&mut self, change: impl FnOnce(&mut Value)) {
+        let mut spec = json!({"name": "p", "model": "mlp:8", "labels": ["a", "b"], "method": "er"});
+        change(&mut spec);
+        let events = planning::apply_spec(&self.state, &serde_json::from_value(spec).unwrap()).unwrap();
+        self.apply(events);
     }
 
     pub fn now(&self) -> &PipelineState {
@@ -111,5 +117,14 @@ impl Story {
         let number = version.number;
         self.happen(EventKind::VersionPublished { version: Box::new(version) });
         number
+    }
+
+    /// A version on a chunk of its own.
+    pub fn publish(&mut self, chunk: &str) -> Version {
+        self.chunk(chunk);
+        let run = self.start();
+        self.train(run, 1);
+        self.pass(run);
+        self.publish_passed(run)
     }
 }

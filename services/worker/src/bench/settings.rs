@@ -176,6 +176,7 @@ impl Settings {
             gate: GateSpec { mode: GateMode::Report, ..GateSpec::default() },
             trigger: domain::pipeline::Trigger::Manual,
             sources: Vec::new(),
+            retention: domain::pipeline::Retention::default(),
             seed,
         };
         Pipeline::try_from(spec).map(Spec::from)
