@@ -97,7 +97,7 @@ async fn files_of_old_versions_go_but_for_what_is_held_and_what_is_needed() {
     let back = cluster.roll_back("digits").await;
     assert_eq!(back.number, 4);
     publish(&cluster, 6).await;
-    let line = v1::GetLineageRequest { name: format!("{}/versions/6", resource("digits")) };
+    let line = v1::GetLineageRequest { name: format!("{}/versions/6", resource("digits")), ..Default::default() };
     let line = cluster.registry().get_lineage(line).await.unwrap().into_inner().versions;
     assert_eq!(line.iter().map(|version| version.number).collect::<Vec<_>>(), [6, 4, 3, 2, 1]);
 

@@ -56,9 +56,9 @@ fn only_a_candidate_that_is_there_can_be_spoiled_and_publishing_ends_no_other_wa
 fn line(retention: u32, versions: u64) -> Story {
     let mut story = Story::new();
     story.specify(|spec| spec["retention"] = json!({"versions": retention}));
-    (1..=versions).for_each(|number| {
+    for number in 1..=versions {
         story.publish(&format!("c{number}"));
-    });
+    }
     story
 }
 
@@ -69,7 +69,9 @@ fn expired(story: &Story) -> Vec<u64> {
 #[test]
 fn without_a_retention_everything_is_kept() {
     let mut story = Story::new();
-    (1..=9).for_each(|number| drop(story.publish(&format!("c{number}"))));
+    for number in 1..=9 {
+        story.publish(&format!("c{number}"));
+    }
     assert_eq!(expired(&story), Vec::<u64>::new());
     assert!(planning::retire(&story.state, &story.id).unwrap().is_empty());
     story.specify(|spec| spec["retention"] = json!({"versions": 1}));

@@ -3,6 +3,7 @@
 //! It lays a passed candidate down under its version's name, manifest last, and never decides
 //! whether it may.
 
+mod diff;
 mod error;
 mod evaluations;
 mod import;

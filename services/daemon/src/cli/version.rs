@@ -1,5 +1,7 @@
 //! `perennial version`.
 
+mod diff;
+mod lineage;
 mod view;
 
 use std::path::PathBuf;
@@ -18,8 +20,15 @@ use view::{VersionList, VersionView};
 #[derive(clap::Subcommand)]
 pub enum Verb {
     /// List the versions of a pipeline
-    #[command(after_help = "Example:\n  perennial version ls tickets")]
-    Ls { pipeline: PipelineName },
+    #[command(
+        after_help = "Example:\n  perennial version ls tickets\n  perennial version ls tickets --chunk 3f0c9a7be2d14c55a8e01b2c3d4e5f60"
+    )]
+    Ls {
+        pipeline: PipelineName,
+        /// Only those that saw this chunk: they absorbed it, or continue from one that did
+        #[arg(long)]
+        chunk: Option<String>,
+    },
     /// Show one version: what it came from, what is in it
     #[command(
         after_help = "Example:\n  perennial version show tickets@champion\n  perennial version show models:/tickets/3"
@@ -27,6 +36,20 @@ pub enum Verb {
     Show {
         #[arg(value_name = "VERSION")]
         reference: Reference,
+    },
+    /// Show what a version continues from, and what continues from it
+    #[command(after_help = "Example:\n  perennial version lineage tickets/3")]
+    Lineage {
+        #[arg(value_name = "VERSION")]
+        reference: Reference,
+    },
+    /// Show how two versions of a pipeline differ: data, settings, accuracy, memory
+    #[command(after_help = "Example:\n  perennial version diff tickets/41 tickets@champion")]
+    Diff {
+        #[arg(value_name = "VERSION")]
+        reference: Reference,
+        #[arg(value_name = "OTHER")]
+        other: Reference,
     },
     /// Make a version the champion
     #[command(
@@ -120,8 +143,10 @@ impl From<Chunks> for i32 {
 impl Verb {
     pub async fn run(self, ctx: &Context) -> Result<(), Failure> {
         match self {
-            Self::Ls { pipeline } => list(ctx, &pipeline).await,
+            Self::Ls { pipeline, chunk } => list(ctx, &pipeline, chunk).await,
             Self::Show { reference } => ctx.show(&VersionView::from(get(ctx, &reference).await?)),
+            Self::Lineage { reference } => lineage::lineage(ctx, &reference).await,
+            Self::Diff { reference, other } => diff::diff(ctx, &reference, &other).await,
             Self::Promote { reference, chunks, expect } => promote(ctx, &reference, chunks, expect).await,
             Self::Rollback { pipeline, to, chunks, expect } => rollback(ctx, &pipeline, to, chunks, expect).await,
             Self::Hold { reference, reason } => hold(ctx, &reference, reason).await,
@@ -132,10 +157,12 @@ impl Verb {
     }
 }
 
-async fn list(ctx: &Context, pipeline: &PipelineName) -> Result<(), Failure> {
+async fn list(ctx: &Context, pipeline: &PipelineName, chunk: Option<String>) -> Result<(), Failure> {
     let mut client = ctx.registry().await?;
+    let chunk = chunk.unwrap_or_default();
     let versions = all_pages(async |page_token| {
-        let request = v1::ListVersionsRequest { parent: ctx.pipeline(pipeline), page_size: 0, page_token };
+        let (parent, chunk) = (ctx.pipeline(pipeline), chunk.clone());
+        let request = v1::ListVersionsRequest { parent, page_token, chunk, ..Default::default() };
         let page = client.list_versions(ctx.request(request)).await?.into_inner();
         Ok((page.versions, page.next_page_token))
     });

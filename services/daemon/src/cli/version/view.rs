@@ -11,18 +11,18 @@ use crate::cli::pipeline::pipeline_of;
 pub struct VersionView {
     resource: String,
     pipeline: String,
-    version: u64,
+    pub version: u64,
     /// None: the base model.
-    parent: Option<u64>,
+    pub parent: Option<u64>,
     run: u64,
-    aliases: Vec<String>,
-    chunks: Vec<String>,
+    pub aliases: Vec<String>,
+    pub chunks: Vec<String>,
     folder: String,
     files: Vec<FileView>,
     weights_sha256: String,
     snapshot_sha256: String,
     verdict: String,
-    average_accuracy: Option<f64>,
+    pub average_accuracy: Option<f64>,
     expected_calibration_error: Option<f64>,
     brier_score: Option<f64>,
     /// None: its gate compared it with the base model.
@@ -34,16 +34,16 @@ pub struct VersionView {
     hold_reason: Option<String>,
     /// Since when its files are not kept.
     retired_at_ms: Option<u64>,
-    published_at_ms: Option<u64>,
+    pub published_at_ms: Option<u64>,
 }
 
 #[derive(Serialize)]
-struct FlipsView {
+pub struct FlipsView {
     baseline_version: u64,
     #[serde(flatten)]
     figures: Figures,
     #[serde(skip)]
-    counted: Flips,
+    pub counted: Flips,
 }
 
 impl From<v1::Flips> for FlipsView {
