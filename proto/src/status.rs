@@ -68,6 +68,7 @@ pub fn refused(refusal: &Refusal) -> Status {
         Refusal::UnknownPipeline(_) => (Code::NotFound, "UNKNOWN_PIPELINE"),
         Refusal::UnknownRun(_) => (Code::NotFound, "UNKNOWN_RUN"),
         Refusal::UnknownVersion(_) => (Code::NotFound, "UNKNOWN_VERSION"),
+        Refusal::Retired(_) => (Code::FailedPrecondition, "VERSION_RETIRED"),
         Refusal::UnknownChunk(_) => (Code::NotFound, "UNKNOWN_CHUNK"),
         Refusal::Busy(_) => (Code::FailedPrecondition, "PIPELINE_BUSY"),
         Refusal::NothingToTrain { .. } => (Code::FailedPrecondition, "NOTHING_TO_TRAIN"),

@@ -164,6 +164,12 @@ impl Cluster {
         self.spawn(command)
     }
 
+    /// Starts one more worker.
+    pub fn join(&mut self, worker: Worker) {
+        let worker = self.worker(self.others.len(), worker);
+        self.others.push(worker);
+    }
+
     fn spawn(&self, mut command: Command) -> Child {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log()).expect("a log can be opened");
         command.envs(self.options.bucket.iter().flat_map(|bucket| &bucket.environment));

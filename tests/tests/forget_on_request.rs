@@ -35,7 +35,9 @@ fn holding(folder: &Path, subject: &str) -> Vec<PathBuf> {
         rows.iter().any(|(_, row)| row.subject.as_deref() == Some(subject))
     };
     let named = format!("\"subject\":\"{subject}\"");
-    let raw = |path: &Path| fs::read(path).unwrap().windows(named.len()).any(|part| part == named.as_bytes());
+    // Some come and go while this looks.
+    let raw =
+        |path: &Path| fs::read(path).unwrap_or_default().windows(named.len()).any(|part| part == named.as_bytes());
     files(folder).into_iter().filter(|path| shard(path) || raw(path)).collect()
 }
 

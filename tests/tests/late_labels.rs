@@ -90,7 +90,7 @@ async fn a_chunk_trains_with_the_labels_it_has_and_later_ones_train_next() {
 async fn a_chunk_whose_labels_do_not_come_trains_at_its_deadline() {
     let cluster = start(1.0, 1).await;
     let (rows, labels) = apart(1);
-    let push = cluster.push("digits", "clean", Split::Train, &rows);
+    let push = cluster.push("digits", "clean", Split::Auto, &rows);
     let chunk = push.await.unwrap().chunk.unwrap();
     assert_eq!(chunk.state, "labelling");
     label(&cluster, &labels[..100]);

@@ -93,6 +93,10 @@ pub struct Candidate {
     /// None: from before it was recorded.
     #[serde(default)]
     pub preprocessing: Option<Preprocessing>,
+    /// The logits of a few fixed rows that are nobody's data, by the weights in memory; None where one is not finite. Whoever
+    /// loads the files has to get them, too. Empty: from before they were recorded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub golden: Vec<Vec<Option<f32>>>,
     pub snapshot: SnapshotMeta,
     pub cost: Cost,
 }

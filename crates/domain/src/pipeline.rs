@@ -11,6 +11,7 @@ mod method;
 mod number;
 mod parts;
 mod rehearsal;
+mod retention;
 mod selection;
 mod source;
 mod training;
@@ -30,6 +31,7 @@ pub use method::{Method, Parameter, Range};
 pub use number::{InvalidNumber, NonNegative, Positive, Ratio, Share};
 pub use parts::*;
 pub use rehearsal::*;
+pub use retention::Retention;
 pub use selection::{Rule, Selection, SelectionWeights};
 pub use source::Source;
 pub use training::*;
@@ -75,6 +77,8 @@ pub struct Spec {
     pub data: Data,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<Source>,
+    #[serde(default, skip_serializing_if = "Retention::keeps_all")]
+    pub retention: Retention,
     #[serde(default)]
     pub seed: u64,
 }

@@ -1,6 +1,7 @@
 //! What may start, and with which inputs: pure functions from the state to events.
 
 mod release;
+mod retention;
 mod without;
 
 use crate::chunk::{Chunk, ChunkState};
@@ -13,6 +14,7 @@ use crate::state::{Event, EventKind, PipelineState, State, Task};
 use crate::version::{Alias, Disposition};
 
 pub use release::{drop_chunks, release};
+pub use retention::{available, end_hold, expired, hold, retire};
 pub use without::start_without;
 
 #[derive(Debug, thiserror::Error, PartialEq)]
@@ -23,6 +25,10 @@ pub enum Refusal {
     UnknownRun(RunNumber),
     #[error("version {0} is not known")]
     UnknownVersion(Version),
+    #[error(
+        "version {0} is retired: `retention.versions` did not keep its files; use one that is not, and hold what has to stay"
+    )]
+    Retired(Version),
     #[error("chunk {0} is not known")]
     UnknownChunk(ChunkId),
     #[error("run {0} has not ended; a pipeline trains one run at a time")]
@@ -369,9 +375,7 @@ pub fn set_alias(
     chunks: Disposition,
 ) -> Result<Vec<Event>, Refusal> {
     let current = pipeline(state, id)?;
-    if !current.versions.contains_key(&to) {
-        return Err(Refusal::UnknownVersion(to));
-    }
+    available(current, to)?;
     expected.check(current, alias)?;
     if alias != Alias::Champion {
         return Ok(vec![event(id, EventKind::AliasSet { alias, version: to })]);

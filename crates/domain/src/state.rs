@@ -3,7 +3,7 @@
 //! Whether an event may happen is decided in [`crate::planning`] or by the services, before it is
 //! recorded. `apply` refuses only what would leave the tables inconsistent.
 
-mod alias;
+mod versions;
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ use crate::manifest::Manifest;
 use crate::pipeline::{GateMode, Pipeline};
 use crate::producer::Producer;
 use crate::run::{IllegalTransition, Run, RunEvent, RunState};
-use crate::version::{AdapterVersion, Alias, Disposition, lineage};
+use crate::version::{AdapterVersion, Alias, Disposition, Retired, lineage};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
@@ -49,6 +49,12 @@ pub struct PipelineState {
     pub aliases: BTreeMap<Alias, Version>,
     /// The version the next run continues from.
     pub tip: Option<Version>,
+    /// Versions that keep their files whatever the retention says, and why.
+    #[serde(default)]
+    pub holds: BTreeMap<Version, String>,
+    /// Versions whose files are not to be had any more.
+    #[serde(default)]
+    pub retired: BTreeMap<Version, Retired>,
 }
 
 /// A named slice of the data, and every EvalSet it has had.
@@ -139,6 +145,21 @@ pub enum EventKind {
         to: Version,
         chunks: Disposition,
     },
+    VersionHeld {
+        version: Version,
+        reason: String,
+    },
+    VersionReleased {
+        version: Version,
+    },
+    /// Nobody is given their files from here on.
+    VersionsRetired {
+        versions: Vec<Version>,
+    },
+    /// Of retired versions: nothing of them is left in the store.
+    FilesRemoved {
+        versions: Vec<Version>,
+    },
 }
 
 #[derive(Debug, thiserror::Error, PartialEq)]
@@ -197,6 +218,8 @@ impl PipelineState {
             versions: BTreeMap::new(),
             aliases: BTreeMap::new(),
             tip: None,
+            holds: BTreeMap::new(),
+            retired: BTreeMap::new(),
         }
     }
 
@@ -252,6 +275,10 @@ impl PipelineState {
             EventKind::VersionPublished { version } => self.publish(version, at)?,
             EventKind::AliasSet { alias, version } => self.set_alias(*alias, *version)?,
             EventKind::ChampionMoved { to, chunks } => self.move_champion(*to, *chunks)?,
+            EventKind::VersionHeld { version, reason } => drop(self.holds.insert(*version, reason.clone())),
+            EventKind::VersionReleased { version } => drop(self.holds.remove(version)),
+            EventKind::VersionsRetired { versions } => self.retire(versions, at),
+            EventKind::FilesRemoved { versions } => self.forget_files(versions),
         }
         Ok(())
     }

@@ -37,6 +37,7 @@ pub mod selective;
 mod stage;
 pub mod update;
 mod validation;
+pub mod verify;
 mod weights;
 
 pub use carried::{Carried, LEARNER};

@@ -11,7 +11,7 @@ use domain::state::PipelineState;
 use domain::version::AdapterVersion;
 use object_store::ObjectStore;
 use perennial_proto::convert::{from_json, pipeline_id};
-use perennial_proto::limits::page;
+use perennial_proto::limits::page_of;
 use perennial_proto::v1;
 use perennial_proto::v1::rehearsal_service_server::RehearsalService;
 use store::journal::Journal;
@@ -117,12 +117,11 @@ impl RehearsalService for Rehearsal {
     ) -> Result<Response<v1::ListSnapshotsResponse>, Status> {
         let request = request.into_inner();
         let id = pipeline_id("parent", &request.parent)?;
-        let snapshots = self.journal.read(|state| {
-            let current = planning::pipeline(state, &id).map_err(Error::from)?;
-            let snapshots = current.versions.values().map(|version| describe(current, version));
-            Ok::<_, Error>(snapshots.collect::<Vec<_>>())
+        let (snapshots, next_page_token) = self.journal.read(|state| {
+            let current = planning::pipeline(state, &id)?;
+            let (page, next) = page_of(current.versions.values(), request.page_size, &request.page_token)?;
+            Ok::<_, Error>((page.into_iter().map(|version| describe(current, version)).collect(), next))
         })?;
-        let (snapshots, next_page_token) = page(snapshots, request.page_size, &request.page_token)?;
         Ok(Response::new(v1::ListSnapshotsResponse { snapshots, next_page_token }))
     }
 }

@@ -250,7 +250,8 @@ impl Scheduler {
     /// Ends an attempt and takes it from its workers. One that left a checkpoint has got somewhere, however it ended.
     pub(crate) async fn end(&self, key: Key, reason: String, ending: Ending) -> Result<(), Error> {
         let progressed = self.fleet().assigned.get(&key).is_some_and(|assigned| assigned.progressed);
-        let ending = if progressed && ending != Ending::Permanent { Ending::Progressed } else { ending };
+        let settled = matches!(ending, Ending::Permanent | Ending::Spoiled);
+        let ending = if progressed && !settled { Ending::Progressed } else { ending };
         warn!(run = %key.run, pipeline = %key.pipeline, attempt = key.attempt, stage = key.stage.name(), ?ending, %reason, "attempt ended");
         let attempt = key.attempt;
         let ended = self.change(&key, RunEvent::AttemptEnded { attempt, reason, ending }).await;

@@ -37,7 +37,7 @@ fn cached<'a>(current: &'a PipelineState, baseline: Baseline, set: &EvalSet) -> 
     Some(found.chain([any]).find(|score| score.right.is_some()).unwrap_or(any))
 }
 
-/// The candidate on every EvalSet, and the baseline on those where it is not known which items it gets right.
+/// The candidate on every EvalSet, be it none: it is loaded and verified all the same. And the baseline on those where it is not known which items it gets right.
 pub fn subjects(current: &PipelineState, run: &Run, candidate: &Candidate) -> Vec<v1::Subject> {
     let sets = &run.manifest.eval_sets;
     let baseline = baseline(current, run);
@@ -46,11 +46,15 @@ pub fn subjects(current: &PipelineState, run: &Run, candidate: &Candidate) -> Ve
         Baseline::Base => Vec::new(),
         Baseline::Version(version) => to_json(&current.versions[&version].files),
     };
-    let subjects = [
-        v1::Subject { files_json: to_json(&candidate.files), eval_sets: sets.iter().map(EvalSet::digest).collect() },
-        v1::Subject { files_json, eval_sets: unknown.map(EvalSet::digest).collect() },
-    ];
-    subjects.into_iter().filter(|subject| !subject.eval_sets.is_empty()).collect()
+    let candidate = v1::Subject {
+        files_json: to_json(&candidate.files),
+        eval_sets: sets.iter().map(EvalSet::digest).collect(),
+        candidate_json: to_json(candidate),
+    };
+    let baseline =
+        v1::Subject { files_json, eval_sets: unknown.map(EvalSet::digest).collect(), candidate_json: Vec::new() };
+    let baseline = Some(baseline).filter(|subject| !subject.eval_sets.is_empty());
+    std::iter::once(candidate).chain(baseline).collect()
 }
 
 /// The report of a candidate from the scores of [`subjects`], in their order, and the number it will
@@ -118,7 +122,15 @@ mod tests {
     fn candidate() -> Candidate {
         let snapshot = SnapshotMeta { object: object("s"), chunks: vec![], items: 0, seen: 0 };
         let (weights_sha256, cost) = ("w".to_owned(), Cost::default());
-        Candidate { files: vec![object("f")], weights_sha256, finite: true, preprocessing: None, snapshot, cost }
+        Candidate {
+            files: vec![object("f")],
+            weights_sha256,
+            finite: true,
+            preprocessing: None,
+            golden: Vec::new(),
+            snapshot,
+            cost,
+        }
     }
 
     fn score(set: &EvalSet, right: Option<[bool; 4]>) -> Score {

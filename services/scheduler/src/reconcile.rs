@@ -273,8 +273,15 @@ mod tests {
         change(&mut state, &id, RunEvent::Started);
         let snapshot = SnapshotMeta { object: object(), chunks: vec![], items: 0, seen: 0 };
         let cost = Cost::default();
-        let candidate =
-            Candidate { files: vec![], weights_sha256: "w".into(), finite: true, preprocessing: None, snapshot, cost };
+        let candidate = Candidate {
+            files: vec![],
+            weights_sha256: "w".into(),
+            finite: true,
+            preprocessing: None,
+            golden: Vec::new(),
+            snapshot,
+            cost,
+        };
         change(&mut state, &id, RunEvent::Trained { attempt: 1, candidate: Box::new(candidate) });
         let key = wanted(&id, &state.pipelines[&id].runs[&1]).unwrap();
         let shares = vec![Share { worker: "gone".into(), first: 0, ranks: 1 }];

@@ -144,6 +144,7 @@ impl Scheduler {
             Outcome::Failed(failure) => {
                 let ending = match failure.kind() {
                     v1::FailureKind::Permanent => Ending::Permanent,
+                    v1::FailureKind::Spoiled => Ending::Spoiled,
                     _ if failure.progressed => Ending::Progressed,
                     v1::FailureKind::Unavailable => Ending::Unavailable,
                     v1::FailureKind::Retryable | v1::FailureKind::Unspecified => Ending::Failed,

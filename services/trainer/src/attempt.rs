@@ -279,6 +279,7 @@ async fn upload(node: &Node, part: &Part, out: &Path, trained: Trained) -> Resul
         weights_sha256: trained.weights_sha256,
         finite: trained.finite,
         preprocessing: Some(trained.preprocessing),
+        golden: trained.golden,
         snapshot: SnapshotMeta { object, chunks, items, seen },
         cost: trained.cost,
     })

@@ -275,6 +275,7 @@ fn manifest(lesson: &Lesson, recipe: &Recipe, chunk: ChunkData, set: EvalSet) ->
         trigger: domain::pipeline::Trigger::Manual,
         data: Data::default(),
         sources: Vec::new(),
+        retention: domain::pipeline::Retention::default(),
         seed: recipe.seed,
     };
     Ok(Manifest {
@@ -296,6 +297,7 @@ fn accuracy(job: &TrainJob, recipe: &Recipe) -> anyhow::Result<f64> {
         manifest: job.manifest.clone(),
         base_model: None,
         subject: Some(job.out.clone()),
+        candidate: None,
         preprocessor: None,
         sets: job.manifest.eval_sets.clone(),
         shards: job.shards.clone(),

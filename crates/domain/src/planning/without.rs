@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Refusal, eval_sets_to_open, event, manifest, next_run, pipeline, trains};
+use super::{Refusal, available, eval_sets_to_open, event, manifest, next_run, pipeline, trains};
 use crate::chunk::Chunk;
 use crate::erasure::Scope;
 use crate::id::{ChunkId, PipelineId, RunNumber, Version};
@@ -22,6 +22,7 @@ pub fn start_without(state: &State, id: &PipelineId, subject: &str) -> Result<(R
         return Err(Refusal::NothingLearnt);
     }
     let parent = line.into_iter().find(|version| !saw.contains(version));
+    parent.map(|parent| available(current, parent)).transpose()?;
     let chosen = absorbed_since(current, parent);
     if !trains(&chosen) {
         return Err(Refusal::NothingToTrain { refused: 0 });

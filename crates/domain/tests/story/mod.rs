@@ -8,7 +8,7 @@ use perennial_domain::manifest::{Candidate, Cost, SnapshotMeta};
 use perennial_domain::pipeline::Pipeline;
 use perennial_domain::planning;
 use perennial_domain::report::{Baseline, EvalReport, Verdict};
-use perennial_domain::run::RunEvent;
+use perennial_domain::run::{RunEvent, RunState};
 use perennial_domain::state::{Event, EventKind, PipelineState, State};
 use perennial_domain::version::AdapterVersion;
 use serde_json::{Value, json};
@@ -35,11 +35,15 @@ pub fn shards(name: &str, rows: u64) -> Vec<Shard> {
 
 impl Story {
     pub fn new(change: impl FnOnce(&mut Value)) -> Self {
-        let spec = spec(change);
-        let mut story = Self { id: spec.id(), state: State::default() };
-        let events = planning::apply_spec(&story.state, &spec).unwrap();
-        story.apply(events);
+        let mut story = Self { id: spec(|_| ()).id(), state: State::default() };
+        story.specify(change);
         story
+    }
+
+    /// Applies the pipeline's shortest file with a change.
+    pub fn specify(&mut self, change: impl FnOnce(&mut Value)) {
+        let events = planning::apply_spec(&self.state, &spec(change)).unwrap();
+        self.apply(events);
     }
 
     pub fn apply(&mut self, events: Vec<Event>) {
@@ -79,25 +83,47 @@ impl Story {
         self.happen(EventKind::Run { run, change: Box::new(change) });
     }
 
+    /// Whether the change applies. It is not made.
+    pub fn may(&self, run: u64, change: RunEvent) -> bool {
+        let kind = EventKind::Run { run, change: Box::new(change) };
+        self.state.clone().apply(&Event { pipeline: self.id.clone(), kind }, 0).is_ok()
+    }
+
     pub fn judged(&mut self, verdict: Verdict) -> (u64, Candidate, EvalReport) {
         let run = self.start();
         let (candidate, report) = self.judge(run, verdict);
         (run, candidate, report)
     }
 
-    pub fn judge(&mut self, run: u64, verdict: Verdict) -> (Candidate, EvalReport) {
+    pub fn train(&mut self, run: u64, attempt: u32) -> Candidate {
         let snapshot = SnapshotMeta { object: object("s"), chunks: vec![], items: 0, seen: 0 };
         let cost = Cost::default();
-        let candidate =
-            Candidate { files: vec![], weights_sha256: "w".into(), finite: true, preprocessing: None, snapshot, cost };
+        let candidate = Candidate {
+            files: vec![],
+            weights_sha256: "w".into(),
+            finite: true,
+            preprocessing: None,
+            golden: vec![],
+            snapshot,
+            cost,
+        };
+        self.change(run, RunEvent::Started);
+        self.change(run, RunEvent::Trained { attempt, candidate: Box::new(candidate.clone()) });
+        candidate
+    }
+
+    pub fn judge(&mut self, run: u64, verdict: Verdict) -> (Candidate, EvalReport) {
+        let candidate = self.train(run, 1);
+        (candidate, self.report(run, verdict))
+    }
+
+    pub fn report(&mut self, run: u64, verdict: Verdict) -> EvalReport {
         let passed = verdict == Verdict::Pass;
         let report =
             EvalReport { baseline: Baseline::Base, candidate_scores: vec![], baseline_scores: vec![], verdict };
         let version = passed.then(|| self.now().next_version());
-        self.change(run, RunEvent::Started);
-        self.change(run, RunEvent::Trained { attempt: 1, candidate: Box::new(candidate.clone()) });
         self.change(run, RunEvent::Judged { report: report.clone(), version });
-        (candidate, report)
+        report
     }
 
     pub fn publish(&mut self) -> Version {
@@ -106,9 +132,16 @@ impl Story {
     }
 
     pub fn publish_run(&mut self, run: u64) -> Version {
-        let (candidate, report) = self.judge(run, Verdict::Pass);
-        let manifest = self.now().runs[&run].manifest.clone();
-        let number = self.now().next_version();
+        self.judge(run, Verdict::Pass);
+        self.publish_passed(run)
+    }
+
+    pub fn publish_passed(&mut self, run: u64) -> Version {
+        let passed = self.now().runs[&run].clone();
+        let RunState::Publishing { candidate, report, version: number } = passed.state else {
+            panic!("{:?}", passed.state)
+        };
+        let manifest = passed.manifest;
         let version = AdapterVersion {
             number,
             parent: manifest.parent.as_ref().map(|parent| parent.version),

@@ -97,7 +97,9 @@ fn witnesses(current: &PipelineState, erasure: &Erasure) -> Vec<Witness> {
         Witness {
             version,
             snapshot: known.snapshot.object.clone(),
-            remembers: erasure.chunks.iter().any(|erased| known.snapshot.chunks.contains(&erased.chunk)),
+            // Of a retired one nothing is left to look into.
+            remembers: !current.retired.contains_key(&version)
+                && erasure.chunks.iter().any(|erased| known.snapshot.chunks.contains(&erased.chunk)),
             answers: known.files.iter().any(|file| file.path.ends_with(ANSWERS)),
         }
     };

@@ -97,6 +97,7 @@ fn a_second_update_continues_from_the_first_and_replays_its_rows() {
     let trained = run(&first).unwrap();
     assert_eq!((trained.items, trained.seen, trained.cost.steps), (12, 30, 4));
     assert!(trained.finite && trained.cost.peak_memory_bytes > 0 && trained.files.contains(&"labels.json".to_owned()));
+    assert!(trained.golden.iter().flatten().all(Option::is_some) && trained.golden.len() == 3, "{:?}", trained.golden);
 
     let second = place.job("v2", Some(&first.out));
     let trained = run(&second).unwrap();

@@ -256,6 +256,7 @@ fn evaluate(update: &TrainJob, subject: Subject) -> anyhow::Result<Vec<Score>> {
         manifest: update.manifest.clone(),
         base_model: update.base_model.clone(),
         subject: version,
+        candidate: None,
         preprocessor,
         sets: update.manifest.eval_sets.clone(),
         shards: update.shards.clone(),

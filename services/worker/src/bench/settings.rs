@@ -177,6 +177,7 @@ impl Settings {
             trigger: domain::pipeline::Trigger::Manual,
             data: Data::default(),
             sources: Vec::new(),
+            retention: domain::pipeline::Retention::default(),
             seed,
         };
         Pipeline::try_from(spec).map(Spec::from)

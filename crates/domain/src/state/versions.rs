@@ -1,9 +1,10 @@
-//! Where aliases point, and what becomes of chunks when the champion moves.
+//! What happens to published versions: aliases, the champion, retirement.
 
 use super::{Inapplicable, PipelineState};
+use crate::Timestamp;
 use crate::chunk::ChunkState;
 use crate::id::Version;
-use crate::version::{Alias, Disposition, absorbed, lineage};
+use crate::version::{Alias, Disposition, Retired, absorbed, lineage};
 
 impl PipelineState {
     pub(super) fn crown(&mut self, version: Version) {
@@ -48,5 +49,15 @@ impl PipelineState {
         self.crown(to);
         self.tip = Some(to);
         Ok(())
+    }
+
+    pub(super) fn retire(&mut self, versions: &[Version], at: Timestamp) {
+        self.retired.extend(versions.iter().map(|version| (*version, Retired { at, removed: false })));
+    }
+
+    pub(super) fn forget_files(&mut self, versions: &[Version]) {
+        for version in versions {
+            self.retired.entry(*version).and_modify(|retired| retired.removed = true);
+        }
     }
 }
