@@ -3,6 +3,7 @@
 //! Whether an event may happen is decided in [`crate::planning`] or by the services, before it is
 //! recorded. `apply` refuses only what would leave the tables inconsistent.
 
+mod chunks;
 mod versions;
 
 use std::collections::BTreeMap;
@@ -283,44 +284,6 @@ impl PipelineState {
         Ok(())
     }
 
-    pub(crate) fn chunk(&mut self, id: &ChunkId) -> Result<&mut Chunk, Inapplicable> {
-        self.chunks.get_mut(id).ok_or_else(|| Inapplicable::UnknownChunk(id.clone()))
-    }
-
-    fn release(&mut self, id: &ChunkId) -> Result<(), Inapplicable> {
-        let chunk = self.chunk(id)?;
-        chunk.state = ChunkState::Sealed;
-        let labels = chunk.bad.as_mut().map(|bad| {
-            bad.settled = true;
-            bad.new_labels.clone()
-        });
-        self.append_labels(&labels.unwrap_or_default());
-        Ok(())
-    }
-
-    fn drop_chunk(&mut self, id: &ChunkId) -> Result<(), Inapplicable> {
-        let chunk = self.chunk(id)?;
-        let why = chunk.state.reason().unwrap_or_default();
-        chunk.state = ChunkState::Quarantined { reason: format!("dropped: {why}") };
-        chunk.dropped = true;
-        (chunk.train, chunk.held_out) = (Vec::new(), Vec::new());
-        Ok(())
-    }
-
-    pub(crate) fn append_labels(&mut self, labels: &[String]) {
-        for label in labels {
-            if !self.labels.contains(label) {
-                self.labels.push(label.clone());
-            }
-        }
-    }
-
-    fn receive(&mut self, chunk: &Chunk) {
-        if self.chunks.insert(chunk.id.clone(), chunk.clone()).is_none() {
-            self.arrivals.push(chunk.id.clone());
-        }
-    }
-
     fn queue(&mut self, manifest: &Manifest, opened: &[EvalSet], at: Timestamp) -> Result<(), Inapplicable> {
         let ids: Vec<ChunkId> = manifest.chunks.iter().map(|chunk| chunk.id.clone()).collect();
         self.set_chunks(&ids, &ChunkState::InRun { run: manifest.run })?;
@@ -333,16 +296,6 @@ impl PipelineState {
             Some(task) => task.sets.push(set.clone()),
             None => self.tasks.push(Task { name: set.task.clone(), sets: vec![set.clone()] }),
         }
-    }
-
-    fn set_chunks(&mut self, ids: &[ChunkId], state: &ChunkState) -> Result<(), Inapplicable> {
-        if let Some(unknown) = ids.iter().find(|id| !self.chunks.contains_key(*id)) {
-            return Err(Inapplicable::UnknownChunk(unknown.clone()));
-        }
-        for id in ids {
-            self.chunk(id)?.state = state.clone();
-        }
-        Ok(())
     }
 
     fn change_run(&mut self, number: RunNumber, change: &RunEvent, at: Timestamp) -> Result<(), Inapplicable> {
