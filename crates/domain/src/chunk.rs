@@ -208,7 +208,7 @@ pub struct Chunk {
     /// The latest time that a row tells of. None: none tells of any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest: Option<Timestamp>,
-    /// Late labels, shard by shard, under which a published run trained it last. None: none did.
+    /// Late labels, shard by shard, under which a published run trained it last. None: there were none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trained_under: Option<Vec<Option<ObjectRef>>>,
     /// Labels that changed after it had trained.

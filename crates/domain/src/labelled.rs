@@ -28,9 +28,9 @@ pub struct Labelled {
 impl PipelineState {
     pub(crate) fn label(&mut self, labelled: &Labelled, at: Timestamp) -> Result<(), Inapplicable> {
         let run = self.last_run();
+        let absorbed = self.versions.values().any(|version| version.chunks.contains(&labelled.chunk));
         let chunk = self.chunk(&labelled.chunk)?;
-        let trained = chunk.trained_under.is_some()
-            || matches!(chunk.state, ChunkState::InRun { .. } | ChunkState::Absorbed { .. });
+        let trained = absorbed || matches!(chunk.state, ChunkState::InRun { .. } | ChunkState::Absorbed { .. });
         if trained && labelled.changed > 0 {
             chunk.corrections.push(Correction { at, rows: labelled.changed, run });
         }
@@ -49,7 +49,7 @@ impl PipelineState {
         let noted: Vec<_> = trained.map(|data| (data.id.clone(), labels(data))).collect();
         for (id, labels) in noted {
             if let Some(chunk) = self.chunks.get_mut(&id) {
-                chunk.trained_under = Some(labels);
+                chunk.trained_under = labels.iter().any(Option::is_some).then_some(labels);
             }
         }
     }
