@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ class Client:
         done = Labelled()
         for part in batches(labels):
             request = v1.PushLabelsRequest(pipeline=self._name(pipeline), labels=part, chunk=chunk)
-            done.add(self._patience(0).until_answered(lambda request=request: self._ask(self._chunks.PushLabels, request)))
+            done.add(self._patience(0).until_answered(partial(self._ask, self._chunks.PushLabels, request)))
         return done
 
     def run(self, pipeline: str, chunks: Iterable[str] = ()) -> Run:
