@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::Timestamp;
-use crate::chunk::{Chunk, Shard};
+use crate::chunk::{Chunk, ObjectRef, Shard};
 use crate::evalset::EvalSet;
 use crate::id::{ChunkId, RunNumber, Version};
-use crate::manifest::ChunkData;
+use crate::manifest::{ChunkData, LateRows};
 use crate::state::{Inapplicable, PipelineState};
 
 /// Which rows.
@@ -83,6 +83,9 @@ pub struct ErasedChunk {
     pub chunk: ChunkId,
     pub train: Vec<Shard>,
     pub held_out: Vec<Shard>,
+    /// As [`Chunk::trained_under`], without the rows.
+    #[serde(default)]
+    pub trained_under: Option<Vec<Option<ObjectRef>>>,
     /// Rows per label, training rows only.
     pub labels: BTreeMap<String, u64>,
     /// Places of the training rows among all training rows, ascending.
@@ -102,6 +105,7 @@ impl PipelineState {
             let chunk = self.chunk(&erased.chunk)?;
             chunk.train.clone_from(&erased.train);
             chunk.held_out.clone_from(&erased.held_out);
+            chunk.trained_under.clone_from(&erased.trained_under);
             chunk.labels.clone_from(&erased.labels);
             chunk.erased = true;
         }
@@ -111,13 +115,15 @@ impl PipelineState {
             task.sets.retain(|set| !set.parts.is_empty());
         }
         if let Some(run) = self.runs.values_mut().rev().find(|run| !run.state.is_terminal()) {
-            run.reissue(at, |manifest, opened| {
-                let remembered = manifest.snapshot.iter_mut().flat_map(|snapshot| &mut snapshot.chunks);
-                let late = manifest.late.iter_mut().map(|late| &mut late.data);
-                manifest.chunks.iter_mut().chain(late).chain(remembered).for_each(|data| data.leave(&left));
-                manifest.eval_sets.iter_mut().chain(opened).for_each(|set| set.leave(&left));
-                manifest.eval_sets.retain(|set| !set.parts.is_empty());
-            });
+            let (manifest, opened) = (&mut run.manifest, &mut run.opened);
+            let remembered = manifest.snapshot.iter_mut().flat_map(|snapshot| &mut snapshot.chunks);
+            manifest.chunks.iter_mut().chain(remembered).for_each(|data| data.leave(&left));
+            manifest.late.iter_mut().for_each(|late| late.leave(&left));
+            manifest.eval_sets.iter_mut().chain(opened).for_each(|set| set.leave(&left));
+            manifest.eval_sets.retain(|set| !set.parts.is_empty());
+            if erasure.reissued == Some(run.number) {
+                run.begin_anew(at);
+            }
         }
         self.erasures.push(erasure.clone());
         Ok(())
@@ -153,7 +159,9 @@ impl PipelineState {
 
     /// Chunks that are older than the pipeline keeps, and hold rows.
     pub fn expired(&self, now: Timestamp) -> Vec<ChunkId> {
-        let holds = |chunk: &Chunk| chunk.train.iter().chain(&chunk.held_out).any(|shard| shard.erased < shard.rows);
+        let rows = |chunk: &Chunk| chunk.train.iter().chain(&chunk.held_out).any(|shard| shard.erased < shard.rows);
+        // What was pushed holds rows even where none was sealed.
+        let holds = |chunk: &Chunk| !chunk.erased || rows(chunk);
         let expired = |chunk: &&Chunk| self.pipeline.data.has_expired(chunk, now) && holds(chunk);
         self.chunks.values().filter(expired).map(|chunk| chunk.id.clone()).collect()
     }
@@ -163,6 +171,15 @@ impl ChunkData {
     fn leave(&mut self, left: &Left) {
         if let Some(erased) = left.get(&self.id) {
             self.train.clone_from(&erased.train);
+        }
+    }
+}
+
+impl LateRows {
+    fn leave(&mut self, left: &Left) {
+        if let Some(erased) = left.get(&self.data.id) {
+            self.data.leave(left);
+            self.before = erased.trained_under.clone().unwrap_or_else(|| vec![None; erased.train.len()]);
         }
     }
 }

@@ -186,16 +186,15 @@ impl Run {
         matches!(self.state, RunState::Queued | RunState::Training { .. } | RunState::Evaluating { .. })
     }
 
-    /// Other inputs, and a new attempt at once: nothing of the last one counts, nor that it was one.
-    pub(crate) fn reissue(&mut self, at: Timestamp, edit: impl FnOnce(&mut Manifest, &mut Vec<EvalSet>)) {
+    /// A new attempt at once, since its inputs are others: nothing of the last one counts, nor that it was one.
+    pub(crate) fn begin_anew(&mut self, at: Timestamp) {
         if self.can_be_reissued() {
-            edit(&mut self.manifest, &mut self.opened);
             self.state = RunState::Queued;
             self.not_before = at;
         }
     }
 
-    /// The only way a run changes but for [`Self::reissue`].
+    /// The only way a run changes but for [`Self::begin_anew`].
     pub fn apply(&mut self, event: RunEvent, at: Timestamp) -> Result<(), IllegalTransition> {
         use RunEvent as E;
         use RunState as S;

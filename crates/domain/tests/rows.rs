@@ -10,6 +10,7 @@ use perennial_domain::id::{ChunkId, Version};
 use perennial_domain::labelled::{self, Labelled};
 use perennial_domain::pipeline::Data;
 use perennial_domain::planning::{self, Refusal};
+use perennial_domain::report::Verdict;
 use perennial_domain::run::{RunEvent, RunState};
 use perennial_domain::state::EventKind;
 use serde_json::json;
@@ -152,6 +153,7 @@ fn erasure(story: &Story, ids: &[&ChunkId]) -> Erasure {
             chunk: (*id).clone(),
             train: rewrite(&chunk.train, |_| 1),
             held_out: rewrite(&chunk.held_out, |rows| rows),
+            trained_under: chunk.trained_under.clone(),
             labels: [("a".to_owned(), 9)].into(),
             train_rows: vec![3],
             held_out_rows: 10,
@@ -212,6 +214,25 @@ fn a_run_that_does_not_meet_an_erasure_goes_on() {
     story.change(run, RunEvent::Started);
     let other = story.chunk("other", "t", 10, 0);
     assert_eq!((erasure(&story, &[&id]).reissued, erasure(&story, &[&other]).reissued), (Some(run), None));
+    let before = story.now().runs[&run].clone();
+    let elsewhere = erasure(&story, &[&other]);
+    story.happen(EventKind::RowsErased { erasure: Box::new(elsewhere) });
+    assert_eq!(story.now().runs[&run], before);
+}
+
+#[test]
+fn a_run_that_is_being_published_ends_as_it_is_and_would_train_again_without_the_rows() {
+    let mut story = Story::new(|_| ());
+    let id = story.chunk("c", "t", 10, 0);
+    let run = story.start();
+    story.judge(run, Verdict::Pass);
+    let erasure = erasure(&story, &[&id]);
+    assert_eq!(erasure.reissued, None, "it cannot be kept from it any more");
+    story.happen(EventKind::RowsErased { erasure: Box::new(erasure) });
+    assert_eq!(story.now().runs[&run].state.name(), "publishing");
+    assert_eq!(story.now().runs[&run].manifest.chunks[0].train, story.now().chunks[&id].train);
+    let version = story.publish_passed(run);
+    assert_eq!(story.now().erasures[0].witnesses(story.now()), [version].into());
 }
 
 #[test]

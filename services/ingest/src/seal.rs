@@ -120,11 +120,11 @@ fn unknown(at: usize, row: &Row, known: &[String], hints: &mut HashMap<String, S
     format!("row {at} (`{id}`) has label `{label}`, which is not among the pipeline's {count} labels{hint}")
 }
 
-/// Without those that equal an earlier one, label and all; how many those were. Rows without a label may yet differ.
+/// Without those that equal an earlier one, label and subject and all; how many those were. Rows without a label may yet differ.
 fn distinct(rows: Vec<Row>) -> (Vec<Row>, u64) {
     let mut seen = HashSet::new();
     let first: Vec<bool> =
-        rows.iter().map(|row| row.label.is_empty() || seen.insert((&row.payload, &row.label))).collect();
+        rows.iter().map(|row| row.label.is_empty() || seen.insert((&row.payload, &row.label, &row.subject))).collect();
     let duplicates = first.iter().filter(|first| !**first).count() as u64;
     (rows.into_iter().zip(first).filter_map(|(row, first)| first.then_some(row)).collect(), duplicates)
 }

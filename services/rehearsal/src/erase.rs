@@ -106,6 +106,7 @@ type Print = u64;
 fn print(chunk: &Chunk) -> Print {
     let mut hasher = DefaultHasher::new();
     let objects = chunk.train.iter().chain(&chunk.held_out).flat_map(Shard::objects);
+    let objects = objects.chain(chunk.trained_under.iter().flatten().flatten());
     objects.for_each(|object| object.sha256.hash(&mut hasher));
     hasher.finish()
 }
@@ -115,7 +116,8 @@ impl Eraser {
         Self { journal, store }
     }
 
-    /// When it returns, nothing that begins reads the rows any more; what held them is removed right after. None: there are no such rows.
+    /// When it returns, nothing that begins reads the rows any more; what held them is removed right after. None: there are
+    /// no such rows.
     pub(crate) async fn erase_rows(&self, request: v1::EraseRowsRequest) -> Result<Option<v1::Erasure>, Error> {
         let pipeline = pipeline_id("pipeline", &request.pipeline)?;
         let target = Target::read(request.scope, &pipeline)?;

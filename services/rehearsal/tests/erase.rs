@@ -137,6 +137,29 @@ async fn a_subjects_rows_leave_their_places_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn the_labels_that_a_chunk_trained_under_stay_readable_without_the_rows() {
+    let place = Place::new(json!({})).await;
+    let trained = |chunk: &mut Chunk| chunk.trained_under = Some(vec![None, chunk.train[1].labels.take()]);
+    let id = place.chunk("c", trained).await;
+    place.erase(Some(Scope::Subject("anna".to_owned()))).await.unwrap().unwrap();
+    place.swept().await;
+    let under = place.look(|current| current.chunks[&id].trained_under.clone()).unwrap();
+    assert_eq!(under[0], None);
+    assert_eq!(objects::get(&*place.store, under[1].as_ref().unwrap()).await.unwrap(), r#"{"2":"spam"}"#);
+}
+
+#[tokio::test]
+async fn what_was_pushed_goes_with_its_chunk_though_no_row_was_sealed() {
+    let place = Place::new(json!({})).await;
+    let id = place.chunk("c", |chunk| (chunk.train, chunk.held_out) = (Vec::new(), Vec::new())).await;
+    let erasure = place.erase(Some(Scope::Chunk("c".to_owned()))).await.unwrap().unwrap();
+    assert_eq!((erasure.train_rows, erasure.held_out_rows), (0, 0));
+    place.swept().await;
+    assert_eq!(place.paths(&id).await, Vec::<String>::new());
+    assert_eq!(place.erase(Some(Scope::Chunk("c".to_owned()))).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn what_came_from_a_source_goes_with_it_and_its_neighbours_stay() {
     let place = Place::new(json!({})).await;
     let from = |uri: &str| {

@@ -37,7 +37,8 @@ fn cached<'a>(current: &'a PipelineState, baseline: Baseline, set: &EvalSet) -> 
     Some(found.chain([any]).find(|score| score.right.is_some()).unwrap_or(any))
 }
 
-/// The candidate on every EvalSet, be it none: it is loaded and verified all the same. And the baseline on those where it is not known which items it gets right.
+/// The candidate on every EvalSet, be it none: it is loaded and verified all the same. And the baseline on those where it is
+/// not known which items it gets right.
 pub fn subjects(current: &PipelineState, run: &Run, candidate: &Candidate) -> Vec<v1::Subject> {
     let sets = &run.manifest.eval_sets;
     let baseline = baseline(current, run);

@@ -21,12 +21,13 @@ pub struct Rewritten {
 impl Rewritten {
     /// Whether the object is one that the chunk goes on with.
     pub fn keeps(&self, path: &str) -> bool {
-        let shards = self.chunk.train.iter().chain(&self.chunk.held_out);
-        shards.flat_map(Shard::objects).any(|object| object.path == path)
+        let shards = self.chunk.train.iter().chain(&self.chunk.held_out).flat_map(Shard::objects);
+        let labels = self.chunk.trained_under.iter().flatten().flatten();
+        shards.chain(labels).any(|object| object.path == path)
     }
 }
 
-/// None: the chunk holds none of the rows.
+/// None: the chunk holds none of the rows. One that has no rows still holds what was pushed, which goes with the chunk.
 pub async fn rewrite(
     store: &Arc<dyn ObjectStore>,
     folder: &str,
@@ -34,15 +35,19 @@ pub async fn rewrite(
     target: &Target,
 ) -> Result<Option<Rewritten>, Error> {
     let (mut copies, mut train_rows, mut held_out_rows) = (Vec::new(), Vec::new(), 0);
-    let mut labels = chunk.labels.clone();
+    let (mut labels, mut trained_under) = (chunk.labels.clone(), chunk.trained_under.clone());
     let mut sides = [("train", chunk.train.clone()), ("held_out", chunk.held_out.clone())];
     for (split, shards) in &mut sides {
         let mut start = 0;
-        for shard in shards {
+        for (number, shard) in shards.iter_mut().enumerate() {
             let rows = shard.rows as u32;
             let shred = Shred { store, folder, chunk, split };
             if let Some(gone) = shred.shard(shard, target, &mut copies).await? {
                 if *split == "train" {
+                    if let Some(under) = trained_under.as_mut().and_then(|under| under.get_mut(number)) {
+                        copies.extend(under.iter().map(|object| object.sha256.clone()));
+                        *under = shred.labels(under, &gone).await?;
+                    }
                     gone.values().for_each(|label| uncount(&mut labels, label));
                     train_rows.extend(gone.keys().map(|place| start + place));
                 } else {
@@ -52,11 +57,13 @@ pub async fn rewrite(
             start += rows;
         }
     }
-    if train_rows.is_empty() && held_out_rows == 0 {
+    let whole = !matches!(target, Target::Subject(_));
+    if train_rows.is_empty() && held_out_rows == 0 && !(whole && !chunk.erased) {
         return Ok(None);
     }
     let [(_, train), (_, held_out)] = sides;
-    let chunk = ErasedChunk { chunk: chunk.id.clone(), train, held_out, labels, train_rows, held_out_rows };
+    let id = chunk.id.clone();
+    let chunk = ErasedChunk { chunk: id, train, held_out, trained_under, labels, train_rows, held_out_rows };
     Ok(Some(Rewritten { chunk, copies }))
 }
 
@@ -90,7 +97,7 @@ impl Shred<'_> {
             }
         }
         let bytes = objects::get(&**self.store, &shard.object).await?;
-        let mut late = self.late_labels(shard).await?;
+        let late = self.late_labels(shard.labels.as_ref()).await?;
         let mut gone = BTreeMap::new();
         for (place, row) in read_shard_bytes(bytes.clone())? {
             let goes = match target {
@@ -98,7 +105,7 @@ impl Shred<'_> {
                 _ => true,
             };
             if goes {
-                gone.insert(place, late.remove(&place).unwrap_or(row.label));
+                gone.insert(place, late.get(&place).cloned().unwrap_or(row.label));
             }
         }
         if gone.is_empty() {
@@ -108,17 +115,28 @@ impl Shred<'_> {
         let places: BTreeSet<u32> = gone.keys().copied().collect();
         let left = erase_rows(bytes, &places, &self.chunk.task, self.split)?;
         shard.object = self.put(left, "parquet").await?;
-        shard.labels = match late.is_empty() {
-            true => None,
-            false => Some(self.put(serde_json::to_vec(&late).expect("numbers and texts"), "json").await?),
-        };
+        shard.labels = self.labels(&shard.labels, &gone).await?;
         shard.erased += gone.len() as u64;
         shard.unlabelled -= gone.values().filter(|label| label.is_empty()).count() as u64;
         Ok(Some(gone))
     }
 
-    async fn late_labels(&self, shard: &Shard) -> Result<LateLabels, Error> {
-        let Some(object) = &shard.labels else { return Ok(LateLabels::new()) };
+    /// Late labels without those of the rows that went.
+    async fn labels(
+        &self,
+        labels: &Option<ObjectRef>,
+        gone: &BTreeMap<u32, String>,
+    ) -> Result<Option<ObjectRef>, Error> {
+        let mut late = self.late_labels(labels.as_ref()).await?;
+        late.retain(|place, _| !gone.contains_key(place));
+        match late.is_empty() {
+            true => Ok(None),
+            false => Ok(Some(self.put(serde_json::to_vec(&late).expect("numbers and texts"), "json").await?)),
+        }
+    }
+
+    async fn late_labels(&self, labels: Option<&ObjectRef>) -> Result<LateLabels, Error> {
+        let Some(object) = labels else { return Ok(LateLabels::new()) };
         let text = objects::get(&**self.store, object).await?;
         let wrong = |e: serde_json::Error| store::Error::Shard { path: object.path.clone(), reason: e.to_string() };
         Ok(serde_json::from_slice(&text).map_err(wrong)?)
