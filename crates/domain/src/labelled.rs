@@ -9,7 +9,7 @@ use crate::chunk::{Chunk, ChunkState, Correction, Shard};
 use crate::id::{ChunkId, PipelineId, RunNumber, Version};
 use crate::manifest::{ChunkData, LateRows};
 use crate::state::{Event, EventKind, Inapplicable, PipelineState, State};
-use crate::version::lineage;
+use crate::version::{AdapterVersion, from_there_on};
 
 /// A chunk with the labels that came for rows of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -73,12 +73,10 @@ impl PipelineState {
     /// The versions that learnt from what a chunk was up to a run: those that trained it until then, and those that continue from
     /// them. `anew` is the run that began anew without it.
     pub fn saw(&self, chunk: &ChunkId, up_to: RunNumber, anew: Option<RunNumber>) -> Vec<Version> {
-        let trained = |version: &Version| {
-            let known = &self.versions[version];
-            known.chunks.contains(chunk) && known.run <= up_to && Some(known.run) != anew
+        let trained = |version: &AdapterVersion| {
+            version.chunks.contains(chunk) && version.run <= up_to && Some(version.run) != anew
         };
-        let saw = |version: &Version| lineage(&self.versions, Some(*version)).iter().any(trained);
-        self.versions.keys().copied().filter(saw).collect()
+        from_there_on(&self.versions, trained).into_iter().map(|version| version.number).collect()
     }
 }
 

@@ -57,8 +57,9 @@ pub async fn rewrite(
             start += rows;
         }
     }
-    let whole = !matches!(target, Target::Subject(_));
-    if train_rows.is_empty() && held_out_rows == 0 && !(whole && !chunk.erased) {
+    let all = !matches!(target, Target::Subject(_));
+    let nothing_gone = train_rows.is_empty() && held_out_rows == 0;
+    if nothing_gone && (!all || chunk.erased) {
         return Ok(None);
     }
     let [(_, train), (_, held_out)] = sides;
