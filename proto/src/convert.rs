@@ -184,6 +184,12 @@ pub fn chunk(pipeline: &PipelineId, chunk: &Chunk) -> v1::Chunk {
         checked_again: chunk.can_be_sealed(),
         source_uri: chunk.source.as_ref().map_or_else(String::new, |source| source.uri.clone()),
         source_tag: chunk.source.as_ref().map_or_else(String::new, |source| source.tag.clone()),
+        unlabelled_rows: chunk.unlabelled_rows(),
+        labelling_until_ms: match chunk.state {
+            ChunkState::Labelling { until } => until,
+            _ => 0,
+        },
+        erased_rows: chunk.erased_rows(),
     }
 }
 
@@ -269,15 +275,18 @@ pub fn adapter_version(state: &PipelineState, version: &AdapterVersion) -> v1::V
         published_at_ms: version.published_at,
         expected_calibration_error: calibration.as_ref().and_then(Calibration::expected_error),
         brier_score: calibration.as_ref().and_then(Calibration::brier_score),
-        flips: version.report.compared_with().zip(version.report.flips()).map(|(since, flips)| to_wire(since, flips)),
+        flips: version.report.compared_with().zip(version.report.flips()).map(|(since, counts)| flips(since, counts)),
         imported,
         contaminated_rows: version.cost.contaminated_rows,
         dropped_rows: version.cost.dropped_rows,
+        hold_reason: state.holds.get(&version.number).cloned().unwrap_or_default(),
+        retired_at_ms: state.retired.get(&version.number).map_or(0, |retired| retired.at),
     }
 }
 
-fn to_wire(since: Version, flips: Flips) -> v1::Flips {
-    let Flips { items, negative, positive, right } = flips;
+/// Counted from `since`.
+pub fn flips(since: Version, counts: Flips) -> v1::Flips {
+    let Flips { items, negative, positive, right } = counts;
     v1::Flips { baseline: since.0, items, negative, positive, right }
 }
 
@@ -314,9 +323,9 @@ mod tests {
 
     #[test]
     fn flips_read_back() {
-        let flips = Flips { items: 500, negative: 7, positive: 11, right: 300 };
-        let wire = to_wire(Version(3), flips);
-        assert_eq!((wire.baseline, Flips::from(wire)), (3, flips));
+        let counts = Flips { items: 500, negative: 7, positive: 11, right: 300 };
+        let wire = flips(Version(3), counts);
+        assert_eq!((wire.baseline, Flips::from(wire)), (3, counts));
     }
 
     #[test]

@@ -17,6 +17,15 @@ pub const MAX_PAGE: usize = 1000;
 
 /// One page of `items` and the token of the next; a token is the position to go on from.
 pub fn page<T>(items: Vec<T>, size: i32, token: &str) -> Result<(Vec<T>, String), crate::convert::Invalid> {
+    page_of(items, size, token)
+}
+
+/// The same of what may be long: nothing beyond the page is looked at, and what items are made into is best made of the page.
+pub fn page_of<T>(
+    items: impl IntoIterator<Item = T>,
+    size: i32,
+    token: &str,
+) -> Result<(Vec<T>, String), crate::convert::Invalid> {
     let from: usize = match token {
         "" => 0,
         token => token
@@ -28,21 +37,22 @@ pub fn page<T>(items: Vec<T>, size: i32, token: &str) -> Result<(Vec<T>, String)
         Ok(size) => size.min(MAX_PAGE),
         Err(_) => return Err(crate::convert::Invalid::new("page_size", format!("{size} is negative"))),
     };
+    let mut rest = items.into_iter().skip(from);
+    let page: Vec<T> = rest.by_ref().take(size).collect();
     // A token is the client's word: whatever number it is, it must not overflow.
-    let to = from.saturating_add(size);
-    let next = if to < items.len() { to.to_string() } else { String::new() };
-    Ok((items.into_iter().skip(from).take(size).collect(), next))
+    let next = rest.next().map(|_| from.saturating_add(size).to_string());
+    Ok((page, next.unwrap_or_default()))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::page;
+    use super::{page, page_of};
 
     #[test]
     fn pages_cover_everything_once() {
         let (mut token, mut seen) = (String::new(), Vec::new());
         loop {
-            let (items, next) = page((0..7).collect(), 3, &token).unwrap();
+            let (items, next) = page_of(0..7, 3, &token).unwrap();
             seen.extend(items);
             if next.is_empty() {
                 break;
@@ -51,6 +61,14 @@ mod tests {
         }
         assert_eq!(seen, (0..7).collect::<Vec<_>>());
         assert!(page(vec![1], -1, "").is_err() && page(vec![1], 0, "x").is_err());
+    }
+
+    #[test]
+    fn no_more_is_looked_at_than_a_page_needs() {
+        let mut looked_at = 0;
+        let items = (0..1000).inspect(|_| looked_at += 1);
+        assert_eq!(page_of(items, 3, "4").unwrap(), (vec![4, 5, 6], "7".to_owned()));
+        assert_eq!(looked_at, 8);
     }
 
     #[test]

@@ -164,6 +164,12 @@ impl Cluster {
         self.spawn(command)
     }
 
+    /// Starts one more worker.
+    pub fn join(&mut self, worker: Worker) {
+        let worker = self.worker(self.others.len(), worker);
+        self.others.push(worker);
+    }
+
     fn spawn(&self, mut command: Command) -> Child {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log()).expect("a log can be opened");
         command.envs(self.options.bucket.iter().flat_map(|bucket| &bucket.environment));
@@ -368,7 +374,8 @@ impl Cluster {
     }
 
     pub async fn start_run(&self, pipeline: &str, chunks: &[String]) -> Result<v1::Run, Status> {
-        let request = v1::StartRunRequest { pipeline: resource(pipeline), chunks: chunks.to_vec() };
+        let request =
+            v1::StartRunRequest { pipeline: resource(pipeline), chunks: chunks.to_vec(), ..Default::default() };
         Ok(self.runs().start_run(request).await?.into_inner().run.expect("it was started"))
     }
 

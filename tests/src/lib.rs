@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod digits;
+pub mod dying;
 pub mod proxy;
 
 pub use cluster::{Cluster, Options, Worker};

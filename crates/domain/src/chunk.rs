@@ -30,13 +30,24 @@ impl Payload {
     }
 }
 
-/// One labelled example.
+/// One example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     /// The producer's name for it, or `<chunk>:<position>`.
     pub id: String,
     pub payload: Payload,
+    /// Empty: nobody has said yet.
     pub label: String,
+    /// Whom it is about: what an erasure goes by.
+    pub subject: Option<String>,
+    /// When what it tells of happened.
+    pub event_time: Option<Timestamp>,
+}
+
+impl Row {
+    pub fn new(id: impl Into<String>, payload: Payload, label: impl Into<String>) -> Self {
+        Self { id: id.into(), payload, label: label.into(), subject: None, event_time: None }
+    }
 }
 
 /// What our own clients write into the `split` column of a shard they push, since the header decides which
@@ -63,11 +74,42 @@ pub struct ObjectRef {
     pub bytes: u64,
 }
 
-/// A shard of rows in the canonical Parquet schema.
+/// A shard of rows in the canonical Parquet schema. Where a row stands in it never changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shard {
     pub object: ObjectRef,
+    /// All of them, usable or not.
     pub rows: u64,
+    /// Labels that came after the rows, by position: a JSON object. They go before those of the rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<ObjectRef>,
+    /// Rows without a label.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unlabelled: u64,
+    /// Rows of which nothing is left but their place.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub erased: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl Shard {
+    /// Rows that are all there, each with its label.
+    pub fn new(object: ObjectRef, rows: u64) -> Self {
+        Self { object, rows, labels: None, unlabelled: 0, erased: 0 }
+    }
+
+    /// Rows that can be trained on or scored.
+    pub fn usable(&self) -> u64 {
+        self.rows - self.unlabelled - self.erased
+    }
+
+    /// Every object it takes to read it.
+    pub fn objects(&self) -> impl Iterator<Item = &ObjectRef> {
+        std::iter::once(&self.object).chain(&self.labels)
+    }
 }
 
 impl ChunkId {
@@ -81,7 +123,7 @@ impl ChunkId {
     }
 }
 
-/// `Received → Sealed → InRun → Absorbed | Refused`, or `Received → Quarantined`.
+/// `Received → Sealed → InRun → Absorbed | Refused`, or `Received → Quarantined`, or `Received → Labelling → Sealed`.
 ///
 /// `Refused → Sealed` and `Quarantined → Sealed` by release; `InRun → Sealed` never: a run that ends without a version refuses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +131,10 @@ impl ChunkId {
 pub enum ChunkState {
     /// Durable and recorded; rows not yet checked.
     Received,
+    /// Checked; waits for labels, until then at most.
+    Labelling {
+        until: Timestamp,
+    },
     /// Checked; waits for a run.
     Sealed,
     InRun {
@@ -111,6 +157,7 @@ impl ChunkState {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Received => "received",
+            Self::Labelling { .. } => "labelling",
             Self::Sealed => "sealed",
             Self::InRun { .. } => "in_run",
             Self::Absorbed { .. } => "absorbed",
@@ -155,6 +202,30 @@ pub struct Chunk {
     /// Given up while it was in quarantine.
     #[serde(default)]
     pub dropped: bool,
+    /// Whether rows say whom they are about.
+    #[serde(default)]
+    pub names_subjects: bool,
+    /// The latest time that a row tells of. None: none tells of any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<Timestamp>,
+    /// Late labels, shard by shard, under which a published run trained it last. None: there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained_under: Option<Vec<Option<ObjectRef>>>,
+    /// Labels that changed after it had trained.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub corrections: Vec<Correction>,
+    /// What was received is gone, with rows of it.
+    #[serde(default)]
+    pub erased: bool,
+}
+
+/// Labels of a chunk that were changed at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Correction {
+    pub at: Timestamp,
+    pub rows: u64,
+    /// The last run that had begun.
+    pub run: RunNumber,
 }
 
 /// An object as it was when it was taken.
@@ -189,7 +260,7 @@ impl Chunk {
     /// Whether pushing it again may change it: if its rows were never sealed.
     pub fn can_be_sealed(&self) -> bool {
         match (&self.state, &self.bad) {
-            _ if self.dropped => false,
+            _ if self.dropped || self.erased => false,
             (ChunkState::Received, _) => true,
             (ChunkState::Quarantined { .. }, Some(bad)) => !bad.settled,
             (ChunkState::Quarantined { .. }, None) => self.train.is_empty() && self.held_out.is_empty(),
@@ -197,12 +268,57 @@ impl Chunk {
         }
     }
 
-    pub fn train_rows(&self) -> u64 {
-        self.train.iter().map(|shard| shard.rows).sum()
+    /// A chunk that nobody has said anything of yet.
+    pub fn received(id: ChunkId, task: TaskName, split: Split, raw: ObjectRef, received_at: Timestamp) -> Self {
+        Self {
+            id,
+            task,
+            split,
+            train: Vec::new(),
+            held_out: Vec::new(),
+            labels: BTreeMap::new(),
+            raw,
+            received_at,
+            state: ChunkState::Received,
+            duplicates: 0,
+            bad: None,
+            source: None,
+            dropped: false,
+            names_subjects: false,
+            newest: None,
+            trained_under: None,
+            corrections: Vec::new(),
+            erased: false,
+        }
     }
 
+    /// The late labels of its training rows, shard by shard.
+    pub fn late_labels(&self) -> Vec<Option<ObjectRef>> {
+        self.train.iter().map(|shard| shard.labels.clone()).collect()
+    }
+
+    /// How many of its rows have a label, as a share; 1 where there are no rows.
+    pub fn coverage(&self) -> f64 {
+        let (labelled, unlabelled) = (self.train_rows() + self.held_out_rows(), self.unlabelled_rows());
+        if unlabelled == 0 { 1.0 } else { labelled as f64 / (labelled + unlabelled) as f64 }
+    }
+
+    /// Those that can be trained on.
+    pub fn train_rows(&self) -> u64 {
+        self.train.iter().map(Shard::usable).sum()
+    }
+
+    /// Those that can be scored.
     pub fn held_out_rows(&self) -> u64 {
-        self.held_out.iter().map(|shard| shard.rows).sum()
+        self.held_out.iter().map(Shard::usable).sum()
+    }
+
+    pub fn unlabelled_rows(&self) -> u64 {
+        self.train.iter().chain(&self.held_out).map(|shard| shard.unlabelled).sum()
+    }
+
+    pub fn erased_rows(&self) -> u64 {
+        self.train.iter().chain(&self.held_out).map(|shard| shard.erased).sum()
     }
 }
 

@@ -37,6 +37,10 @@ impl EvalSet {
         let mut hash = Sha256::new();
         for part in &self.parts {
             hash.update(format!("{} {}\n", part.chunk, part.rows));
+            // What changed since the chunk was sealed.
+            for shard in part.shards.iter().filter(|shard| shard.labels.is_some() || shard.erased > 0) {
+                hash.update(shard.objects().map(|object| format!(" {}\n", object.sha256)).collect::<String>());
+            }
         }
         hex::encode(hash.finalize())
     }

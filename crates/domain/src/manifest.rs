@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::chunk::{ObjectRef, Shard};
+use crate::chunk::{Chunk, ObjectRef, Shard};
 use crate::evalset::EvalSet;
 use crate::id::{ChunkId, RunNumber, TaskName, Version};
 use crate::pipeline::{Pipeline, Precision};
@@ -19,6 +19,9 @@ pub struct Manifest {
     pub labels: Vec<String>,
     pub parent: Option<Parent>,
     pub chunks: Vec<ChunkData>,
+    /// Of chunks that the parent's lineage absorbed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub late: Vec<LateRows>,
     /// The parent's rehearsal buffer. None for a first run.
     pub snapshot: Option<SnapshotData>,
     pub eval_sets: Vec<EvalSet>,
@@ -48,6 +51,31 @@ pub struct ChunkData {
     pub train: Vec<Shard>,
 }
 
+impl ChunkData {
+    pub fn of(chunk: &Chunk) -> Self {
+        Self { id: chunk.id.clone(), task: chunk.task.clone(), train: chunk.train.clone() }
+    }
+}
+
+/// Rows whose label came after their chunk had trained: they train now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LateRows {
+    pub data: ChunkData,
+    /// Shard by shard, the late labels under which the chunk trained.
+    pub before: Vec<Option<ObjectRef>>,
+}
+
+impl Manifest {
+    /// Every shard of a row that may train or be replayed.
+    pub fn shards(&self) -> impl Iterator<Item = Shard> {
+        let remembered = self.snapshot.iter().flat_map(|snapshot| &snapshot.chunks);
+        let chunks = self.chunks.iter().chain(self.late.iter().map(|late| &late.data)).chain(remembered);
+        let before = self.late.iter().flat_map(|late| late.data.train.iter().zip(&late.before));
+        let before = before.map(|(shard, labels)| Shard { labels: labels.clone(), ..shard.clone() });
+        chunks.flat_map(|chunk| &chunk.train).cloned().chain(before)
+    }
+}
+
 /// A rehearsal-buffer snapshot and the rows it refers to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SnapshotData {
@@ -65,6 +93,10 @@ pub struct Candidate {
     /// None: from before it was recorded.
     #[serde(default)]
     pub preprocessing: Option<Preprocessing>,
+    /// The logits of a few fixed rows that are nobody's data, by the weights in memory; None where one is not finite. Whoever
+    /// loads the files has to get them, too. Empty: from before they were recorded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub golden: Vec<Vec<Option<f32>>>,
     pub snapshot: SnapshotMeta,
     pub cost: Cost,
 }

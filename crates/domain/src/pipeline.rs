@@ -5,11 +5,13 @@
 
 mod adapter;
 mod check;
+mod data;
 mod loss;
 mod method;
 mod number;
 mod parts;
 mod rehearsal;
+mod retention;
 mod selection;
 mod source;
 mod training;
@@ -23,11 +25,13 @@ use crate::id::{Namespace, PipelineId, PipelineName};
 
 pub use adapter::{Adapter, Layers, Lora};
 pub use check::hub_remedy;
+pub use data::{Data, LateLabels};
 pub use loss::{Deploys, FeaturePooling, Loss, Normalization, ReplayDraws};
 pub use method::{Method, Parameter, Range};
 pub use number::{InvalidNumber, NonNegative, Positive, Ratio, Share};
 pub use parts::*;
 pub use rehearsal::*;
+pub use retention::Retention;
 pub use selection::{Rule, Selection, SelectionWeights};
 pub use source::Source;
 pub use training::*;
@@ -69,8 +73,12 @@ pub struct Spec {
     pub gate: GateSpec,
     #[serde(default)]
     pub trigger: Trigger,
+    #[serde(default, skip_serializing_if = "Data::is_default")]
+    pub data: Data,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<Source>,
+    #[serde(default, skip_serializing_if = "Retention::keeps_all")]
+    pub retention: Retention,
     #[serde(default)]
     pub seed: u64,
 }

@@ -1,6 +1,9 @@
 //! What may start, and with which inputs: pure functions from the state to events.
 
+mod alias;
 mod release;
+mod retention;
+mod without;
 
 use crate::chunk::{Chunk, ChunkState};
 use crate::evalset::{ARCHIVE, EvalSet, Part};
@@ -9,9 +12,11 @@ use crate::manifest::{ChunkData, Import, Manifest, Parent, SnapshotData};
 use crate::pipeline::{Adapter, Heads, Pipeline, Trigger};
 use crate::run::{RunEvent, RunState};
 use crate::state::{Event, EventKind, PipelineState, State, Task};
-use crate::version::{Alias, Disposition};
 
+pub use alias::{Expected, rollback, set_alias};
 pub use release::{drop_chunks, release};
+pub use retention::{available, end_hold, expired, hold, retire};
+pub use without::start_without;
 
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum Refusal {
@@ -21,6 +26,10 @@ pub enum Refusal {
     UnknownRun(RunNumber),
     #[error("version {0} is not known")]
     UnknownVersion(Version),
+    #[error(
+        "version {0} is retired: `retention.versions` did not keep its files; use one that is not, and hold what has to stay"
+    )]
+    Retired(Version),
     #[error("chunk {0} is not known")]
     UnknownChunk(ChunkId),
     #[error("run {0} has not ended; a pipeline trains one run at a time")]
@@ -59,6 +68,10 @@ pub enum Refusal {
     AliasMoved { alias: &'static str, expected: String, found: String },
     #[error("the champion continues from no version to roll back to; name one with `--to`")]
     NoPrevious,
+    #[error("nothing of that subject was erased; `perennial buffer erase --subject` comes first")]
+    NotErased,
+    #[error("no version that is in use has learnt from what was erased of that subject")]
+    NothingLearnt,
     #[error(transparent)]
     Producer(#[from] crate::producer::Refusal),
 }
@@ -121,12 +134,12 @@ pub fn start_run(state: &State, id: &PipelineId, chunks: &[ChunkId]) -> Result<(
     let chosen = if chunks.is_empty() { waiting(current)? } else { named(current, chunks)? };
     let run = next_run(current);
     let opened = eval_sets_to_open(current, &chosen);
-    let manifest = Box::new(manifest(current, run, &chosen, &opened));
+    let manifest = Box::new(manifest(current, run, current.tip, &chosen, &opened));
     Ok((run, vec![event(id, EventKind::RunQueued { manifest, opened })]))
 }
 
 fn next_run(current: &PipelineState) -> RunNumber {
-    current.runs.keys().next_back().map_or(1, |last| last + 1)
+    current.last_run() + 1
 }
 
 /// The pipeline, if an adapter may become its first version.
@@ -153,7 +166,7 @@ pub fn start_import(state: &State, id: &PipelineId, import: Import) -> Result<(R
     let current = importable(state, id)?;
     let run = next_run(current);
     let opened = eval_sets_to_open(current, &[]);
-    let manifest = Box::new(Manifest { import: Some(import), ..manifest(current, run, &[], &opened) });
+    let manifest = Box::new(Manifest { import: Some(import), ..manifest(current, run, current.tip, &[], &opened) });
     Ok((run, vec![event(id, EventKind::RunQueued { manifest, opened })]))
 }
 
@@ -190,11 +203,20 @@ fn named<'a>(current: &'a PipelineState, ids: &[ChunkId]) -> Result<Vec<&'a Chun
     }
 }
 
-fn manifest(current: &PipelineState, run: RunNumber, chunks: &[&Chunk], opened: &[EvalSet]) -> Manifest {
-    let parent = current.tip.map(|tip| &current.versions[&tip]);
+fn manifest(
+    current: &PipelineState,
+    run: RunNumber,
+    parent: Option<Version>,
+    chunks: &[&Chunk],
+    opened: &[EvalSet],
+) -> Manifest {
+    let parent = parent.map(|parent| &current.versions[&parent]);
+    let mut late = current.late_rows();
+    // Of what trains again every row is there.
+    late.retain(|late| chunks.iter().all(|chunk| chunk.id != late.data.id));
     let snapshot = parent.map(|version| SnapshotData {
         object: version.snapshot.object.clone(),
-        chunks: version.snapshot.chunks.iter().map(|id| data(&current.chunks[id])).collect(),
+        chunks: version.snapshot.chunks.iter().map(|id| ChunkData::of(&current.chunks[id])).collect(),
     });
     Manifest {
         run,
@@ -202,15 +224,12 @@ fn manifest(current: &PipelineState, run: RunNumber, chunks: &[&Chunk], opened: 
         pipeline: current.pipeline.clone(),
         labels: current.labels.clone(),
         parent: parent.map(|version| Parent { version: version.number, files: version.files.clone() }),
-        chunks: chunks.iter().map(|chunk| data(chunk)).collect(),
+        chunks: chunks.iter().map(|chunk| ChunkData::of(chunk)).collect(),
+        late,
         snapshot,
         eval_sets: eval_sets_in_force(current, opened),
         import: None,
     }
-}
-
-fn data(chunk: &Chunk) -> ChunkData {
-    ChunkData { id: chunk.id.clone(), task: chunk.task.clone(), train: chunk.train.clone() }
 }
 
 /// A new EvalSet for every task whose held-out rows are not all in the one in force, up to the task's limit.
@@ -225,7 +244,8 @@ pub fn eval_sets_to_open(current: &PipelineState, chosen: &[&Chunk]) -> Vec<Eval
         }
         let known = current.tasks.iter().find(|task| task.name == chunk.task);
         let now = known.and_then(|task| in_force(current, task));
-        if now.is_some_and(|set| set.parts.iter().any(|part| part.chunk == chunk.id)) {
+        let same = |part: &Part| part.chunk == chunk.id && part.shards == chunk.held_out;
+        if now.is_some_and(|set| set.parts.iter().any(same)) {
             continue;
         }
         let position = sets.iter().position(|set| set.task == chunk.task).unwrap_or_else(|| {
@@ -238,6 +258,8 @@ pub fn eval_sets_to_open(current: &PipelineState, chosen: &[&Chunk]) -> Vec<Eval
             sets.len() - 1
         });
         let set = &mut sets[position];
+        // Its labels may have changed since.
+        set.parts.retain(|part| part.chunk != chunk.id);
         let rows = chunk.held_out_rows().min(limit.saturating_sub(set.items()));
         if rows > 0 {
             let (chunk, shards) = (chunk.id.clone(), chunk.held_out.clone());
@@ -260,8 +282,8 @@ fn in_force<'a>(current: &PipelineState, task: &'a Task) -> Option<&'a EvalSet> 
 }
 
 fn usable(chunk: &Chunk) -> bool {
-    use ChunkState::{Quarantined, Received, Refused};
-    !matches!(chunk.state, Received | Quarantined { .. } | Refused { .. })
+    use ChunkState::{Labelling, Quarantined, Received, Refused};
+    !matches!(chunk.state, Received | Labelling { .. } | Quarantined { .. } | Refused { .. })
 }
 
 /// The set in force of each task; beyond `max_tasks` the oldest merge into one stratified `archive`.
@@ -317,75 +339,4 @@ pub fn cancel(state: &State, id: &PipelineId, run: RunNumber) -> Result<Vec<Even
         }
         state => Err(Refusal::TooLate { run, state: state.name() }),
     }
-}
-
-/// Where the caller of a compare-and-set believes an alias to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expected {
-    Anywhere,
-    At(Version),
-    /// There is no such alias yet.
-    Nowhere,
-}
-
-impl Expected {
-    fn check(self, current: &PipelineState, alias: Alias) -> Result<(), Refusal> {
-        let found = current.aliases.get(&alias).copied();
-        let expected = match self {
-            Self::Anywhere => return Ok(()),
-            Self::At(version) => Some(version),
-            Self::Nowhere => None,
-        };
-        if expected == found {
-            return Ok(());
-        }
-        let show = |v: Option<Version>| v.map_or_else(|| "none".to_owned(), |v| v.to_string());
-        Err(Refusal::AliasMoved { alias: alias.name(), expected: show(expected), found: show(found) })
-    }
-}
-
-/// Moves an alias if it is where the caller believes it to be.
-pub fn set_alias(
-    state: &State,
-    id: &PipelineId,
-    alias: Alias,
-    to: Version,
-    expected: Expected,
-    chunks: Disposition,
-) -> Result<Vec<Event>, Refusal> {
-    let current = pipeline(state, id)?;
-    if !current.versions.contains_key(&to) {
-        return Err(Refusal::UnknownVersion(to));
-    }
-    expected.check(current, alias)?;
-    if alias != Alias::Champion {
-        return Ok(vec![event(id, EventKind::AliasSet { alias, version: to })]);
-    }
-    if current.champion() == Some(to) && current.tip == Some(to) {
-        return Ok(Vec::new());
-    }
-    // A run that continues from the old tip must not publish after the move.
-    let mut events = match current.active_run() {
-        Some(run) => cancel(state, id, run.number)?,
-        None => Vec::new(),
-    };
-    events.push(event(id, EventKind::ChampionMoved { to, chunks }));
-    Ok(events)
-}
-
-/// Rolls the champion back to `to`, or to the version it continues from. A caller that says which
-/// champion it expects can repeat the call without going back twice.
-pub fn rollback(
-    state: &State,
-    id: &PipelineId,
-    to: Option<Version>,
-    expected: Expected,
-    chunks: Disposition,
-) -> Result<(Version, Vec<Event>), Refusal> {
-    let current = pipeline(state, id)?;
-    // Before anything else: after a rollback that got through, the parent is another one or none.
-    expected.check(current, Alias::Champion)?;
-    let parent = current.champion().and_then(|champion| current.versions[&champion].parent);
-    let to = to.or(parent).ok_or(Refusal::NoPrevious)?;
-    Ok((to, set_alias(state, id, Alias::Champion, to, Expected::Anywhere, chunks)?))
 }

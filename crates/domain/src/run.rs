@@ -6,7 +6,8 @@
 //!   └──── AttemptEnded ────┘                        └──┘ AttemptEnded
 //!
 //! AttemptEnded for good, or too often in a row: Failed. Cancelled: from any state before Publishing.
-//! PublishFailed, from Publishing alone: Failed.
+//! AttemptEnded from Evaluating or Publishing with a spoiled candidate: Queued, and the second time Failed.
+//! PublishFailed, from Publishing alone: Failed. An erasure takes a run that has not come to Publishing back to Queued.
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,10 @@ pub const MAX_FRUITLESS_ATTEMPTS: u32 = 3;
 /// that takes every worker down must end some day.
 pub const MAX_LOST_ATTEMPTS: u32 = 50;
 
+/// Candidates of a run that may turn out not to be what was trained. Once is chance, and another attempt goes on from the
+/// last checkpoint; the next one would come out the same.
+pub const MAX_SPOILED_CANDIDATES: u32 = 2;
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     pub number: RunNumber,
@@ -34,6 +39,8 @@ pub struct Run {
     pub attempts: u32,
     fruitless: u32,
     lost: u32,
+    #[serde(default)]
+    spoiled: u32,
     /// The next attempt begins no earlier.
     pub not_before: Timestamp,
     /// EvalSets that open if the run is published.
@@ -131,6 +138,8 @@ pub enum Ending {
     Unavailable,
     /// The same inputs would fail again.
     Permanent,
+    /// What the attempt left in the store is not what it trained.
+    Spoiled,
 }
 
 /// Milliseconds from the end of an attempt to the earliest start of the next: nothing after a loss, else doubling with
@@ -160,6 +169,7 @@ impl Run {
             attempts: 0,
             fruitless: 0,
             lost: 0,
+            spoiled: 0,
             not_before: at,
             opened,
             last_error: None,
@@ -171,7 +181,20 @@ impl Run {
         self.manifest.chunks.iter().map(|chunk| &chunk.id)
     }
 
-    /// The only way a run changes.
+    /// Whether nothing has been decided that its inputs could still change.
+    pub fn can_be_reissued(&self) -> bool {
+        matches!(self.state, RunState::Queued | RunState::Training { .. } | RunState::Evaluating { .. })
+    }
+
+    /// A new attempt at once, since its inputs are others: nothing of the last one counts, nor that it was one.
+    pub(crate) fn begin_anew(&mut self, at: Timestamp) {
+        if self.can_be_reissued() {
+            self.state = RunState::Queued;
+            self.not_before = at;
+        }
+    }
+
+    /// The only way a run changes but for [`Self::begin_anew`].
     pub fn apply(&mut self, event: RunEvent, at: Timestamp) -> Result<(), IllegalTransition> {
         use RunEvent as E;
         use RunState as S;
@@ -182,6 +205,9 @@ impl Run {
             }
             (S::Training { attempt }, E::AttemptEnded { attempt: ended, reason, ending }) if *attempt == ended => {
                 self.retry(reason, ending, at, S::Queued)
+            }
+            (S::Evaluating { .. } | S::Publishing { .. }, E::AttemptEnded { reason, ending: Ending::Spoiled, .. }) => {
+                self.spoil(reason, at)
             }
             (S::Evaluating { candidate }, E::AttemptEnded { reason, ending, .. }) => {
                 let again = S::Evaluating { candidate: candidate.clone() };
@@ -209,7 +235,7 @@ impl Run {
 
     fn retry(&mut self, reason: String, ending: Ending, at: Timestamp, again: RunState) -> RunState {
         match ending {
-            Ending::Failed => self.fruitless += 1,
+            Ending::Failed | Ending::Spoiled => self.fruitless += 1,
             Ending::Progressed => (self.fruitless, self.lost) = (0, 0),
             Ending::Lost | Ending::Unavailable => self.lost += 1,
             Ending::Permanent => self.fruitless = MAX_FRUITLESS_ATTEMPTS,
@@ -221,6 +247,14 @@ impl Run {
         } else {
             again
         }
+    }
+
+    /// There is nothing to evaluate or publish: it trains again, from its last checkpoint.
+    fn spoil(&mut self, reason: String, at: Timestamp) -> RunState {
+        self.spoiled += 1;
+        self.not_before = at + pause(Ending::Spoiled, self.spoiled);
+        self.last_error = Some(reason.clone());
+        if self.spoiled < MAX_SPOILED_CANDIDATES { RunState::Queued } else { RunState::Failed { reason } }
     }
 }
 

@@ -3,19 +3,24 @@
 //! Whether an event may happen is decided in [`crate::planning`] or by the services, before it is
 //! recorded. `apply` refuses only what would leave the tables inconsistent.
 
+mod chunks;
+mod versions;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 use crate::chunk::{Chunk, ChunkState};
+use crate::erasure::Erasure;
 use crate::evalset::EvalSet;
 use crate::id::{ChunkId, PipelineId, ProducerName, RunNumber, TaskName, Version};
+use crate::labelled::Labelled;
 use crate::manifest::Manifest;
 use crate::pipeline::{GateMode, Pipeline};
 use crate::producer::Producer;
 use crate::run::{IllegalTransition, Run, RunEvent, RunState};
-use crate::version::{AdapterVersion, Alias, Disposition, absorbed, lineage};
+use crate::version::{AdapterVersion, Alias, Disposition, Retired, lineage};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
@@ -32,6 +37,9 @@ pub struct PipelineState {
     pub chunks: BTreeMap<ChunkId, Chunk>,
     /// Chunks in the order they were recorded.
     pub arrivals: Vec<ChunkId>,
+    /// In order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub erasures: Vec<Erasure>,
     /// Those that number their pushes.
     #[serde(default)]
     pub producers: BTreeMap<ProducerName, Producer>,
@@ -42,6 +50,12 @@ pub struct PipelineState {
     pub aliases: BTreeMap<Alias, Version>,
     /// The version the next run continues from.
     pub tip: Option<Version>,
+    /// Versions that keep their files whatever the retention says, and why.
+    #[serde(default)]
+    pub holds: BTreeMap<Version, String>,
+    /// Versions whose files are not to be had any more.
+    #[serde(default)]
+    pub retired: BTreeMap<Version, Retired>,
 }
 
 /// A named slice of the data, and every EvalSet it has had.
@@ -72,6 +86,15 @@ pub enum EventKind {
         chunk: ChunkId,
         new_labels: Vec<String>,
     },
+    /// It waits for labels, until then at most.
+    ChunkLabelling {
+        chunk: ChunkId,
+        new_labels: Vec<String>,
+        until: Timestamp,
+    },
+    LabelsPushed {
+        labelled: Box<Labelled>,
+    },
     ChunkQuarantined {
         chunk: ChunkId,
         reason: String,
@@ -87,6 +110,14 @@ pub enum EventKind {
     ProducerOpened {
         producer: ProducerName,
         epoch: u64,
+    },
+    /// Rows are gone: nothing that begins from here on may read them.
+    RowsErased {
+        erasure: Box<Erasure>,
+    },
+    /// And no object holds them any more.
+    ErasureFinished {
+        erasure: u64,
     },
     /// Its next push was this chunk.
     ProducerAdvanced {
@@ -115,6 +146,21 @@ pub enum EventKind {
         to: Version,
         chunks: Disposition,
     },
+    VersionHeld {
+        version: Version,
+        reason: String,
+    },
+    VersionReleased {
+        version: Version,
+    },
+    /// Nobody is given their files from here on.
+    VersionsRetired {
+        versions: Vec<Version>,
+    },
+    /// Of retired versions: nothing of them is left in the store.
+    FilesRemoved {
+        versions: Vec<Version>,
+    },
 }
 
 #[derive(Debug, thiserror::Error, PartialEq)]
@@ -129,6 +175,8 @@ pub enum Inapplicable {
     UnknownVersion(Version),
     #[error("producer `{0}` is not known")]
     UnknownProducer(ProducerName),
+    #[error("erasure {0} is not known")]
+    UnknownErasure(u64),
     #[error("version {0} exists")]
     VersionTaken(Version),
     #[error(transparent)]
@@ -164,12 +212,15 @@ impl PipelineState {
             revision: 0,
             chunks: BTreeMap::new(),
             arrivals: Vec::new(),
+            erasures: Vec::new(),
             producers: BTreeMap::new(),
             tasks: Vec::new(),
             runs: BTreeMap::new(),
             versions: BTreeMap::new(),
             aliases: BTreeMap::new(),
             tip: None,
+            holds: BTreeMap::new(),
+            retired: BTreeMap::new(),
         }
     }
 
@@ -200,6 +251,13 @@ impl PipelineState {
                 self.chunk(chunk)?.state = ChunkState::Sealed;
                 self.append_labels(new_labels);
             }
+            EventKind::ChunkLabelling { chunk, new_labels, until } => {
+                self.chunk(chunk)?.state = ChunkState::Labelling { until: *until };
+                self.append_labels(new_labels);
+            }
+            EventKind::LabelsPushed { labelled } => self.label(labelled, at)?,
+            EventKind::RowsErased { erasure } => self.erase(erasure, at)?,
+            EventKind::ErasureFinished { erasure } => self.finish_erasure(*erasure, at)?,
             EventKind::ChunkQuarantined { chunk, reason } => {
                 let reason = reason.clone();
                 self.chunk(chunk)?.state = ChunkState::Quarantined { reason };
@@ -218,46 +276,12 @@ impl PipelineState {
             EventKind::VersionPublished { version } => self.publish(version, at)?,
             EventKind::AliasSet { alias, version } => self.set_alias(*alias, *version)?,
             EventKind::ChampionMoved { to, chunks } => self.move_champion(*to, *chunks)?,
+            EventKind::VersionHeld { version, reason } => drop(self.holds.insert(*version, reason.clone())),
+            EventKind::VersionReleased { version } => drop(self.holds.remove(version)),
+            EventKind::VersionsRetired { versions } => self.retire(versions, at),
+            EventKind::FilesRemoved { versions } => self.forget_files(versions),
         }
         Ok(())
-    }
-
-    fn chunk(&mut self, id: &ChunkId) -> Result<&mut Chunk, Inapplicable> {
-        self.chunks.get_mut(id).ok_or_else(|| Inapplicable::UnknownChunk(id.clone()))
-    }
-
-    fn release(&mut self, id: &ChunkId) -> Result<(), Inapplicable> {
-        let chunk = self.chunk(id)?;
-        chunk.state = ChunkState::Sealed;
-        let labels = chunk.bad.as_mut().map(|bad| {
-            bad.settled = true;
-            bad.new_labels.clone()
-        });
-        self.append_labels(&labels.unwrap_or_default());
-        Ok(())
-    }
-
-    fn drop_chunk(&mut self, id: &ChunkId) -> Result<(), Inapplicable> {
-        let chunk = self.chunk(id)?;
-        let why = chunk.state.reason().unwrap_or_default();
-        chunk.state = ChunkState::Quarantined { reason: format!("dropped: {why}") };
-        chunk.dropped = true;
-        (chunk.train, chunk.held_out) = (Vec::new(), Vec::new());
-        Ok(())
-    }
-
-    fn append_labels(&mut self, labels: &[String]) {
-        for label in labels {
-            if !self.labels.contains(label) {
-                self.labels.push(label.clone());
-            }
-        }
-    }
-
-    fn receive(&mut self, chunk: &Chunk) {
-        if self.chunks.insert(chunk.id.clone(), chunk.clone()).is_none() {
-            self.arrivals.push(chunk.id.clone());
-        }
     }
 
     fn queue(&mut self, manifest: &Manifest, opened: &[EvalSet], at: Timestamp) -> Result<(), Inapplicable> {
@@ -274,16 +298,6 @@ impl PipelineState {
         }
     }
 
-    fn set_chunks(&mut self, ids: &[ChunkId], state: &ChunkState) -> Result<(), Inapplicable> {
-        if let Some(unknown) = ids.iter().find(|id| !self.chunks.contains_key(*id)) {
-            return Err(Inapplicable::UnknownChunk(unknown.clone()));
-        }
-        for id in ids {
-            self.chunk(id)?.state = state.clone();
-        }
-        Ok(())
-    }
-
     fn change_run(&mut self, number: RunNumber, change: &RunEvent, at: Timestamp) -> Result<(), Inapplicable> {
         let run = self.runs.get_mut(&number).ok_or(Inapplicable::UnknownRun(number))?;
         run.apply(change.clone(), at)?;
@@ -295,11 +309,23 @@ impl PipelineState {
         };
         // What only measures did not spoil the candidate; but it may be what an attempt failed on.
         let measures_on = !matches!(run.state, RunState::Failed { .. });
-        let ids: Vec<ChunkId> = run.chunk_ids().cloned().collect();
+        let mut ids: Vec<ChunkId> = run.chunk_ids().cloned().collect();
+        // Those that a version in use has absorbed stay its own, whatever became of training them again.
+        for (id, version) in self.in_use() {
+            if let Some(at) = ids.iter().position(|known| *known == id) {
+                self.chunk(&ids.swap_remove(at))?.state = ChunkState::Absorbed { version };
+            }
+        }
         let (held_out, others): (Vec<_>, Vec<_>) =
             ids.into_iter().partition(|id| measures_on && self.only_measures(id));
         self.set_chunks(&held_out, &ChunkState::Sealed)?;
         self.set_chunks(&others, &ChunkState::Refused { reason })
+    }
+
+    /// Chunks that the versions in use have absorbed, and which did.
+    fn in_use(&self) -> Vec<(ChunkId, Version)> {
+        let line = lineage(&self.versions, self.tip);
+        line.into_iter().flat_map(|v| self.versions[&v].chunks.iter().map(move |id| (id.clone(), v))).collect()
     }
 
     fn only_measures(&self, id: &ChunkId) -> bool {
@@ -313,6 +339,7 @@ impl PipelineState {
         self.change_run(version.run, &RunEvent::Published, at)?;
         let state = ChunkState::Absorbed { version: version.number };
         self.set_chunks(&version.chunks, &state)?;
+        self.note_labels(version.run);
         for set in self.runs[&version.run].opened.clone() {
             self.open(&set);
         }
@@ -325,50 +352,6 @@ impl PipelineState {
                 self.aliases.insert(Alias::Challenger, version.number);
             }
         }
-        Ok(())
-    }
-
-    fn crown(&mut self, version: Version) {
-        if let Some(old) = self.aliases.insert(Alias::Champion, version)
-            && old != version
-        {
-            self.aliases.insert(Alias::Previous, old);
-        }
-    }
-
-    fn set_alias(&mut self, alias: Alias, version: Version) -> Result<(), Inapplicable> {
-        if !self.versions.contains_key(&version) {
-            return Err(Inapplicable::UnknownVersion(version));
-        }
-        self.aliases.insert(alias, version);
-        Ok(())
-    }
-
-    /// Chunks along the new lineage are absorbed; those only the old one had go where `disposition` says.
-    fn move_champion(&mut self, to: Version, disposition: Disposition) -> Result<(), Inapplicable> {
-        if !self.versions.contains_key(&to) {
-            return Err(Inapplicable::UnknownVersion(to));
-        }
-        let (old_line, new_line) = (lineage(&self.versions, self.tip), lineage(&self.versions, Some(to)));
-        let kept = absorbed(&self.versions, &new_line);
-        for id in absorbed(&self.versions, &old_line).difference(&kept) {
-            let state = match disposition {
-                Disposition::Requeue => ChunkState::Sealed,
-                Disposition::Hold => {
-                    ChunkState::Refused { reason: format!("held: absorbed by a version that {to} does not continue") }
-                }
-                Disposition::Drop => {
-                    ChunkState::Quarantined { reason: format!("dropped when the champion moved to {to}") }
-                }
-            };
-            self.chunk(id)?.state = state;
-        }
-        for version in &new_line {
-            let ids = self.versions[version].chunks.clone();
-            self.set_chunks(&ids, &ChunkState::Absorbed { version: *version })?;
-        }
-        self.crown(to);
-        self.tip = Some(to);
         Ok(())
     }
 }

@@ -30,6 +30,14 @@ pub struct AdapterVersion {
     pub published_at: Timestamp,
 }
 
+/// A version whose files are not kept any more. What is known of it, and its place in the lineage, stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retired {
+    pub at: Timestamp,
+    /// Nothing is left in the store.
+    pub removed: bool,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Alias {
@@ -71,4 +79,35 @@ pub fn lineage(versions: &BTreeMap<Version, AdapterVersion>, version: Option<Ver
 pub fn absorbed(versions: &BTreeMap<Version, AdapterVersion>, line: &[Version]) -> BTreeSet<ChunkId> {
     let chunks = line.iter().filter_map(|v| versions.get(v)).flat_map(|v| &v.chunks);
     chunks.cloned().collect()
+}
+
+/// The newest version that both are or continue from.
+pub fn common_ancestor(versions: &BTreeMap<Version, AdapterVersion>, one: Version, other: Version) -> Option<Version> {
+    let (mut one, mut other) = (Some(one), Some(other));
+    let parent = |version: Version| versions.get(&version).and_then(|version| version.parent);
+    // A parent's number is the lower one.
+    while one != other {
+        if one > other {
+            one = parent(one?);
+        } else {
+            other = parent(other?);
+        }
+    }
+    one
+}
+
+/// Those that `begins` holds for, and those that continue from one of them, oldest first.
+pub fn from_there_on(
+    versions: &BTreeMap<Version, AdapterVersion>,
+    begins: impl Fn(&AdapterVersion) -> bool,
+) -> Vec<&AdapterVersion> {
+    let mut found = BTreeSet::new();
+    let follows = |version: &&AdapterVersion| {
+        let follows = version.parent.is_some_and(|parent| found.contains(&parent)) || begins(version);
+        if follows {
+            found.insert(version.number);
+        }
+        follows
+    };
+    versions.values().filter(follows).collect()
 }

@@ -1,144 +1,18 @@
 //! The life of chunks, runs, EvalSets and versions, as the state's fold tells it.
 
-use perennial_domain::chunk::{BadRows, Chunk, ChunkState, ObjectRef, Shard, Split};
+mod story;
+
+use perennial_domain::chunk::{BadRows, ChunkState};
 use perennial_domain::evalset::ARCHIVE;
-use perennial_domain::id::{ChunkId, PipelineId, Version};
-use perennial_domain::manifest::{Candidate, Cost, Import, SnapshotMeta};
-use perennial_domain::pipeline::Pipeline;
+use perennial_domain::id::{ChunkId, Version};
+use perennial_domain::manifest::Import;
 use perennial_domain::planning::{self, Expected, Refusal};
-use perennial_domain::report::{Baseline, EvalReport, Verdict};
+use perennial_domain::report::Verdict;
 use perennial_domain::run::{Ending, MAX_FRUITLESS_ATTEMPTS, RunEvent, RunState};
-use perennial_domain::state::{Event, EventKind, PipelineState, State};
-use perennial_domain::version::{AdapterVersion, Alias, Disposition};
+use perennial_domain::state::{Event, EventKind, State};
+use perennial_domain::version::{Alias, Disposition};
 use serde_json::{Value, json};
-
-/// A control plane with one pipeline, and what a test does to it.
-struct Story {
-    state: State,
-    id: PipelineId,
-}
-
-fn spec(change: impl FnOnce(&mut Value)) -> Pipeline {
-    let mut spec = json!({"name": "p", "model": "mlp:8", "labels": ["a", "b"], "method": "er"});
-    change(&mut spec);
-    serde_json::from_value(spec).unwrap()
-}
-
-fn object(name: &str) -> ObjectRef {
-    ObjectRef { path: name.to_owned(), sha256: name.to_owned(), bytes: 1 }
-}
-
-fn shards(name: &str, rows: u64) -> Vec<Shard> {
-    if rows == 0 { Vec::new() } else { vec![Shard { object: object(name), rows }] }
-}
-
-impl Story {
-    fn new(change: impl FnOnce(&mut Value)) -> Self {
-        let spec = spec(change);
-        let mut story = Self { id: spec.id(), state: State::default() };
-        let events = planning::apply_spec(&story.state, &spec).unwrap();
-        story.apply(events);
-        story
-    }
-
-    fn apply(&mut self, events: Vec<Event>) {
-        for event in events {
-            self.state.apply(&event, 0).unwrap();
-        }
-    }
-
-    fn happen(&mut self, kind: EventKind) {
-        self.apply(vec![Event { pipeline: self.id.clone(), kind }]);
-    }
-
-    fn now(&self) -> &PipelineState {
-        &self.state.pipelines[&self.id]
-    }
-
-    fn chunk(&mut self, name: &str, task: &str, train: u64, held_out: u64) -> ChunkId {
-        let id = ChunkId(name.to_owned());
-        let chunk = Chunk {
-            id: id.clone(),
-            task: task.parse().unwrap(),
-            split: Split::Auto,
-            train: shards(name, train),
-            held_out: shards(&format!("{name}-held-out"), held_out),
-            labels: [("a".to_owned(), train)].into(),
-            raw: object(name),
-            received_at: 0,
-            state: ChunkState::Received,
-            duplicates: 0,
-            bad: None,
-            source: None,
-            dropped: false,
-        };
-        self.happen(EventKind::ChunkReceived { chunk: Box::new(chunk) });
-        self.happen(EventKind::ChunkSealed { chunk: id.clone(), new_labels: vec![] });
-        id
-    }
-
-    fn start(&mut self) -> u64 {
-        let (run, events) = planning::start_run(&self.state, &self.id, &[]).unwrap();
-        self.apply(events);
-        run
-    }
-
-    fn change(&mut self, run: u64, change: RunEvent) {
-        self.happen(EventKind::Run { run, change: Box::new(change) });
-    }
-
-    fn judged(&mut self, verdict: Verdict) -> (u64, Candidate, EvalReport) {
-        let run = self.start();
-        let (candidate, report) = self.judge(run, verdict);
-        (run, candidate, report)
-    }
-
-    fn judge(&mut self, run: u64, verdict: Verdict) -> (Candidate, EvalReport) {
-        let snapshot = SnapshotMeta { object: object("s"), chunks: vec![], items: 0, seen: 0 };
-        let cost = Cost::default();
-        let candidate =
-            Candidate { files: vec![], weights_sha256: "w".into(), finite: true, preprocessing: None, snapshot, cost };
-        let passed = verdict == Verdict::Pass;
-        let report =
-            EvalReport { baseline: Baseline::Base, candidate_scores: vec![], baseline_scores: vec![], verdict };
-        let version = passed.then(|| self.now().next_version());
-        self.change(run, RunEvent::Started);
-        self.change(run, RunEvent::Trained { attempt: 1, candidate: Box::new(candidate.clone()) });
-        self.change(run, RunEvent::Judged { report: report.clone(), version });
-        (candidate, report)
-    }
-
-    fn publish(&mut self) -> Version {
-        let run = self.start();
-        self.publish_run(run)
-    }
-
-    fn publish_run(&mut self, run: u64) -> Version {
-        let (candidate, report) = self.judge(run, Verdict::Pass);
-        let manifest = self.now().runs[&run].manifest.clone();
-        let number = self.now().next_version();
-        let version = AdapterVersion {
-            number,
-            parent: manifest.parent.as_ref().map(|parent| parent.version),
-            run,
-            update: manifest.update,
-            chunks: manifest.chunks.iter().map(|chunk| chunk.id.clone()).collect(),
-            labels: manifest.labels.clone(),
-            snapshot: candidate.snapshot,
-            files: vec![],
-            weights_sha256: candidate.weights_sha256,
-            report,
-            cost: candidate.cost,
-            published_at: 0,
-        };
-        self.happen(EventKind::VersionPublished { version: Box::new(version) });
-        number
-    }
-
-    fn states(&self) -> Vec<&'static str> {
-        self.now().chunks_in_order().map(|chunk| chunk.state.name()).collect()
-    }
-}
+use story::{Story, object, spec};
 
 #[test]
 fn a_chunk_is_absorbed_by_the_version_whose_run_trained_it() {

@@ -53,6 +53,11 @@ pub fn assemble(sources: Sources, sample: &Row) -> Result<Assembled, Error> {
     build(sources, Some(sample))
 }
 
+/// Of a version, which says by itself what rows it takes.
+pub fn assemble_version(sources: Sources) -> Result<Assembled, Error> {
+    build(sources, None)
+}
+
 pub(crate) fn build(sources: Sources, sample: Option<&Row>) -> Result<Assembled, Error> {
     let Sources { pipeline, labels, version, device, precision, .. } = sources;
     if let Some(version) = version {

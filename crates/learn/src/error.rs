@@ -1,6 +1,6 @@
 //! What can be wrong with what the core is given.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -54,5 +54,20 @@ impl Error {
     /// Whether the same inputs would fail again. Otherwise another attempt may succeed.
     pub fn is_permanent(&self) -> bool {
         !matches!(self, Self::Collective(_) | Self::Read { .. } | Self::Write { .. })
+    }
+
+    /// Whether what is wrong is the content of a file in `folder`.
+    pub fn lies_in(&self, folder: &Path) -> bool {
+        match self {
+            Self::NoFile { folder: place, .. } => place == folder,
+            Self::Damaged { file, .. }
+            | Self::Config { file, .. }
+            | Self::NoTensor { file, .. }
+            | Self::Shape { file, .. }
+            | Self::Type { file, .. }
+            | Self::NotFinite { file, .. }
+            | Self::Labels { file, .. } => file.starts_with(folder),
+            _ => false,
+        }
     }
 }

@@ -37,6 +37,7 @@ pub mod selective;
 mod stage;
 pub mod update;
 mod validation;
+pub mod verify;
 mod weights;
 
 pub use carried::{Carried, LEARNER};
@@ -44,5 +45,5 @@ pub use error::Error;
 pub use files::{Precise, folder_digest};
 pub use flat::{Flat, Pass};
 pub use intake::Initial;
-pub use pool::{Pool, Remembered};
+pub use pool::{Part, Pool};
 pub use prefix::Prefix;

@@ -14,8 +14,8 @@ pub struct Pool {
     pub data: Dataset,
     /// How many of the rows are the chunks'.
     pub fresh: usize,
-    /// The chunks and the position of each one's first row.
-    chunks: Vec<(ChunkId, usize)>,
+    /// Where each part of them begins.
+    parts: Vec<(Part, usize)>,
     remembered: HashMap<(ChunkId, u32), usize>,
     labels: Vec<u32>,
     /// Of the chunks' rows, those that train, in order; and those that validate.
@@ -23,26 +23,35 @@ pub struct Pool {
     validation: Vec<usize>,
 }
 
-/// The rows of a chunk that a snapshot's slots refer to, in the order of its dataset.
-pub struct Remembered {
+/// Rows of a chunk, in the order of a dataset.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
     pub chunk: ChunkId,
+    /// Their places among all of the chunk's training rows, ascending.
     pub rows: Vec<u32>,
+}
+
+impl Part {
+    pub fn whole(chunk: ChunkId, rows: usize) -> Self {
+        Self { chunk, rows: (0..rows as u32).collect() }
+    }
 }
 
 impl Pool {
     /// `fresh` holds the rows of `chunks` in order, `memory` those of `remembered`.
     pub fn new(
-        chunks: Vec<(ChunkId, usize)>,
+        chunks: Vec<Part>,
         fresh: Dataset,
-        remembered: Vec<Remembered>,
+        remembered: Vec<Part>,
         memory: Option<Dataset>,
         device: Device,
     ) -> Self {
         let count = fresh.len();
         let mut start = 0;
-        let mut starts = Vec::new();
-        for (chunk, rows) in chunks {
-            starts.push((chunk, start));
+        let mut parts = Vec::new();
+        for part in chunks {
+            let rows = part.rows.len();
+            parts.push((part, start));
             start += rows;
         }
         let rows =
@@ -55,13 +64,7 @@ impl Pool {
         let labels = data.all_labels();
         let training = (0..count).collect();
         let data = data.to_device(device);
-        Self { data, fresh: count, chunks: starts, remembered, labels, training, validation: Vec::new() }
-    }
-
-    /// Keeps the chunks' rows at these positions, which ascend, out of the update altogether.
-    pub fn leave_out(mut self, rows: &[usize]) -> Self {
-        self.training.retain(|row| rows.binary_search(row).is_err());
-        self
+        Self { data, fresh: count, parts, remembered, labels, training, validation: Vec::new() }
     }
 
     /// Sets this share of the chunks' rows that train aside, one at least, but never all of them.
@@ -111,17 +114,16 @@ impl Pool {
     /// The position of the row that a slot refers to.
     pub fn position(&self, snapshot: &Snapshot, slot: &Slot) -> usize {
         let chunk = &snapshot.chunks[slot.chunk as usize];
-        match self.chunks.iter().find(|(id, _)| id == chunk) {
-            Some((_, start)) => start + slot.row as usize,
-            None => self.remembered[&(chunk.clone(), slot.row)],
-        }
+        let mut own = self.parts.iter().filter(|(part, _)| part.chunk == *chunk);
+        let fresh = own.find_map(|(part, start)| Some(start + part.rows.binary_search(&slot.row).ok()?));
+        fresh.unwrap_or_else(|| self.remembered[&(chunk.clone(), slot.row)])
     }
 
     /// The run's chunks, each with those of `rows`, positions that ascend, that are its own.
     pub fn chunks<'p>(&'p self, rows: &'p [usize]) -> impl Iterator<Item = (&'p ChunkId, &'p [usize])> {
-        let ends = self.chunks.iter().skip(1).map(|(_, start)| *start).chain([self.fresh]);
+        let ends = self.parts.iter().skip(1).map(|(_, start)| *start).chain([self.fresh]);
         let place = |row: usize| rows.partition_point(|&known| known < row);
-        self.chunks.iter().zip(ends).map(move |((id, start), end)| (id, &rows[place(*start)..place(end)]))
+        self.parts.iter().zip(ends).map(move |((part, start), end)| (&part.chunk, &rows[place(*start)..place(end)]))
     }
 
     /// The chunk of every row, by position.
@@ -135,8 +137,8 @@ impl Pool {
 
     /// The chunk of a fresh row, and its place there.
     pub fn origin(&self, position: usize) -> (&ChunkId, u32) {
-        let after = self.chunks.partition_point(|(_, start)| *start <= position);
-        let (chunk, start) = &self.chunks[after - 1];
-        (chunk, (position - start) as u32)
+        let after = self.parts.partition_point(|(_, start)| *start <= position);
+        let (part, start) = &self.parts[after - 1];
+        (&part.chunk, part.rows[position - start])
     }
 }

@@ -93,7 +93,7 @@ fn run<'a>(transformers: &str, versions: impl Iterator<Item = &'a Path>) -> Vec<
 }
 
 fn row(payload: Payload) -> Row {
-    Row { id: "r".to_owned(), payload, label: "a".to_owned() }
+    Row::new("r", payload, "a")
 }
 
 #[test]

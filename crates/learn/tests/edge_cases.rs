@@ -3,8 +3,8 @@
 mod support;
 
 use domain::pipeline::{Method, Policy};
-use perennial_learn::Pool;
 use perennial_learn::update::Outcome;
+use perennial_learn::{Part, Pool};
 use serde_json::{Value, json};
 use support::{Trial, chunk, dataset, manifest, rows};
 use tch::Device;
@@ -20,7 +20,7 @@ fn all() -> impl Iterator<Item = Value> {
 fn twice(mut change: Value, count: usize, memory: u32) -> [Outcome; 2] {
     change["rehearsal"]["memory_size"] = json!(memory);
     let pool = |name: &str, seed| {
-        Pool::new(vec![(chunk(name), count)], dataset(&rows(count, seed)), vec![], None, Device::Cpu)
+        Pool::new(vec![Part::whole(chunk(name), count)], dataset(&rows(count, seed)), vec![], None, Device::Cpu)
     };
     let mut first = Trial::new(manifest(change.clone()));
     first.pool = pool("x", 1);

@@ -24,7 +24,10 @@ fn trained(heads: &str) -> Trial {
         rows(90, 5).into_iter().filter(|row| labels.contains(&row.label.as_str())).take(20).collect()
     };
     let (first, second) = (of(&["a", "b"]), of(&["c"]));
-    let chunks = vec![(chunk("x"), first.len()), (chunk("y"), second.len())];
+    let chunks = vec![
+        perennial_learn::Part::whole(chunk("x"), first.len()),
+        perennial_learn::Part::whole(chunk("y"), second.len()),
+    ];
     let all = dataset(&[first, second].concat());
     trial.pool = perennial_learn::Pool::new(chunks, all, vec![], None, tch::Device::Cpu);
     trial.net.heads = trial.net.heads.take().map(|heads| heads.grown(&trial.manifest, &trial.pool));

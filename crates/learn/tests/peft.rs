@@ -97,11 +97,7 @@ fn vit(home: &Path) -> PathBuf {
 /// Its folder, and texts for it.
 fn minilm() -> (PathBuf, [Row; 3]) {
     let staged: Value = staged().unwrap();
-    let text = |text: &str| Row {
-        id: "r".to_owned(),
-        payload: domain::chunk::Payload::Text(text.to_owned()),
-        label: "a".to_owned(),
-    };
+    let text = |text: &str| Row::new("r", domain::chunk::Payload::Text(text.to_owned()), "a");
     let rows = ["How do I activate my new card?", "It was stolen.", "Top-up by bank transfer, please"].map(text);
     (PathBuf::from(staged["minilm"].as_str().unwrap()), rows)
 }

@@ -11,7 +11,7 @@ use support::{MLP, Trial, manifest, text_model};
 use tch::Device;
 
 fn text(text: &str) -> Row {
-    Row { id: text.to_owned(), payload: Payload::Text(text.to_owned()), label: String::new() }
+    Row::new(text, Payload::Text(text.to_owned()), "")
 }
 
 /// Texts of one to nine words.

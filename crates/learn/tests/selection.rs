@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use domain::buffer::Snapshot;
 use perennial_learn::update::Outcome;
-use perennial_learn::{Carried, Pool, evaluate};
+use perennial_learn::{Carried, Part, Pool, evaluate};
 use serde_json::{Value, json};
 use support::{Trial, handles, manifest};
 use tch::{Device, Kind, Tensor};
@@ -49,7 +49,7 @@ fn a_chunk_that_is_held_out_altogether_brings_nothing_to_choose_from() {
     for name in ["herding", "gmc"] {
         let mut trial = Trial::new(manifest(policy(name, "ft")));
         let rows = support::rows(20, 5);
-        let chunks = vec![(support::chunk("held-out"), 0), (support::chunk("x"), rows.len())];
+        let chunks = vec![Part::whole(support::chunk("held-out"), 0), Part::whole(support::chunk("x"), rows.len())];
         trial.pool = Pool::new(chunks, support::dataset(&rows), Vec::new(), None, Device::Cpu);
         let outcome = trial.run();
         assert_eq!((outcome.snapshot.seen, outcome.snapshot.chunks.len()), (20, 1), "{name}");

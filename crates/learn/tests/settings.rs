@@ -5,9 +5,9 @@ mod support;
 use domain::chunk::{Payload, Row};
 use domain::pipeline::Rule;
 use image::{DynamicImage, GrayImage, ImageFormat};
-use perennial_learn::Pool;
 use perennial_learn::model::layers::Init;
 use perennial_learn::update::Outcome;
+use perennial_learn::{Part, Pool};
 use serde_json::{Value, json};
 use support::{SIDE, Trial, chunk, dataset, manifest};
 use tch::{Device, Tensor};
@@ -40,8 +40,13 @@ fn a_chosen_rows_loss_counts_for_those_that_were_not() {
         let training = json!({"batch_size": 16, "micro_batches": 2, "optimizer": "sgd", "replay": {"fraction": 0.0},
             "selection": selection});
         let mut trial = Trial::new(manifest(json!({"method": "ft", "training": training})));
-        trial.pool =
-            Pool::new(vec![(chunk("x"), 16)], dataset(&vec![support::sample(); 16]), vec![], None, Device::Cpu);
+        trial.pool = Pool::new(
+            vec![Part::whole(chunk("x"), 16)],
+            dataset(&vec![support::sample(); 16]),
+            vec![],
+            None,
+            Device::Cpu,
+        );
         trial.run();
         trial.weights.values
     };
@@ -65,15 +70,11 @@ fn spotted_for(change: Value, count: usize, spot: impl Fn(usize) -> bool) -> Tri
             let image = GrayImage::from_fn(SIDE, SIDE, |x, y| image::Luma([if bright(x, y) { 255 } else { 0 }]));
             let mut bytes = Vec::new();
             DynamicImage::from(image).write_to(&mut std::io::Cursor::new(&mut bytes), ImageFormat::Png).unwrap();
-            Row {
-                id: number.to_string(),
-                payload: Payload::Image(bytes),
-                label: ["a", "b", "c"][number % 3].to_owned(),
-            }
+            Row::new(number.to_string(), Payload::Image(bytes), ["a", "b", "c"][number % 3])
         })
         .collect();
     let mut trial = Trial::new(manifest(change));
-    trial.pool = Pool::new(vec![(chunk("x"), count)], dataset(&rows), vec![], None, Device::Cpu);
+    trial.pool = Pool::new(vec![Part::whole(chunk("x"), count)], dataset(&rows), vec![], None, Device::Cpu);
     let first = trial.weights.named().iter().find(|(name, _)| name.contains("fc1.weight")).unwrap().1.detach();
     let _ = first.narrow(1, i64::from(SIDE * SIDE) - 2, 2).fill_(3e38);
     trial

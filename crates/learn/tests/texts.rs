@@ -19,7 +19,7 @@ use support::{LIMITS, manifest, text_model as model, tokenizer};
 use tch::{Device, Kind, Tensor};
 
 fn row(text: &str, label: &str) -> Row {
-    Row { id: "r0".to_owned(), payload: Payload::Text(text.to_owned()), label: label.to_owned() }
+    Row::new("r0", Payload::Text(text.to_owned()), label)
 }
 
 fn reader(folder: &Path, settings: Value) -> Result<TextReader, String> {

@@ -96,11 +96,7 @@ fn colour_is_planar_and_other_sizes_are_resized() {
     let mut bytes = Vec::new();
     let red = image::RgbImage::from_pixel(5, 3, image::Rgb([200, 10, 0]));
     red.write_to(&mut std::io::Cursor::new(&mut bytes), image::ImageFormat::Png).unwrap();
-    let row = |bytes| domain::chunk::Row {
-        id: "r".to_owned(),
-        payload: domain::chunk::Payload::Image(bytes),
-        label: "a".to_owned(),
-    };
+    let row = |bytes| domain::chunk::Row::new("r", domain::chunk::Payload::Image(bytes), "a");
     let geometry = perennial_learn::model::Geometry { channels: 3, side: 4 };
     let reader = Reader::Images(Preprocess::unit(geometry));
     let data = reader.decode(&[row(bytes)], "a test", &["a".to_owned()]).unwrap();

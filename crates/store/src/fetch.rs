@@ -23,18 +23,23 @@ impl Fetcher {
         Self { cache, roots, folder }
     }
 
-    /// Local files by SHA-256.
+    /// Local files by SHA-256, those of late labels too.
     pub async fn shards(&self, shards: Vec<Shard>) -> Result<BTreeMap<String, PathBuf>, Error> {
         let mut files = BTreeMap::new();
-        for shard in shards {
-            let file = self.cache.fetch(&shard.object).await?;
-            files.insert(shard.object.sha256, file);
+        for object in shards.iter().flat_map(Shard::objects) {
+            let file = self.cache.fetch(object).await?;
+            files.insert(object.sha256.clone(), file);
         }
         Ok(files)
     }
 
     pub async fn file(&self, object: &ObjectRef) -> Result<PathBuf, Error> {
         self.cache.fetch(object).await
+    }
+
+    /// Removes the copy of an object, if there is one.
+    pub fn discard(&self, sha256: &str) {
+        self.cache.discard(sha256);
     }
 
     /// Lays objects out under their own names in a new folder.

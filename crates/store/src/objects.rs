@@ -23,6 +23,8 @@ pub use cache::Cache;
 const REQUEST: Duration = Duration::from_secs(180);
 /// Files larger than this go up in parts.
 const PART: usize = 8 << 20;
+/// Of one object, before its source counts as damaged.
+const COPIES: usize = 2;
 /// Parts of one file under way at a time.
 const PARTS: usize = 4;
 
@@ -116,17 +118,26 @@ fn verify(object: &ObjectRef, found: String) -> Result<(), Error> {
     Err(Error::Digest { path: object.path.clone(), wanted: object.sha256.clone(), found })
 }
 
-/// Copies within the store, without the bytes passing through here.
+/// Copies within the store, and reads the copy back; one that is damaged is made once more.
 ///
 /// A whole copy that is there already stays: a local directory copies by link and rename, and renaming
 /// a file onto itself leaves the temporary name behind.
 pub async fn copy(store: &dyn ObjectStore, object: &ObjectRef, to: &str) -> Result<ObjectRef, Error> {
     let (from, target) = (key(&object.path)?, key(to)?);
     let copy = ObjectRef { path: to.to_owned(), ..object.clone() };
-    if !is_there(store, &copy).await? {
+    for _ in 0..COPIES {
+        if is_there(store, &copy).await? {
+            return Ok(copy);
+        }
         request("copy", &object.path, store.copy(&from, &target)).await?;
     }
+    check(store, &copy).await?;
     Ok(copy)
+}
+
+/// An error unless the object's path holds the object's bytes.
+pub async fn check(store: &dyn ObjectStore, object: &ObjectRef) -> Result<(), Error> {
+    verify(object, digest(store, &object.path).await?)
 }
 
 /// Whether the object's path holds the object's bytes. Reads them only if there are as many as there should be.

@@ -232,11 +232,8 @@ impl Stream {
         let unknown =
             || self.bad(format!("`{file_name}` row {row} has label {}, which has no name", file.labels[*row]));
         let payload = task.transform.apply(&file.inputs[*row]);
-        Ok(Row {
-            id: format!("{file_name}:{row}"),
-            payload: payload.map_err(|reason| self.bad(format!("`{file_name}` row {row}: {reason}")))?,
-            label: label.ok_or_else(unknown)?.clone(),
-        })
+        let payload = payload.map_err(|reason| self.bad(format!("`{file_name}` row {row}: {reason}")))?;
+        Ok(Row::new(format!("{file_name}:{row}"), payload, label.ok_or_else(unknown)?))
     }
 
     fn bad(&self, reason: String) -> Error {

@@ -15,7 +15,7 @@ fn columns(labels: &[&str]) -> Columns {
 }
 
 fn text(id: &str, text: &str, label: &str) -> Row {
-    Row { id: id.to_owned(), payload: Payload::Text(text.to_owned()), label: label.to_owned() }
+    Row::new(id, Payload::Text(text.to_owned()), label)
 }
 
 /// The refusal's text holds all of `parts`.
@@ -119,11 +119,7 @@ fn files_of_one_name_in_a_tar_are_a_row() {
         ("train/2.cls", b"0"),
     ];
     let found = web_dataset(&files, &columns(&["cat", "dog"])).unwrap();
-    let picture = |id: &str, label: &str| Row {
-        id: id.to_owned(),
-        payload: Payload::Image(image.clone()),
-        label: label.to_owned(),
-    };
+    let picture = |id: &str, label: &str| Row::new(id, Payload::Image(image.clone()), label);
     assert_eq!(found, [picture("train/0", "cat"), picture("train/1", "dog"), text("train/2", "words", "cat")]);
 }
 

@@ -12,8 +12,8 @@ use parquet::arrow::ArrowWriter;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use perennial_store::examples::{
-    BadData, Columns, Delimiter, Format, Input, Place, Unread, detect, jsonl_inputs, open_inputs, read_jsonl,
-    read_parquet,
+    BadData, Columns, Delimiter, Format, Input, Place, Unread, detect, jsonl_inputs, open_inputs, read, read_jsonl,
+    read_labels, read_parquet,
 };
 
 fn png() -> Vec<u8> {
@@ -75,7 +75,7 @@ fn hugging_face_images_come_with_their_class_names() {
         Some(names),
     );
     let rows = rows(bytes).unwrap();
-    assert_eq!(rows[0], Row { id: "row:0".to_owned(), payload: Payload::Image(image), label: "dog".to_owned() });
+    assert_eq!(rows[0], Row::new("row:0", Payload::Image(image), "dog"));
     assert_eq!((rows[1].id.as_str(), rows[1].label.as_str()), ("row:1", "cat"));
 }
 
@@ -97,7 +97,7 @@ fn every_width_of_string_and_other_names_are_read() {
     ]);
     let columns = Columns { input: Some("body".to_owned()), label: "class".to_owned(), ..Columns::default() };
     let rows = read_parquet(bytes.into(), &columns).unwrap();
-    assert_eq!(rows[2], Row { id: "r3".to_owned(), payload: Payload::Text("c".to_owned()), label: "x".to_owned() });
+    assert_eq!(rows[2], Row::new("r3", Payload::Text("c".to_owned()), "x"));
 }
 
 #[test]
@@ -184,8 +184,8 @@ fn json_lines_are_read() {
     let lines =
         format!("\u{feff}{{\"text\":\"a\",\"label\":\"x\",\"row_id\":17}}\r\n\n{{\"image\":\"{image}\",\"label\":3}}");
     let rows = read_jsonl(lines.as_bytes(), &Columns::default()).unwrap();
-    assert_eq!(rows[0], Row { id: "17".to_owned(), payload: Payload::Text("a".to_owned()), label: "x".to_owned() });
-    assert_eq!(rows[1], Row { id: "row:1".to_owned(), payload: Payload::Image(png()), label: "3".to_owned() });
+    assert_eq!(rows[0], Row::new("17", Payload::Text("a".to_owned()), "x"));
+    assert_eq!(rows[1], Row::new("row:1", Payload::Image(png()), "3"));
 }
 
 #[test]
@@ -225,11 +225,7 @@ fn inputs(text: &'static [u8]) -> Vec<Result<Input, Unread>> {
 fn rows_to_predict_need_no_label_and_end_at_the_first_bad_one() {
     let text = b"\xef\xbb\xbf{\"text\": \"a\"}\n\n{\"text\": \"b\", \"label\": \"x\", \"row_id\": 7}\n{\"label\": \"x\"}\n{\"text\": \"c\"}";
     let found = inputs(text);
-    let row = |id: &str, text: &str, label: &str| Row {
-        id: id.to_owned(),
-        payload: Payload::Text(text.to_owned()),
-        label: label.to_owned(),
-    };
+    let row = |id: &str, text: &str, label: &str| Row::new(id, Payload::Text(text.to_owned()), label);
     assert_eq!(found[0].as_ref().unwrap(), &Input { place: Place::Line(1), row: row("row:0", "a", "") });
     assert_eq!(found[1].as_ref().unwrap(), &Input { place: Place::Line(3), row: row("7", "b", "x") });
     assert!(found[2].as_ref().unwrap_err().to_string().starts_with("line 4, field `text`"), "{:?}", found[2]);
@@ -269,4 +265,48 @@ fn a_table_to_predict_may_lack_labels() {
     let label = |at: usize| found[at].as_ref().unwrap().row.label.as_str();
     assert_eq!((label(0), label(1)), ("x", ""));
     assert!(found[2].as_ref().unwrap_err().to_string().contains("row 2, column `text`"));
+}
+
+#[test]
+fn whom_a_row_is_about_and_when_is_read_wherever_it_stands() {
+    let lines = br#"{"text": "a", "label": "x", "subject": "anna", "event_time": "2026-11-27T09:30:00+01:00"}
+{"text": "b", "label": "x", "subject": 7, "event_time": 1700000000000}
+{"text": "c", "label": "x", "subject": null, "event_time": "yesterday"}"#;
+    let rows = read(Format::Jsonl, lines.to_vec().into(), &Columns::default()).unwrap();
+    let found = |at: usize| rows[at].as_ref().map(|row| (row.subject.as_deref(), row.event_time)).unwrap();
+    assert_eq!(found(0), (Some("anna"), Some(1_795_768_200_000)));
+    assert_eq!(found(1), (Some("7"), Some(1_700_000_000_000)));
+    let error = rows[2].as_ref().unwrap_err().to_string();
+    assert!(error.contains("line 3, field `event_time`: found `yesterday`") && error.contains("RFC 3339"), "{error}");
+    let csv = b"text,label,subject,event_time\na,x,anna,1700000000000\nb,x,,2026-11-27T09:30:00Z\n";
+    let rows = read(Format::Csv(Delimiter::Comma), csv.to_vec().into(), &Columns::default()).unwrap();
+    let found = |at: usize| rows[at].as_ref().map(|row| (row.subject.as_deref(), row.event_time)).unwrap();
+    assert_eq!(found(0), (Some("anna"), Some(1_700_000_000_000)));
+    assert_eq!(found(1), (None, Some(1_795_771_800_000)));
+}
+
+#[test]
+fn a_label_may_be_missing_where_it_is_not_needed() {
+    let columns = Columns { needs_label: false, ..Columns::default() };
+    let lines = b"{\"text\": \"a\"}\n{\"text\": \"b\", \"label\": null}\n{\"text\": \"c\", \"label\": \"x\"}";
+    let rows = read(Format::Jsonl, lines.to_vec().into(), &columns).unwrap();
+    let labels: Vec<&str> = rows.iter().map(|row| row.as_ref().unwrap().label.as_str()).collect();
+    assert_eq!(labels, ["", "", "x"]);
+    let whole = read(Format::Jsonl, lines.to_vec().into(), &Columns::default()).unwrap();
+    assert!(whole[0].is_err() && whole[1].is_err());
+}
+
+#[test]
+fn labels_on_their_own_need_an_id_each() {
+    let columns = Columns { labels: vec!["ham".to_owned(), "spam".to_owned()], ..Columns::default() };
+    let read = |format, text: &[u8]| read_labels(format, text, &columns).map_err(|e| e.to_string());
+    let pairs = |pairs: &[(&str, &str)]| Ok(pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect());
+    let lines = b"{\"row_id\": \"r1\", \"label\": 1}\n\n{\"row_id\": 2, \"label\": \"ham\"}\n";
+    assert_eq!(read(Format::Jsonl, lines), pairs(&[("r1", "spam"), ("2", "ham")]));
+    assert_eq!(read(Format::Csv(Delimiter::Tab), b"row_id\tlabel\nr1\t0\n"), pairs(&[("r1", "ham")]));
+    let error = read(Format::Jsonl, b"{\"label\": \"ham\"}").unwrap_err();
+    assert!(error.contains("line 1, field `row_id`"), "{error}");
+    let error = read(Format::Csv(Delimiter::Comma), b"row_id,label\nr1,\n").unwrap_err();
+    assert!(error.contains("line 2, field `label`"), "{error}");
+    assert!(read(Format::Parquet, b"").unwrap_err().contains("JSONL or CSV"));
 }

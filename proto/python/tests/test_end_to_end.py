@@ -117,3 +117,21 @@ def test_rows_become_a_version_on_disk(address, plain, tmp_path, monkeypatch):
         subprocess.run(predict, check=True, stdout=subprocess.DEVNULL, timeout=DEADLINE)
         # The command line found it in the cache.
         assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_labels_come_after_their_rows(address):
+    spec = {**PIPELINE, "name": "late", "labels": ["bug", "praise"], "data": {"late_labels": {"coverage": 0.75}}}
+    rows = pandas.DataFrame({"row_id": [f"t{i}" for i in range(8)], "text": [f"ticket {i}" for i in range(8)]})
+    with perennial.Client(address) as client:
+        client.apply(spec)
+        chunk = client.push("late", rows.assign(subject="anna"), split="train")
+        assert (chunk.state, chunk.train_rows) == ("labelling", 0)
+        done = client.labels("late", {"t0": "bug", "t1": "praise", "nobody": "bug"})
+        assert (done.labelled, done.unknown, done.unknown_rows) == (2, 1, ["nobody"])
+        frame = pandas.DataFrame({"row_id": rows["row_id"][:6], "label": ["bug", "bug", *["praise"] * 4]})
+        done = client.labels("late", frame, chunk=chunk.id)
+        assert (done.labelled, done.changed, done.unchanged, done.unknown) == (4, 1, 1, 0)
+        assert client.labels("late", frame).unchanged == 6
+        assert client.push("late", rows.assign(subject="anna"), split="train").state == "sealed"
+        with pytest.raises(perennial.PerennialError, match="did you mean `praise`"):
+            client.labels("late", {"t7": "prase"})

@@ -11,8 +11,8 @@ use ingest::{Allowance, Ingest, Limits, Record, Watcher};
 use object_store::ObjectStore;
 use perennial_proto::limits::MAX_MESSAGE_BYTES;
 use perennial_proto::{DESCRIPTORS, v1};
-use registry::{Evaluations, ModelLimits, Pipelines, Publisher, Registry};
-use rehearsal::Rehearsal;
+use registry::{Evaluations, ModelLimits, Pipelines, Publisher, Registry, Retention};
+use rehearsal::{Eraser, Rehearsal};
 use scheduler::{Moment, Runs, Scheduler, Terms, Workers};
 use store::journal::Journal;
 use store::log::{Follower, Options};
@@ -89,7 +89,7 @@ pub struct Node {
 /// What the control role lives by.
 struct Control {
     journal: Arc<Journal>,
-    /// Schedule, publish, sweep. Each ends with the shutdown and not before.
+    /// Schedule, publish, retire, sweep. Each ends with the shutdown and not before.
     tasks: JoinSet<()>,
 }
 
@@ -205,7 +205,9 @@ async fn control(node: &Node, follower: Option<Follower>, services: &mut Service
     let mut tasks = JoinSet::new();
     tasks.spawn(scheduler.clone().run());
     tasks.spawn(Publisher::new(journal.clone(), node.store.clone()).run(node.shutdown.clone()));
+    tasks.spawn(Retention::new(journal.clone(), node.store.clone()).run(node.shutdown.clone()));
     tasks.spawn(scheduler::sweep::run(journal.clone(), node.store.clone(), node.shutdown.clone()));
+    tasks.spawn(Eraser::new(journal.clone(), node.store.clone()).run(node.shutdown.clone()));
     let (log, store) = (|| journal.clone(), || node.store.clone());
     let limits = &node.config.limits;
     let models =

@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use domain::chunk::{ObjectRef, Shard};
 use domain::evalset::EvalSet;
-use domain::manifest::Manifest;
+use domain::manifest::{Candidate, Manifest};
 use domain::pipeline::Model;
 use domain::report::Score;
 use learn::data::images::PREPROCESSOR;
 use serde::{Deserialize, Serialize};
+use store::Kind;
 use store::fetch::Fetcher;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::score::EvalJob;
+use crate::score::{EvalJob, Fault};
 
 /// What an evaluation needs of the machine it runs on.
 pub struct Node<'a> {
@@ -32,6 +33,8 @@ pub struct Node<'a> {
 /// A model to score and the EvalSets to score it on. No files: the base with its initial head.
 pub struct Subject {
     pub files: Vec<ObjectRef>,
+    /// What the files have to be, if they are a run's candidate.
+    pub candidate: Option<Candidate>,
     pub sets: Vec<EvalSet>,
 }
 
@@ -51,8 +54,7 @@ pub enum Line {
     Scores(Vec<Score>),
     Failed {
         reason: String,
-        /// The same job would fail again.
-        permanent: bool,
+        fault: Fault,
     },
 }
 
@@ -64,17 +66,19 @@ pub enum Error {
     Scratch { path: PathBuf, source: std::io::Error },
     #[error("cannot start `{program}`")]
     Spawn { program: PathBuf, source: std::io::Error },
+    #[error("the candidate is not what was trained")]
+    Spoiled(#[source] store::Error),
     #[error("the evaluation {reason}")]
-    Failed { reason: String, permanent: bool },
+    Failed { reason: String, fault: Fault },
 }
 
 impl Error {
-    /// Whether another attempt would fail in the same way.
-    pub fn is_permanent(&self) -> bool {
+    pub fn fault(&self) -> Fault {
         match self {
-            Self::Failed { permanent, .. } => *permanent,
-            Self::Store(error) => error.kind() != store::Kind::Unavailable,
-            _ => false,
+            Self::Failed { fault, .. } => *fault,
+            Self::Spoiled(_) => Fault::Spoiled,
+            Self::Store(error) if error.kind() != store::Kind::Unavailable => Fault::Permanent,
+            _ => Fault::Passing,
         }
     }
 
@@ -84,7 +88,7 @@ impl Error {
     }
 
     fn ended(reason: String) -> Self {
-        Self::Failed { reason, permanent: false }
+        Self::Failed { reason, fault: Fault::Passing }
     }
 }
 
@@ -116,11 +120,16 @@ async fn prepare(node: &Node<'_>, manifest: &Manifest, subject: &Subject, folder
         Model::Scratch(_) => None,
     };
     let files = folder.join("files");
-    node.fetcher.lay_out(&subject.files, &files).await?;
+    let laid_out = node.fetcher.lay_out(&subject.files, &files).await;
+    laid_out.map_err(|error| match error.kind() {
+        Kind::NotFound | Kind::Damaged if subject.candidate.is_some() => Error::Spoiled(error),
+        _ => Error::Store(error),
+    })?;
     Ok(EvalJob {
         manifest: manifest.clone(),
         base_model,
         subject: (!subject.files.is_empty()).then_some(files),
+        candidate: subject.candidate.clone(),
         preprocessor: None,
         sets: subject.sets.clone(),
         shards: node.fetcher.shards(shards(&subject.sets)).await?,
@@ -191,9 +200,7 @@ async fn attend(mut child: Child, stall: Duration, done: &mut (dyn FnMut(u64) + 
     let status = child.wait().await.map_err(|e| Error::ended(e.to_string()))?;
     match last {
         Some(Line::Scores(scores)) if status.success() => Ok(scores),
-        Some(Line::Failed { reason, permanent }) => {
-            Err(Error::Failed { reason: format!("failed: {reason}"), permanent })
-        }
+        Some(Line::Failed { reason, fault }) => Err(Error::Failed { reason: format!("failed: {reason}"), fault }),
         _ => {
             let words = words.await.unwrap_or_default();
             let end = words.lines().count().saturating_sub(LAST_WORDS);
@@ -229,16 +236,16 @@ mod tests {
     async fn a_child_that_says_nothing_is_killed() {
         let (ended, _) = said("exec sleep 600", Duration::from_millis(50)).await;
         let error = ended.unwrap_err();
-        assert!(error.to_string().contains("said nothing for") && !error.is_permanent(), "{error}");
+        assert!(error.to_string().contains("said nothing for") && error.fault() == Fault::Passing, "{error}");
     }
 
     #[tokio::test]
     async fn a_failure_keeps_its_kind_and_a_death_its_last_words() {
-        let (failed, _) = said(r#"echo '{"failed":{"reason":"bad row","permanent":true}}'; exit 1"#, LONG).await;
-        assert!(failed.unwrap_err().is_permanent());
+        let (failed, _) = said(r#"echo '{"failed":{"reason":"bad row","fault":"spoiled"}}'; exit 1"#, LONG).await;
+        assert_eq!(failed.unwrap_err().fault(), Fault::Spoiled);
         let (died, _) = said("echo why >&2; exit 3", LONG).await;
         let error = died.unwrap_err();
-        assert!(error.to_string().contains("exit status: 3: why") && !error.is_permanent(), "{error}");
+        assert!(error.to_string().contains("exit status: 3: why") && error.fault() == Fault::Passing, "{error}");
         let (panicked, _) =
             said("echo early >&2; echo panicked at x >&2; echo why >&2; seq 50 >&2; exit 101", LONG).await;
         let error = panicked.unwrap_err().to_string();

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 
 use domain::chunk::Row;
 use domain::evalset::EvalSet;
-use domain::manifest::Manifest;
+use domain::manifest::{Candidate, Manifest};
 use domain::report::Score;
 use learn::assemble::{self, Assembled, Sources};
 use learn::evaluate;
+use learn::verify::{self, Flaw};
 use serde::{Deserialize, Serialize};
+use store::examples::read_shard;
 
 /// Rows scored at once. Bounds memory; does not change what is right or wrong.
 const BATCH: usize = 128;
@@ -21,6 +23,9 @@ pub struct EvalJob {
     pub base_model: Option<PathBuf>,
     /// A folder with the version's files. None: the base with its initial head.
     pub subject: Option<PathBuf>,
+    /// What the subject has to be, if it is a run's candidate: verified before it is scored.
+    #[serde(default)]
+    pub candidate: Option<Candidate>,
     /// What says how images become numbers, in place of the subject's own file: the base is measured as the first
     /// version sees the data.
     pub preprocessor: Option<PathBuf>,
@@ -30,6 +35,18 @@ pub struct EvalJob {
     /// `cpu` or `cuda:N`.
     pub device: String,
     pub threads: u32,
+}
+
+/// Whose fault a failed evaluation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// Another try may succeed.
+    Passing,
+    /// The same job would fail again.
+    Permanent,
+    /// The candidate in the store is not what was trained: it has to be trained again.
+    Spoiled,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -44,17 +61,31 @@ pub enum Error {
     TooFew { chunk: String, task: String, rows: u64, found: u64 },
     #[error("`{0}` is not a device: expected `cpu` or `cuda:N`")]
     Device(String),
+    #[error("the candidate cannot be loaded")]
+    Unloadable(#[source] learn::Error),
+    #[error("the candidate is not what was trained")]
+    Flawed(#[source] Flaw),
+    #[error(transparent)]
+    Untrained(Flaw),
+}
+
+impl From<Flaw> for Error {
+    fn from(flaw: Flaw) -> Self {
+        if flaw.is_trained() { Self::Untrained(flaw) } else { Self::Flawed(flaw) }
+    }
 }
 
 impl Error {
-    /// Whether the same job would fail again.
-    pub fn is_permanent(&self) -> bool {
-        match self {
+    /// What another try can do about it.
+    pub fn fault(&self) -> Fault {
+        let permanent = match self {
+            Self::Unloadable(_) | Self::Flawed(_) => return Fault::Spoiled,
             Self::Learn(error) => error.is_permanent(),
             Self::Shard(error) => error.kind() != store::Kind::Unavailable,
             Self::NoShard(_) => false,
             _ => true,
-        }
+        };
+        if permanent { Fault::Permanent } else { Fault::Passing }
     }
 }
 
@@ -63,9 +94,10 @@ pub fn evaluate(job: &EvalJob, done: &mut dyn FnMut(u64)) -> Result<Vec<Score>, 
     let device = assemble::device(&job.device).ok_or_else(|| Error::Device(job.device.clone()))?;
     tch::set_num_threads(job.threads as i32);
     let rows: Vec<Vec<Row>> = job.sets.iter().map(|set| read(job, set)).collect::<Result<_, _>>()?;
-    let Some(first) = rows.iter().flatten().next() else {
+    let first = rows.iter().flatten().next();
+    if first.is_none() && job.candidate.is_none() {
         return Ok(job.sets.iter().map(|set| score(set, evaluate::Scored::default())).collect());
-    };
+    }
     let sources = Sources {
         pipeline: &job.manifest.pipeline,
         labels: &job.manifest.labels,
@@ -75,7 +107,7 @@ pub fn evaluate(job: &EvalJob, done: &mut dyn FnMut(u64)) -> Result<Vec<Score>, 
         device,
         precision: job.manifest.pipeline.training.precision,
     };
-    let Assembled { net, reader, .. } = assemble::assemble(sources, first)?;
+    let Assembled { net, reader, .. } = load(job, sources, first)?;
     let (mut scores, mut before) = (Vec::new(), 0);
     for (set, rows) in job.sets.iter().zip(rows) {
         let place = format!("EvalSet {} of task `{}`", set.number, set.task);
@@ -87,6 +119,21 @@ pub fn evaluate(job: &EvalJob, done: &mut dyn FnMut(u64)) -> Result<Vec<Score>, 
         scores.push(score(set, scored));
     }
     Ok(scores)
+}
+
+/// The subject; a candidate is verified.
+fn load(job: &EvalJob, sources: Sources, sample: Option<&Row>) -> Result<Assembled, Error> {
+    let loaded = match sample {
+        Some(row) => assemble::assemble(sources, row),
+        None => assemble::assemble_version(sources),
+    };
+    let Some(candidate) = &job.candidate else { return Ok(loaded?) };
+    let loaded = loaded.map_err(|error| match sources.version {
+        Some(folder) if error.lies_in(folder) => Error::Unloadable(error),
+        _ => Error::Learn(error),
+    })?;
+    verify::verify(&loaded, sources.precision, candidate)?;
+    Ok(loaded)
 }
 
 fn score(set: &EvalSet, scored: evaluate::Scored) -> Score {
@@ -112,9 +159,11 @@ fn read(job: &EvalJob, set: &EvalSet) -> Result<Vec<Row>, Error> {
             if found.len() as u64 >= part.rows {
                 break;
             }
-            let sha256 = &shard.object.sha256;
-            let path = job.shards.get(sha256).ok_or_else(|| Error::NoShard(sha256.clone()))?;
-            found.extend(store::examples::read_shard(path)?);
+            let file = |sha256: &String| job.shards.get(sha256).ok_or_else(|| Error::NoShard(sha256.clone()));
+            let labels = shard.labels.as_ref().map(|labels| file(&labels.sha256)).transpose()?;
+            let rows = read_shard(file(&shard.object.sha256)?, labels.map(PathBuf::as_path))?;
+            // What nobody has labelled yet is no item.
+            found.extend(rows.into_iter().map(|(_, row)| row).filter(|row| !row.label.is_empty()));
         }
         if (found.len() as u64) < part.rows {
             return Err(Error::TooFew {
@@ -128,3 +177,6 @@ fn read(job: &EvalJob, set: &EvalSet) -> Result<Vec<Row>, Error> {
     }
     Ok(rows)
 }
+
+#[cfg(test)]
+mod tests;

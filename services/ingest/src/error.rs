@@ -68,6 +68,8 @@ pub enum Error {
     Refused(#[from] Refusal),
     #[error("pipeline `{0}` closed its labels while the chunk was sealed; push it again")]
     LabelsClosed(domain::id::PipelineId),
+    #[error("labels of the same rows keep changing; push these again")]
+    LabelsMoved,
     /// Held-out rows measure what the others taught: no row may be on both sides.
     #[error(
         "chunk {chunk} (task `{task}`, split `{}`) holds the same payload; under another task or split its held-out rows would \
@@ -103,7 +105,7 @@ impl Error {
             Self::Stream(status) => status.code(),
             Self::Control(status) => control_code(status),
             Self::Refused(refusal) => refused(refusal).code(),
-            Self::LabelsClosed(_) | Self::Offset { .. } | Self::CutShort { .. } => Code::Aborted,
+            Self::LabelsClosed(_) | Self::LabelsMoved | Self::Offset { .. } | Self::CutShort { .. } => Code::Aborted,
             Self::KnownPayload { .. } => Code::AlreadyExists,
             Self::Answer(_) | Self::Inapplicable(_) | Self::Stopped(_) => Code::Internal,
         }

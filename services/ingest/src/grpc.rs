@@ -92,6 +92,20 @@ impl ChunkService for Record {
         Ok(Response::new(self.bad_rows(request.get_ref()).await?))
     }
 
+    async fn push_labels(
+        &self,
+        request: Request<v1::PushLabelsRequest>,
+    ) -> Result<Response<v1::PushLabelsResponse>, Status> {
+        Ok(Response::new(self.push_labels(request.into_inner()).await?))
+    }
+
+    async fn list_corrections(
+        &self,
+        request: Request<v1::ListCorrectionsRequest>,
+    ) -> Result<Response<v1::ListCorrectionsResponse>, Status> {
+        Ok(Response::new(self.corrections(request.get_ref())?))
+    }
+
     async fn release_chunks(
         &self,
         request: Request<v1::ReleaseChunksRequest>,

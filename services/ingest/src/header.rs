@@ -114,6 +114,7 @@ impl Header {
         Columns {
             input: self.input.clone(),
             label: self.label.clone(),
+            needs_label: facts.pipeline.data.late_labels.is_none(),
             labels: facts.pipeline.labels.clone(),
             unnamed: chunk.to_string(),
             ..Columns::default()

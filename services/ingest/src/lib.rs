@@ -6,6 +6,7 @@ mod control;
 mod error;
 mod grpc;
 mod header;
+mod labels;
 mod limits;
 mod prepare;
 mod push;

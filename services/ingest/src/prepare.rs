@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use domain::Timestamp;
 use domain::chunk::{BadRow, Row, Split};
 use domain::id::TaskName;
 use store::examples::{self, BadData, Columns, Format};
@@ -31,6 +32,10 @@ pub struct Ready {
     pub labels: BTreeMap<String, u64>,
     pub new_labels: Vec<String>,
     pub duplicates: u64,
+    /// Whether rows say whom they are about.
+    pub names_subjects: bool,
+    /// The latest time that a row tells of.
+    pub newest: Option<Timestamp>,
     pub quarantine: Option<Quarantine>,
 }
 
@@ -52,12 +57,16 @@ impl Work {
         };
         let sealed = seal(rows, self.split, &self.facts);
         let (shards, reason) = (Shards::encode(&sealed, &self.task)?, unreadable.or(sealed.reason()));
+        let names_subjects = sealed.rows().any(|row| row.subject.is_some());
+        let newest = sealed.rows().filter_map(|row| row.event_time).max();
         Ok(Ready {
             raw,
             shards,
             labels: sealed.labels,
             new_labels: sealed.new_labels,
             duplicates: sealed.duplicates,
+            names_subjects,
+            newest,
             quarantine: reason.map(|reason| Quarantine { reason, bad: sealed.bad, bad_rows: sealed.bad_rows }),
         })
     }

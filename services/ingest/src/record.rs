@@ -18,12 +18,12 @@ use store::objects;
 
 use crate::{Error, Taken};
 
-const STATES: [&str; 6] = ["received", "sealed", "in_run", "absorbed", "refused", "quarantined"];
+const STATES: [&str; 7] = ["received", "labelling", "sealed", "in_run", "absorbed", "refused", "quarantined"];
 
 /// The chunks of the control role.
 pub struct Record {
-    journal: Arc<Journal>,
-    store: Arc<dyn ObjectStore>,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) store: Arc<dyn ObjectStore>,
 }
 
 /// How sealing ended.
@@ -146,7 +146,8 @@ impl Record {
         let (pipeline, id) = chunk_id("chunk", &request.chunk)?;
         let bad = self.journal.read(|state| {
             let found = planning::pipeline(state, &pipeline)?.chunks.get(&id);
-            Ok::<_, Refusal>(found.ok_or_else(|| Refusal::UnknownChunk(id.clone()))?.bad.clone())
+            let chunk = found.ok_or_else(|| Refusal::UnknownChunk(id.clone()))?;
+            Ok::<_, Refusal>(chunk.bad.clone().filter(|_| !chunk.erased))
         })?;
         let lines = match &bad {
             Some(bad) => objects::get(&*self.store, &bad.object).await?,
@@ -182,7 +183,10 @@ fn decide(
         Outcome::Sealed { new_labels } => {
             check_payload(current, &chunk)?;
             check_labels(current, id, &new_labels)?;
-            EventKind::ChunkSealed { chunk: name, new_labels }
+            match current.pipeline.data.labelling_until(&chunk) {
+                Some(until) => EventKind::ChunkLabelling { chunk: name, new_labels, until },
+                None => EventKind::ChunkSealed { chunk: name, new_labels },
+            }
         }
         Outcome::Quarantined { reason } => {
             let state = ChunkState::Quarantined { reason: reason.clone() };

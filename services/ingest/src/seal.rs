@@ -60,6 +60,10 @@ impl Sealed {
         ))
     }
 
+    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.train.iter().chain(&self.held_out)
+    }
+
     fn good(&self) -> u64 {
         (self.train.len() + self.held_out.len()) as u64 + self.duplicates
     }
@@ -73,11 +77,12 @@ pub fn seal(rows: Vec<Result<Row, BadData>>, split: Split, facts: &Facts) -> Sea
     let (rows, duplicates) = distinct(rows);
     let known: HashSet<&str> = facts.labels.iter().map(String::as_str).collect();
     let mut seen = HashSet::new();
-    let new = rows.iter().map(|row| &row.label).filter(|label| !known.contains(label.as_str()) && seen.insert(*label));
+    let labels = rows.iter().map(|row| &row.label).filter(|label| !label.is_empty());
+    let new = labels.filter(|label| !known.contains(label.as_str()) && seen.insert(*label));
     let new_labels = new.cloned().collect();
     let (train, held_out) = divide(rows, split, &facts.pipeline);
     let mut labels = BTreeMap::new();
-    for row in &train {
+    for row in train.iter().filter(|row| !row.label.is_empty()) {
         *labels.entry(row.label.clone()).or_default() += 1;
     }
     Sealed { train, held_out, labels, new_labels, duplicates, bad, bad_rows }
@@ -87,11 +92,13 @@ pub fn seal(rows: Vec<Result<Row, BadData>>, split: Split, facts: &Facts) -> Sea
 fn sort_out(rows: Vec<Result<Row, BadData>>, facts: &Facts) -> (Vec<Row>, Vec<BadRow>) {
     let known: HashSet<&str> = facts.labels.iter().map(String::as_str).collect();
     let open = facts.pipeline.labels_mode == LabelsMode::Open;
+    // Whether a row may be without one was up to its reader.
+    let usable = |row: &Row| open || row.label.is_empty() || known.contains(row.label.as_str());
     let mut hints = HashMap::new();
     let (mut good, mut bad) = (Vec::new(), Vec::new());
     for (at, row) in rows.into_iter().enumerate() {
         match row {
-            Ok(row) if open || known.contains(row.label.as_str()) => good.push(row),
+            Ok(row) if usable(&row) => good.push(row),
             _ if bad.len() == MAX_LISTED => {}
             Ok(row) => bad.push(BadRow { row: at as u64, reason: unknown(at, &row, &facts.labels, &mut hints) }),
             Err(error) => bad.push(BadRow { row: at as u64, reason: short(&error.to_string(), MAX_REASON) }),
@@ -113,16 +120,17 @@ fn unknown(at: usize, row: &Row, known: &[String], hints: &mut HashMap<String, S
     format!("row {at} (`{id}`) has label `{label}`, which is not among the pipeline's {count} labels{hint}")
 }
 
-/// Without those that equal an earlier one, label and all; how many those were.
+/// Without those that equal an earlier one, label and subject and all; how many those were. Rows without a label may yet differ.
 fn distinct(rows: Vec<Row>) -> (Vec<Row>, u64) {
     let mut seen = HashSet::new();
-    let first: Vec<bool> = rows.iter().map(|row| seen.insert((&row.payload, &row.label))).collect();
+    let first: Vec<bool> =
+        rows.iter().map(|row| row.label.is_empty() || seen.insert((&row.payload, &row.label, &row.subject))).collect();
     let duplicates = first.iter().filter(|first| !**first).count() as u64;
     (rows.into_iter().zip(first).filter_map(|(row, first)| first.then_some(row)).collect(), duplicates)
 }
 
 /// The most alike name, if one is alike at all.
-fn nearest(given: &str, known: &[String]) -> Option<String> {
+pub(crate) fn nearest(given: &str, known: &[String]) -> Option<String> {
     const ALIKE: f64 = 0.7;
     let given = given.to_lowercase();
     let scored = known.iter().map(|name| (strsim::jaro(&given, &name.to_lowercase()), name));
@@ -171,7 +179,7 @@ mod tests {
     }
 
     fn row(id: usize, text: &str, label: &str) -> Row {
-        Row { id: format!("r{id}"), payload: Payload::Text(text.to_owned()), label: label.to_owned() }
+        Row::new(format!("r{id}"), Payload::Text(text.to_owned()), label)
     }
 
     fn rows(range: std::ops::Range<usize>) -> Vec<Row> {

@@ -22,6 +22,7 @@ pub struct Shards {
 struct Encoded {
     bytes: Bytes,
     rows: u64,
+    unlabelled: u64,
 }
 
 /// Where the rows of a chunk lie.
@@ -60,16 +61,17 @@ impl Shards {
 fn encode(rows: &[Row], task: &TaskName, split: &str) -> Result<Vec<Encoded>, Error> {
     let one = |rows: &[Row]| {
         let bytes = write_shard(rows, task, split)?.into();
-        Ok(Encoded { bytes, rows: rows.len() as u64 })
+        let unlabelled = rows.iter().filter(|row| row.label.is_empty()).count() as u64;
+        Ok(Encoded { bytes, rows: rows.len() as u64, unlabelled })
     };
     rows.chunks(SHARD_ROWS).map(one).collect()
 }
 
 async fn write(store: &dyn ObjectStore, prefix: &str, shards: Vec<Encoded>) -> Result<Vec<Shard>, Error> {
     let mut written = Vec::with_capacity(shards.len());
-    for (number, Encoded { bytes, rows }) in shards.into_iter().enumerate() {
+    for (number, Encoded { bytes, rows, unlabelled }) in shards.into_iter().enumerate() {
         let object = objects::put(store, &format!("{prefix}-{number:05}.parquet"), bytes).await?;
-        written.push(Shard { object, rows });
+        written.push(Shard { unlabelled, ..Shard::new(object, rows) });
     }
     Ok(written)
 }

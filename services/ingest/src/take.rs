@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use domain::Timestamp;
-use domain::chunk::{BadRow, BadRows, Chunk, ChunkState, ObjectRef, SourceObject};
+use domain::chunk::{BadRow, BadRows, Chunk, ObjectRef, SourceObject};
 use domain::id::{ChunkId, TaskName};
 use futures::Stream;
 use object_store::ObjectStore;
@@ -198,19 +198,14 @@ impl Ingest {
         let raw = objects::put(store, &layout::chunk_raw(&header.pipeline, &id), ready.raw).await?;
         let Stored { train, held_out } = ready.shards.write(store, &folder).await?;
         let mut chunk = Chunk {
-            id,
-            task,
-            split: header.split,
             train,
             held_out,
             labels: ready.labels,
-            raw,
-            received_at: (self.clock)(),
-            state: ChunkState::Received,
             duplicates: ready.duplicates,
-            bad: None,
             source,
-            dropped: false,
+            names_subjects: ready.names_subjects,
+            newest: ready.newest,
+            ..Chunk::received(id, task, header.split, raw, (self.clock)())
         };
         let Some(Quarantine { reason, bad, bad_rows: rows }) = ready.quarantine else {
             return self.control.record(header, &chunk, ready.new_labels, String::new()).await;

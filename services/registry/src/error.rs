@@ -65,6 +65,11 @@ impl Error {
             _ => false,
         }
     }
+
+    /// Whether stored bytes are gone, or are not what was stored.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(self, Self::Store(error) if matches!(error.kind(), Kind::NotFound | Kind::Damaged))
+    }
 }
 
 impl From<Error> for Status {

@@ -3,6 +3,7 @@
 //! It lays a passed candidate down under its version's name, manifest last, and never decides
 //! whether it may.
 
+mod diff;
 mod error;
 mod evaluations;
 mod import;
@@ -10,6 +11,7 @@ mod models;
 mod pipelines;
 pub mod publish;
 mod pull;
+mod retention;
 mod upload;
 mod versions;
 
@@ -17,5 +19,6 @@ pub use error::Error;
 pub use evaluations::Evaluations;
 pub use pipelines::Pipelines;
 pub use publish::Publisher;
+pub use retention::Retention;
 pub use upload::ModelLimits;
 pub use versions::Registry;

@@ -1,9 +1,10 @@
 //! Lays a passed candidate down under its version's name and makes it visible.
 //!
 //! Level-triggered: whatever run is `publishing` is published, after a restart too. Copies are
-//! idempotent, the manifest is written last and only if absent, and the version becomes visible by
-//! the record after it. A version number that anybody can see is therefore complete. What can never
-//! be laid down fails its run, so that the pipeline goes on.
+//! idempotent and read back, the manifest is written last and only if absent, and the version becomes
+//! visible by the record after it. A version number that anybody can see is therefore complete, and holds
+//! what an evaluator loaded and verified. A candidate that is gone or damaged is trained again; what can
+//! never be laid down fails its run, so that the pipeline goes on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use domain::id::{PipelineId, Version};
 use domain::manifest::{Candidate, SnapshotMeta};
 use domain::planning::Refusal;
 use domain::report::EvalReport;
-use domain::run::{Run, RunEvent, RunState};
+use domain::run::{Ending, Run, RunEvent, RunState};
 use domain::state::{Event, EventKind, State};
 use domain::version::AdapterVersion;
 use object_store::ObjectStore;
@@ -87,7 +88,12 @@ impl Publisher {
         error!(%pipeline, %version, error = reason, "version cannot be published");
         let reason =
             format!("version {version} cannot be laid down ({reason}); mend the store, then release the chunks");
-        let kind = EventKind::Run { run: pending.run.number, change: Box::new(RunEvent::PublishFailed { reason }) };
+        let (run, attempt) = (pending.run.number, pending.run.attempts);
+        let change = match error.is_damage() {
+            true => RunEvent::AttemptEnded { attempt, reason, ending: Ending::Spoiled },
+            false => RunEvent::PublishFailed { reason },
+        };
+        let kind = EventKind::Run { run, change: Box::new(change) };
         self.record(pending, move |_, _| kind).await.is_ok()
     }
 
@@ -117,7 +123,9 @@ impl Publisher {
             }
             Err(error) => return Err(error),
         }
-        objects::create(&*self.store, &path, bytes.into()).await
+        let manifest = objects::create(&*self.store, &path, bytes.into()).await?;
+        objects::check(&*self.store, &manifest).await?;
+        Ok(manifest)
     }
 
     /// Records what became of it, unless that has been recorded before.

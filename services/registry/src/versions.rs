@@ -1,27 +1,31 @@
 //! RegistryService: versions, aliases, rollback and lineage. How files come and go is next door.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use domain::id::{PipelineId, Version};
+use domain::buffer::Snapshot;
+use domain::chunk::ObjectRef;
+use domain::id::{ChunkId, PipelineId, Version};
 use domain::pipeline::Model;
 use domain::planning::{self, Refusal};
-use domain::state::PipelineState;
-use domain::version::{AdapterVersion, lineage};
+use domain::state::{Event, PipelineState, State};
+use domain::version::{AdapterVersion, from_there_on, lineage};
 use futures::Stream;
 use object_store::ObjectStore;
-use perennial_proto::convert::{self, Invalid, VersionRef, pipeline_id, version_ref};
-use perennial_proto::limits::page;
+use perennial_proto::convert::{self, Invalid, VersionRef, from_json, pipeline_id, version_ref};
+use perennial_proto::limits::page_of;
 use perennial_proto::v1;
 use perennial_proto::v1::registry_service_server::RegistryService;
 use store::fetch::folder_files;
 use store::journal::Journal;
+use store::objects;
 use store::roots::Roots;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::error::Error;
 use crate::upload::ModelLimits;
-use crate::{import, models, pull};
+use crate::{diff, import, models, pull};
 
 pub struct Registry {
     journal: Arc<Journal>,
@@ -49,6 +53,24 @@ fn resolve<'a>(
     Ok(current.versions.get(&number).ok_or(Refusal::UnknownVersion(number))?)
 }
 
+/// Those that continue from `ancestor`, oldest first.
+fn descendants(current: &PipelineState, ancestor: Version) -> Result<Vec<&AdapterVersion>, Refusal> {
+    if !current.versions.contains_key(&ancestor) {
+        return Err(Refusal::UnknownVersion(ancestor));
+    }
+    let from = from_there_on(&current.versions, |version| version.number == ancestor);
+    Ok(from.into_iter().filter(|version| version.number != ancestor).collect())
+}
+
+/// Those in whose lineage a version absorbed the chunk.
+fn saw(current: &PipelineState, chunk: &ChunkId) -> Result<BTreeSet<Version>, Refusal> {
+    if !current.chunks.contains_key(chunk) {
+        return Err(Refusal::UnknownChunk(chunk.clone()));
+    }
+    let found = from_there_on(&current.versions, |version| version.chunks.contains(chunk));
+    Ok(found.into_iter().map(|version| version.number).collect())
+}
+
 impl Registry {
     pub fn new(
         journal: Arc<Journal>,
@@ -72,6 +94,72 @@ impl Registry {
         self.find(&format!("{id}/versions/{}", version.0), convert::adapter_version)
     }
 
+    fn list(&self, request: &v1::ListVersionsRequest) -> Result<v1::ListVersionsResponse, Error> {
+        let id = pipeline_id("parent", &request.parent)?;
+        let (chunk, ancestor) = (ChunkId(request.chunk.clone()), convert::version(request.descends_from));
+        self.journal.read(|state| {
+            let current = planning::pipeline(state, &id)?;
+            let mut versions: Box<dyn Iterator<Item = &AdapterVersion>> = Box::new(current.versions.values());
+            if let Some(ancestor) = ancestor {
+                let found = descendants(current, ancestor)?;
+                versions = Box::new(found.into_iter());
+            }
+            if !chunk.0.is_empty() {
+                let saw = saw(current, &chunk)?;
+                versions = Box::new(versions.filter(move |version| saw.contains(&version.number)));
+            }
+            let (page, next_page_token) = page_of(versions, request.page_size, &request.page_token)?;
+            let versions = page.into_iter().map(|version| convert::adapter_version(current, version)).collect();
+            Ok(v1::ListVersionsResponse { versions, next_page_token })
+        })
+    }
+
+    fn line(&self, request: &v1::GetLineageRequest) -> Result<v1::GetLineageResponse, Error> {
+        let found = self.find(&request.name, |current, version| {
+            let line = lineage(&current.versions, Some(version.number));
+            let (line, next_page_token) = match (request.page_size, request.page_token.as_str()) {
+                (0, "") => (line, String::new()),
+                (size, token) => page_of(line, size, token)?,
+            };
+            let versions = line.iter().map(|version| convert::adapter_version(current, &current.versions[version]));
+            Ok(v1::GetLineageResponse { versions: versions.collect(), next_page_token })
+        });
+        found?
+    }
+
+    async fn diff(&self, request: &v1::DiffVersionsRequest) -> Result<v1::DiffVersionsResponse, Error> {
+        let ((id, one), (others, two)) = (version_ref("name", &request.name)?, version_ref("other", &request.other)?);
+        if id != others {
+            return Err(
+                Invalid::new("other", format!("is of `{others}`; versions of one pipeline are compared")).into()
+            );
+        }
+        let (mut found, snapshots) = self.journal.read(|state| {
+            let current = planning::pipeline(state, &id)?;
+            let [one, two] = [resolve(&id, current, one)?, resolve(&id, current, two)?];
+            let snapshot = |version: &AdapterVersion| {
+                planning::available(current, version.number).map(|version| version.snapshot.object.clone())
+            };
+            let snapshots = snapshot(one).and_then(|first| Ok([first, snapshot(two)?]));
+            Ok::<_, Error>((diff::diff(current, one, two), snapshots))
+        })?;
+        match snapshots {
+            Ok([one, two]) => {
+                let (one, two) = (self.snapshot(&one).await?, self.snapshot(&two).await?);
+                found.memory = self
+                    .journal
+                    .read(|state| Ok::<_, Error>(diff::memory(planning::pipeline(state, &id)?, &one, &two)))?;
+            }
+            Err(refusal) => found.memory_unknown = refusal.to_string(),
+        }
+        Ok(found)
+    }
+
+    async fn snapshot(&self, object: &ObjectRef) -> Result<Snapshot, Error> {
+        let bytes = objects::get(&*self.store, object).await.map_err(Error::Store)?;
+        Ok(from_json("snapshot", &bytes)?)
+    }
+
     /// Where the base model with this digest lies: a digest that no pipeline starts from opens nothing.
     fn model_uri(&self, sha256: &str) -> Result<String, Error> {
         let uri = |current: &PipelineState| match &current.pipeline.model {
@@ -93,6 +181,29 @@ impl Registry {
             move |state: &_, _at| Ok((planning::set_alias(state, &pipeline, alias, to, expected, chunks)?, ()));
         self.journal.commit(decide).await?;
         self.show(&id, to)
+    }
+
+    async fn hold(&self, name: &str, reason: String) -> Result<v1::Version, Error> {
+        if reason.trim().is_empty() {
+            return Err(Invalid::new("reason", "is empty; say what the version is kept for").into());
+        }
+        self.keep(name, move |state, id, version| planning::hold(state, id, version, &reason)).await
+    }
+
+    /// Changes whether a version's files stay.
+    async fn keep(
+        &self,
+        name: &str,
+        change: impl FnOnce(&State, &PipelineId, Version) -> Result<Vec<Event>, Refusal> + Send + 'static,
+    ) -> Result<v1::Version, Error> {
+        let (id, reference) = version_ref("name", name)?;
+        let pipeline = id.clone();
+        let decide = move |state: &State, _at| {
+            let version = resolve(&pipeline, planning::pipeline(state, &pipeline)?, reference)?.number;
+            Ok::<_, Error>((change(state, &pipeline, version)?, version))
+        };
+        let version = self.journal.commit(decide).await.map_err(Error::uncommitted)?;
+        self.show(&id, version)
     }
 
     async fn roll_back(&self, request: v1::RollbackRequest) -> Result<v1::Version, Error> {
@@ -124,15 +235,7 @@ impl RegistryService for Registry {
         &self,
         request: Request<v1::ListVersionsRequest>,
     ) -> Result<Response<v1::ListVersionsResponse>, Status> {
-        let request = request.into_inner();
-        let id = pipeline_id("parent", &request.parent)?;
-        let versions = self.journal.read(|state| {
-            let current = planning::pipeline(state, &id).map_err(Error::from)?;
-            let versions = current.versions.values().map(|version| convert::adapter_version(current, version));
-            Ok::<_, Error>(versions.collect::<Vec<_>>())
-        })?;
-        let (versions, next_page_token) = page(versions, request.page_size, &request.page_token)?;
-        Ok(Response::new(v1::ListVersionsResponse { versions, next_page_token }))
+        Ok(Response::new(self.list(&request.into_inner())?))
     }
 
     async fn set_alias(&self, request: Request<v1::SetAliasRequest>) -> Result<Response<v1::SetAliasResponse>, Status> {
@@ -149,11 +252,14 @@ impl RegistryService for Registry {
         &self,
         request: Request<v1::GetLineageRequest>,
     ) -> Result<Response<v1::GetLineageResponse>, Status> {
-        let versions = self.find(&request.into_inner().name, |current, version| {
-            let line = lineage(&current.versions, Some(version.number));
-            line.iter().map(|v| convert::adapter_version(current, &current.versions[v])).collect()
-        })?;
-        Ok(Response::new(v1::GetLineageResponse { versions }))
+        Ok(Response::new(self.line(&request.into_inner())?))
+    }
+
+    async fn diff_versions(
+        &self,
+        request: Request<v1::DiffVersionsRequest>,
+    ) -> Result<Response<v1::DiffVersionsResponse>, Status> {
+        Ok(Response::new(self.diff(&request.into_inner()).await?))
     }
 
     type PullVersionStream = Pin<Box<dyn Stream<Item = Result<v1::PullVersionResponse, Status>> + Send>>;
@@ -162,7 +268,10 @@ impl RegistryService for Registry {
         &self,
         request: Request<v1::PullVersionRequest>,
     ) -> Result<Response<Self::PullVersionStream>, Status> {
-        let files = self.find(&request.into_inner().name, |_, version| version.files.clone())?;
+        let files = self.find(&request.into_inner().name, |current, version| {
+            planning::available(current, version.number).map(|version| version.files.clone())
+        })?;
+        let files = files.map_err(Error::from)?;
         Ok(Response::new(pull::stream(self.store.clone(), files)))
     }
 
@@ -192,5 +301,22 @@ impl RegistryService for Registry {
         let (store, folder) = self.roots.resolve(&uri).map_err(Error::Store)?;
         let files = folder_files(&*store, folder.as_ref()).await.map_err(Error::Store)?;
         Ok(Response::new(pull::model(store, files)))
+    }
+
+    async fn hold_version(
+        &self,
+        request: Request<v1::HoldVersionRequest>,
+    ) -> Result<Response<v1::HoldVersionResponse>, Status> {
+        let v1::HoldVersionRequest { name, reason } = request.into_inner();
+        let version = Some(self.hold(&name, reason).await?);
+        Ok(Response::new(v1::HoldVersionResponse { version }))
+    }
+
+    async fn release_version(
+        &self,
+        request: Request<v1::ReleaseVersionRequest>,
+    ) -> Result<Response<v1::ReleaseVersionResponse>, Status> {
+        let version = Some(self.keep(&request.into_inner().name, planning::end_hold).await?);
+        Ok(Response::new(v1::ReleaseVersionResponse { version }))
     }
 }

@@ -11,17 +11,19 @@ use domain::state::PipelineState;
 use domain::version::AdapterVersion;
 use object_store::ObjectStore;
 use perennial_proto::convert::{from_json, pipeline_id};
-use perennial_proto::limits::page;
+use perennial_proto::limits::page_of;
 use perennial_proto::v1;
 use perennial_proto::v1::rehearsal_service_server::RehearsalService;
 use store::journal::Journal;
 use tonic::{Request, Response, Status};
 
+use crate::erase::Eraser;
 use crate::error::Error;
 
 pub struct Rehearsal {
     journal: Arc<Journal>,
     store: Arc<dyn ObjectStore>,
+    eraser: Eraser,
 }
 
 fn describe(current: &PipelineState, version: &AdapterVersion) -> v1::Snapshot {
@@ -36,7 +38,8 @@ fn describe(current: &PipelineState, version: &AdapterVersion) -> v1::Snapshot {
 
 impl Rehearsal {
     pub fn new(journal: Arc<Journal>, store: Arc<dyn ObjectStore>) -> Self {
-        Self { journal, store }
+        let eraser = Eraser::new(journal.clone(), store.clone());
+        Self { journal, store, eraser }
     }
 
     async fn stats(&self, name: &str) -> Result<v1::GetBufferStatsResponse, Error> {
@@ -93,18 +96,32 @@ impl RehearsalService for Rehearsal {
         Ok(Response::new(self.stats(&request.into_inner().pipeline).await?))
     }
 
+    async fn erase_rows(
+        &self,
+        request: Request<v1::EraseRowsRequest>,
+    ) -> Result<Response<v1::EraseRowsResponse>, Status> {
+        let erasure = self.eraser.erase_rows(request.into_inner()).await?;
+        Ok(Response::new(v1::EraseRowsResponse { erasure }))
+    }
+
+    async fn list_erasures(
+        &self,
+        request: Request<v1::ListErasuresRequest>,
+    ) -> Result<Response<v1::ListErasuresResponse>, Status> {
+        Ok(Response::new(self.eraser.list(request.into_inner()).await?))
+    }
+
     async fn list_snapshots(
         &self,
         request: Request<v1::ListSnapshotsRequest>,
     ) -> Result<Response<v1::ListSnapshotsResponse>, Status> {
         let request = request.into_inner();
         let id = pipeline_id("parent", &request.parent)?;
-        let snapshots = self.journal.read(|state| {
-            let current = planning::pipeline(state, &id).map_err(Error::from)?;
-            let snapshots = current.versions.values().map(|version| describe(current, version));
-            Ok::<_, Error>(snapshots.collect::<Vec<_>>())
+        let (snapshots, next_page_token) = self.journal.read(|state| {
+            let current = planning::pipeline(state, &id)?;
+            let (page, next) = page_of(current.versions.values(), request.page_size, &request.page_token)?;
+            Ok::<_, Error>((page.into_iter().map(|version| describe(current, version)).collect(), next))
         })?;
-        let (snapshots, next_page_token) = page(snapshots, request.page_size, &request.page_token)?;
         Ok(Response::new(v1::ListSnapshotsResponse { snapshots, next_page_token }))
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use domain::id::RunId;
+use domain::labelled;
 use domain::manifest::Manifest;
 use domain::planning::{self, Refusal};
 use domain::run::{Ending, RunEvent, RunState};
@@ -16,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::erased::Told;
 use crate::error::Error;
 use crate::evaluation;
 use crate::fleet::{Assigned, Fleet, Key, Moment, Share, Stage};
@@ -64,11 +66,18 @@ impl Scheduler {
     pub async fn run(self: Arc<Self>) {
         let mut journal = self.journal.watch();
         let mut fleet = self.changed.subscribe();
+        let mut told = Told::default();
+        self.journal.read(|state| told.next(state));
         loop {
             for action in self.decide() {
                 if let Err(error) = self.act(action).await {
                     warn!(error = %perennial_proto::status::chain(&error), "action not carried out");
                 }
+            }
+            // After the work that reads them was taken away.
+            let copies = self.journal.read(|state| told.next(state));
+            if !copies.is_empty() {
+                self.tell_all(&v1::lease_response::Instruction::Erased(v1::Erased { sha256: copies }));
             }
             tokio::select! {
                 () = self.shutdown.cancelled() => break,
@@ -123,6 +132,9 @@ impl Scheduler {
         match action {
             Action::Queue { pipeline } => {
                 self.commit(move |state| planning::start_run(state, &pipeline, &[])).await?;
+            }
+            Action::Seal { pipeline, chunk } => {
+                self.commit(move |state| Ok(((), labelled::seal(state, &pipeline, &chunk)))).await?;
             }
             Action::Start { pipeline, run, gang } => self.start(RunId { pipeline, number: run }, gang).await?,
             Action::Lose { key, reason } => self.end(key, reason, Ending::Lost).await?,
@@ -220,6 +232,13 @@ impl Scheduler {
         fleet.assigned.insert(key, Assigned { shares, ..Assigned::default() });
     }
 
+    fn tell_all(&self, instruction: &v1::lease_response::Instruction) {
+        for stream in self.streams().values() {
+            // One that is gone hears it with its next lease.
+            let _ = stream.send(Ok(v1::LeaseResponse { instruction: Some(instruction.clone()) }));
+        }
+    }
+
     /// Whether the worker's stream still takes instructions.
     fn tell(&self, worker: &str, instruction: v1::lease_response::Instruction) -> bool {
         let told = self.streams().get(worker).map(|stream| {
@@ -232,7 +251,8 @@ impl Scheduler {
     /// Ends an attempt and takes it from its workers. One that left a checkpoint has got somewhere, however it ended.
     pub(crate) async fn end(&self, key: Key, reason: String, ending: Ending) -> Result<(), Error> {
         let progressed = self.fleet().assigned.get(&key).is_some_and(|assigned| assigned.progressed);
-        let ending = if progressed && ending != Ending::Permanent { Ending::Progressed } else { ending };
+        let settled = matches!(ending, Ending::Permanent | Ending::Spoiled);
+        let ending = if progressed && !settled { Ending::Progressed } else { ending };
         warn!(run = %key.run, pipeline = %key.pipeline, attempt = key.attempt, stage = key.stage.name(), ?ending, %reason, "attempt ended");
         let attempt = key.attempt;
         let ended = self.change(&key, RunEvent::AttemptEnded { attempt, reason, ending }).await;

@@ -37,7 +37,8 @@ fn cached<'a>(current: &'a PipelineState, baseline: Baseline, set: &EvalSet) -> 
     Some(found.chain([any]).find(|score| score.right.is_some()).unwrap_or(any))
 }
 
-/// The candidate on every EvalSet, and the baseline on those where it is not known which items it gets right.
+/// The candidate on every EvalSet, be it none: it is loaded and verified all the same. And the baseline on those where it is
+/// not known which items it gets right.
 pub fn subjects(current: &PipelineState, run: &Run, candidate: &Candidate) -> Vec<v1::Subject> {
     let sets = &run.manifest.eval_sets;
     let baseline = baseline(current, run);
@@ -46,11 +47,15 @@ pub fn subjects(current: &PipelineState, run: &Run, candidate: &Candidate) -> Ve
         Baseline::Base => Vec::new(),
         Baseline::Version(version) => to_json(&current.versions[&version].files),
     };
-    let subjects = [
-        v1::Subject { files_json: to_json(&candidate.files), eval_sets: sets.iter().map(EvalSet::digest).collect() },
-        v1::Subject { files_json, eval_sets: unknown.map(EvalSet::digest).collect() },
-    ];
-    subjects.into_iter().filter(|subject| !subject.eval_sets.is_empty()).collect()
+    let candidate = v1::Subject {
+        files_json: to_json(&candidate.files),
+        eval_sets: sets.iter().map(EvalSet::digest).collect(),
+        candidate_json: to_json(candidate),
+    };
+    let baseline =
+        v1::Subject { files_json, eval_sets: unknown.map(EvalSet::digest).collect(), candidate_json: Vec::new() };
+    let baseline = Some(baseline).filter(|subject| !subject.eval_sets.is_empty());
+    std::iter::once(candidate).chain(baseline).collect()
 }
 
 /// The report of a candidate from the scores of [`subjects`], in their order, and the number it will
@@ -102,7 +107,7 @@ fn trained(current: &PipelineState, run: &Run) -> BTreeSet<TaskName> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::chunk::{Chunk, ChunkState, ObjectRef, Shard, Split};
+    use domain::chunk::{Chunk, ObjectRef, Shard, Split};
     use domain::id::{ChunkId, PipelineId};
     use domain::manifest::{Cost, SnapshotMeta};
     use domain::planning;
@@ -118,7 +123,15 @@ mod tests {
     fn candidate() -> Candidate {
         let snapshot = SnapshotMeta { object: object("s"), chunks: vec![], items: 0, seen: 0 };
         let (weights_sha256, cost) = ("w".to_owned(), Cost::default());
-        Candidate { files: vec![object("f")], weights_sha256, finite: true, preprocessing: None, snapshot, cost }
+        Candidate {
+            files: vec![object("f")],
+            weights_sha256,
+            finite: true,
+            preprocessing: None,
+            golden: Vec::new(),
+            snapshot,
+            cost,
+        }
     }
 
     fn score(set: &EvalSet, right: Option<[bool; 4]>) -> Score {
@@ -150,23 +163,14 @@ mod tests {
 
         /// A run on a new chunk, up to its evaluation. The first chunk alone has held-out rows.
         fn trained(&mut self, chunk: &str) -> Run {
-            let shards = |name: String, rows| vec![Shard { object: object(&name), rows }];
+            let shards = |name: String, rows| vec![Shard::new(object(&name), rows)];
             let is_first = self.now().chunks.is_empty();
             let id = ChunkId(chunk.to_owned());
             let received = Chunk {
-                id: id.clone(),
-                task: "t".parse().unwrap(),
-                split: Split::Auto,
                 train: shards(format!("{chunk}-train"), 4),
                 held_out: if is_first { shards(format!("{chunk}-held-out"), 4) } else { vec![] },
                 labels: [("a".to_owned(), 4)].into(),
-                raw: object(chunk),
-                received_at: 0,
-                state: ChunkState::Received,
-                duplicates: 0,
-                bad: None,
-                source: None,
-                dropped: false,
+                ..Chunk::received(id.clone(), "t".parse().unwrap(), Split::Auto, object(chunk), 0)
             };
             self.happen(EventKind::ChunkReceived { chunk: Box::new(received) });
             self.happen(EventKind::ChunkSealed { chunk: id, new_labels: vec![] });

@@ -4,6 +4,7 @@
 //! touches a tensor, and never writes a version: it ends where a run has been judged.
 
 pub mod drive;
+mod erased;
 mod error;
 pub mod evaluation;
 pub mod fleet;

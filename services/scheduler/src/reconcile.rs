@@ -1,6 +1,7 @@
 //! What should happen next: (now, state, fleet) → actions with their reasons. Pure.
 
-use domain::id::PipelineId;
+use domain::id::{ChunkId, PipelineId};
+use domain::labelled;
 use domain::planning;
 use domain::run::{Run, RunState};
 use domain::state::State;
@@ -13,6 +14,11 @@ pub enum Action {
     /// A trigger fired.
     Queue {
         pipeline: PipelineId,
+    },
+    /// A chunk has waited for labels for as long as it may.
+    Seal {
+        pipeline: PipelineId,
+        chunk: ChunkId,
     },
     /// Enough slots are free.
     Start {
@@ -51,6 +57,8 @@ pub struct Limits {
 /// `fleet` holds the workers that are heard; silent ones have been forgotten.
 pub fn reconcile(now: Moment, state: &State, fleet: &Fleet, limits: Limits) -> Vec<Action> {
     let mut actions: Vec<Action> = stale(state, fleet).map(|key| Action::Drop { key }).collect();
+    actions
+        .extend(labelled::overdue(state, now.at).into_iter().map(|(pipeline, chunk)| Action::Seal { pipeline, chunk }));
     actions.extend(planning::triggered(state).into_iter().map(|pipeline| Action::Queue { pipeline }));
     // Slots promised in this pass are taken from a copy, so that no two runs get the same one.
     let mut fleet = fleet.clone();
@@ -130,8 +138,7 @@ fn promise(fleet: &mut Fleet, id: &PipelineId, run: &Run, action: &Action) {
 mod tests {
     use super::*;
     use crate::fleet::{Assigned, Worker};
-    use domain::chunk::{Chunk, ChunkState, ObjectRef, Shard, Split};
-    use domain::id::ChunkId;
+    use domain::chunk::{Chunk, ObjectRef, Shard, Split};
     use domain::manifest::{Candidate, Cost, SnapshotMeta};
     use domain::run::{Ending, RunEvent};
     use domain::state::{Event, EventKind};
@@ -150,19 +157,8 @@ mod tests {
         let spec: domain::pipeline::Pipeline = serde_json::from_value(spec).unwrap();
         let id = spec.id();
         let chunk = Chunk {
-            id: ChunkId("c".into()),
-            task: "t".parse().unwrap(),
-            split: Split::Train,
-            train: vec![Shard { object: object(), rows: 10 }],
-            held_out: vec![],
-            labels: Default::default(),
-            raw: object(),
-            received_at: 0,
-            state: ChunkState::Received,
-            duplicates: 0,
-            bad: None,
-            source: None,
-            dropped: false,
+            train: vec![Shard::new(object(), 10)],
+            ..Chunk::received(ChunkId("c".into()), "t".parse().unwrap(), Split::Train, object(), 0)
         };
         let sealed = EventKind::ChunkSealed { chunk: chunk.id.clone(), new_labels: vec![] };
         let events = [
@@ -277,8 +273,15 @@ mod tests {
         change(&mut state, &id, RunEvent::Started);
         let snapshot = SnapshotMeta { object: object(), chunks: vec![], items: 0, seen: 0 };
         let cost = Cost::default();
-        let candidate =
-            Candidate { files: vec![], weights_sha256: "w".into(), finite: true, preprocessing: None, snapshot, cost };
+        let candidate = Candidate {
+            files: vec![],
+            weights_sha256: "w".into(),
+            finite: true,
+            preprocessing: None,
+            golden: Vec::new(),
+            snapshot,
+            cost,
+        };
         change(&mut state, &id, RunEvent::Trained { attempt: 1, candidate: Box::new(candidate) });
         let key = wanted(&id, &state.pipelines[&id].runs[&1]).unwrap();
         let shares = vec![Share { worker: "gone".into(), first: 0, ranks: 1 }];

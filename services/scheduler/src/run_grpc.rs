@@ -7,8 +7,8 @@ use domain::id::{ChunkId, RunId};
 use domain::planning::{self, Refusal};
 use domain::run::{Run, RunState};
 use futures::Stream;
-use perennial_proto::convert::{self, pipeline_id, run_id};
-use perennial_proto::limits::page;
+use perennial_proto::convert::{self, Invalid, pipeline_id, run_id};
+use perennial_proto::limits::page_of;
 use perennial_proto::v1;
 use perennial_proto::v1::run_service_server::RunService;
 use tokio::sync::mpsc;
@@ -85,7 +85,16 @@ impl RunService for Runs {
         let pipeline = pipeline_id("pipeline", &request.pipeline)?;
         let chunks: Vec<ChunkId> = request.chunks.into_iter().map(ChunkId).collect();
         let id = pipeline.clone();
-        let number = self.0.commit(move |state| planning::start_run(state, &id, &chunks)).await?;
+        let number = match request.without_subject {
+            subject if subject.is_empty() => {
+                self.0.commit(move |state| planning::start_run(state, &id, &chunks)).await?
+            }
+            _ if !chunks.is_empty() => {
+                let reason = "not together with `without_subject`, which chooses them";
+                return Err(Invalid::new("chunks", reason).into());
+            }
+            subject => self.0.commit(move |state| planning::start_without(state, &id, &subject)).await?,
+        };
         let run = Some(self.0.show(&RunId { pipeline, number })?);
         Ok(Response::new(v1::StartRunResponse { run }))
     }
@@ -98,12 +107,11 @@ impl RunService for Runs {
     async fn list_runs(&self, request: Request<v1::ListRunsRequest>) -> Result<Response<v1::ListRunsResponse>, Status> {
         let request = request.into_inner();
         let id = pipeline_id("parent", &request.parent)?;
-        let runs = self.0.journal.read(|state| {
-            let current = planning::pipeline(state, &id).map_err(Error::from)?;
-            let runs = current.runs.values().map(|run| convert::run(current, run, None));
-            Ok::<_, Error>(runs.collect::<Vec<_>>())
+        let (runs, next_page_token) = self.0.journal.read(|state| {
+            let current = planning::pipeline(state, &id)?;
+            let (page, next) = page_of(current.runs.values(), request.page_size, &request.page_token)?;
+            Ok::<_, Error>((page.into_iter().map(|run| convert::run(current, run, None)).collect(), next))
         })?;
-        let (runs, next_page_token) = page(runs, request.page_size, &request.page_token)?;
         Ok(Response::new(v1::ListRunsResponse { runs, next_page_token }))
     }
 

@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status};
 use tracing::info;
 
 use crate::drive::{Instructions, Scheduler, wire_key};
+use crate::erased::Told;
 use crate::error::Error;
 use crate::evaluation;
 use crate::fleet::{Fleet, Key, Stage, Worker};
@@ -69,6 +70,11 @@ impl Scheduler {
             stall_timeout_ms: ms(terms.stall),
         });
         send(&sender, terms);
+        // It may have been away when they were erased.
+        let copies = self.journal.read(|state| Told::default().next(state));
+        if !copies.is_empty() {
+            send(&sender, Instruction::Erased(v1::Erased { sha256: copies }));
+        }
         // One guard: a worker must not be seen with its stream, its lease or its claims alone.
         let mut fleet = self.fleet();
         fleet.workers.insert(request.worker.clone(), known);
@@ -138,6 +144,7 @@ impl Scheduler {
             Outcome::Failed(failure) => {
                 let ending = match failure.kind() {
                     v1::FailureKind::Permanent => Ending::Permanent,
+                    v1::FailureKind::Spoiled => Ending::Spoiled,
                     _ if failure.progressed => Ending::Progressed,
                     v1::FailureKind::Unavailable => Ending::Unavailable,
                     v1::FailureKind::Retryable | v1::FailureKind::Unspecified => Ending::Failed,

@@ -148,11 +148,9 @@ async fn lay_out(node: &Node, files: Option<&Vec<ObjectRef>>, folder: PathBuf) -
 
 /// Of the run's own chunks, of those its rehearsal buffer refers to, and of the items that rows are compared with.
 fn shards(manifest: &Manifest) -> Vec<Shard> {
-    let remembered = manifest.snapshot.iter().flat_map(|snapshot| &snapshot.chunks);
-    let trained = manifest.chunks.iter().chain(remembered).flat_map(|chunk| &chunk.train);
     let compared = manifest.pipeline.evaluation.contamination != Contamination::Off;
     let sets = manifest.eval_sets.iter().filter(|_| compared).flat_map(|set| &set.parts);
-    trained.chain(sets.flat_map(|part| &part.shards)).cloned().collect()
+    manifest.shards().chain(sets.flat_map(|part| &part.shards).cloned()).collect()
 }
 
 /// The newest checkpoint that any attempt of the run uploaded and that loads.
@@ -281,6 +279,7 @@ async fn upload(node: &Node, part: &Part, out: &Path, trained: Trained) -> Resul
         weights_sha256: trained.weights_sha256,
         finite: trained.finite,
         preprocessing: Some(trained.preprocessing),
+        golden: trained.golden,
         snapshot: SnapshotMeta { object, chunks, items, seen },
         cost: trained.cost,
     })

@@ -64,7 +64,7 @@ pub struct Progress {
     pub loss: Option<f64>,
 }
 
-/// What a trained candidate is. Rank 0's account; the others' agree but for `files`, which are rank 0's.
+/// What a trained candidate is. Rank 0's account; the others' agree but for `files` and `golden`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trained {
     /// Names within [`TrainJob::out`], sorted.
@@ -72,6 +72,9 @@ pub struct Trained {
     pub weights_sha256: String,
     pub finite: bool,
     pub preprocessing: Preprocessing,
+    /// As a candidate has them. Rank 0's.
+    #[serde(default)]
+    pub golden: Vec<Vec<Option<f32>>>,
     /// Of the new snapshot: rows held, rows ever offered, chunks referred to.
     pub items: u64,
     pub seen: u64,

@@ -21,7 +21,7 @@ use learn::data::images::Preprocess;
 use learn::model::Net;
 use learn::publish::{self, Publication};
 use learn::update::{self, Inputs, Moment, Outcome};
-use learn::{Flat, Pool, Prefix, checkpoint};
+use learn::{Flat, Pool, Prefix, checkpoint, verify};
 use tch::{Device, Tensor};
 
 use self::base::Base;
@@ -210,13 +210,14 @@ fn finish(job: &TrainJob, collective: &dyn Collective, device: Device, made: Mad
     let Made { net, trained, reader, outcome, took } = made;
     let Took { precision, train_seconds, contaminated_rows, probed } = took;
     let peak_memory_bytes = largest(collective, device)?;
-    let mut files = Vec::new();
+    let (mut files, mut golden) = (Vec::new(), Vec::new());
     if collective.rank() == 0 {
         let Manifest { pipeline, labels, .. } = &job.manifest;
         let (snapshot, carried, imported) = (&outcome.snapshot, &outcome.carried, job.import.is_some());
         let means = outcome.means.as_ref();
         let publication = Publication { pipeline, labels, net, trained, reader, snapshot, carried, means, imported };
         files = publish::publish(&job.out, &publication)?;
+        golden = verify::golden(net, reader);
     }
     let cost = Cost {
         steps: outcome.steps,
@@ -232,7 +233,7 @@ fn finish(job: &TrainJob, collective: &dyn Collective, device: Device, made: Mad
         best_epoch: outcome.best_epoch,
         memory_residual: outcome.memory_residual,
     };
-    Ok(Trained { probed, ..account(files, publish::weights_sha256(trained), reader, outcome, cost) })
+    Ok(Trained { probed, golden, ..account(files, publish::weights_sha256(trained), reader, outcome, cost) })
 }
 
 fn sources(job: &TrainJob, device: Device) -> Sources<'_> {
@@ -283,6 +284,7 @@ fn account(files: Vec<String>, weights_sha256: String, reader: &Reader, outcome:
         weights_sha256,
         finite: outcome.finite,
         preprocessing: reader.described(),
+        golden: Vec::new(),
         items: outcome.snapshot.slots.len() as u64,
         seen: outcome.snapshot.seen,
         chunks: outcome.snapshot.chunks,

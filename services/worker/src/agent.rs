@@ -272,6 +272,10 @@ impl Agent {
         match instruction {
             Instruction::Assignment(assignment) => self.start(assignment, terms),
             Instruction::Cancel(id) => self.stop(&id),
+            Instruction::Erased(erased) => {
+                info!(objects = erased.sha256.len(), "copies of erased rows removed");
+                erased.sha256.iter().for_each(|sha256| self.worker.node.fetcher.discard(sha256));
+            }
             Instruction::Terms(_) => {}
         }
     }

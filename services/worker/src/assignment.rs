@@ -7,6 +7,7 @@ use std::time::Duration;
 use domain::evalset::EvalSet;
 use domain::manifest::Manifest;
 use evaluator::attempt::Subject;
+use evaluator::score::Fault;
 use perennial_proto::convert::{from_json, to_json};
 use perennial_proto::v1;
 use perennial_proto::v1::assignment::Work;
@@ -193,7 +194,10 @@ async fn evaluate(
     };
     let scores = evaluator::attempt::run(&node, manifest, &subjects, scratch.0.clone(), &mut done).await;
     let failure = |error: evaluator::attempt::Error| {
-        let kind = kind(error.is_permanent(), error.is_unavailable());
+        let kind = match error.fault() {
+            Fault::Spoiled => v1::FailureKind::Spoiled.into(),
+            fault => kind(fault == Fault::Permanent, error.is_unavailable()),
+        };
         v1::Failure { reason: chain(&error), progressed: false, kind }
     };
     scores.map(|scores| Outcome::ScoresJson(to_json(&scores))).map_err(failure)
@@ -205,9 +209,13 @@ fn subject(manifest: &Manifest, wire: v1::Subject) -> Result<Subject, v1::Failur
     } else {
         from_json("files_json", &wire.files_json).map_err(broken)?
     };
+    let candidate = match wire.candidate_json.is_empty() {
+        true => None,
+        false => Some(from_json("candidate_json", &wire.candidate_json).map_err(broken)?),
+    };
     let wanted = |set: &&EvalSet| wire.eval_sets.contains(&set.digest());
     let sets = manifest.eval_sets.iter().filter(wanted).cloned().collect();
-    Ok(Subject { files, sets })
+    Ok(Subject { files, candidate, sets })
 }
 
 async fn report(worker: &Worker, id: v1::AssignmentId, outcome: Outcome) -> bool {

@@ -112,11 +112,12 @@ fn join(args: &RankArgs, device: &str) -> Result<Box<dyn Collective>, String> {
 
 pub fn score(job: &Path) -> ExitCode {
     use evaluator::attempt::Line;
+    use evaluator::score::Fault;
     die_with_parent();
     let text = std::fs::read(job).map_err(|e| format!("cannot read {}: {e}", job.display()));
     let job = match text.and_then(|text| serde_json::from_slice(&text).map_err(|e| e.to_string())) {
         Ok(job) => job,
-        Err(reason) => return say(&Line::Failed { reason, permanent: false }),
+        Err(reason) => return say(&Line::Failed { reason, fault: Fault::Passing }),
     };
     let mut every = Every::new(PROGRESS_EVERY);
     let mut done = |rows| {
@@ -126,7 +127,7 @@ pub fn score(job: &Path) -> ExitCode {
     };
     match evaluator::score::evaluate(&job, &mut done) {
         Ok(scores) => say(&Line::Scores(scores)),
-        Err(error) => say(&Line::Failed { reason: chain(&error), permanent: error.is_permanent() }),
+        Err(error) => say(&Line::Failed { reason: chain(&error), fault: error.fault() }),
     }
 }
 

@@ -69,11 +69,8 @@ pub fn glyphs(domain: usize, n: usize, seed: u64) -> Vec<Row> {
 fn glyph(domain: usize, index: usize, seed: u64) -> Row {
     let class = index % CLASSES.len();
     let draw = Draw::new(seed).named("glyph").at(domain as u64).at(class as u64).at(index as u64);
-    Row {
-        id: format!("{}-{seed}-{index}", DOMAINS[domain]),
-        payload: Payload::Image(png(&paint(&look(domain), &strokes(CLASSES[class]), draw))),
-        label: CLASSES[class].to_owned(),
-    }
+    let image = png(&paint(&look(domain), &strokes(CLASSES[class]), draw));
+    Row::new(format!("{}-{seed}-{index}", DOMAINS[domain]), Payload::Image(image), CLASSES[class])
 }
 
 fn png(image: &GrayImage) -> Vec<u8> {

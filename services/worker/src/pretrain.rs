@@ -14,8 +14,8 @@ use domain::evalset::EvalSet;
 use domain::id::TaskName;
 use domain::manifest::{ChunkData, Manifest};
 use domain::pipeline::{
-    Adapter, Contamination, Evaluation, Input, LabelsMode, Method, Model, Normalize, OptimizerKind, Pipeline, Positive,
-    Resources, Schedule, Spec, Training,
+    Adapter, Contamination, Data, Evaluation, Input, LabelsMode, Method, Model, Normalize, OptimizerKind, Pipeline,
+    Positive, Resources, Schedule, Spec, Training,
 };
 use evaluator::score::{self, EvalJob};
 use learn::model::folder;
@@ -273,7 +273,9 @@ fn manifest(lesson: &Lesson, recipe: &Recipe, chunk: ChunkData, set: EvalSet) ->
         evaluation: Evaluation { contamination: Contamination::Off, ..Evaluation::default() },
         gate: domain::pipeline::GateSpec::default(),
         trigger: domain::pipeline::Trigger::Manual,
+        data: Data::default(),
         sources: Vec::new(),
+        retention: domain::pipeline::Retention::default(),
         seed: recipe.seed,
     };
     Ok(Manifest {
@@ -283,6 +285,7 @@ fn manifest(lesson: &Lesson, recipe: &Recipe, chunk: ChunkData, set: EvalSet) ->
         labels: lesson.labels.clone(),
         parent: None,
         chunks: vec![chunk],
+        late: Vec::new(),
         snapshot: None,
         eval_sets: vec![set],
         import: None,
@@ -294,6 +297,7 @@ fn accuracy(job: &TrainJob, recipe: &Recipe) -> anyhow::Result<f64> {
         manifest: job.manifest.clone(),
         base_model: None,
         subject: Some(job.out.clone()),
+        candidate: None,
         preprocessor: None,
         sets: job.manifest.eval_sets.clone(),
         shards: job.shards.clone(),

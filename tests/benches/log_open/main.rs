@@ -13,7 +13,7 @@
 use std::time::Instant;
 
 use clap::Parser;
-use domain::chunk::{Chunk, ChunkState, ObjectRef, Shard};
+use domain::chunk::{Chunk, ChunkState, ObjectRef, Shard, Split};
 use domain::id::{ChunkId, PipelineId};
 use domain::planning;
 use domain::state::{Event, EventKind, State};
@@ -41,21 +41,13 @@ fn chunk(number: u64) -> Chunk {
         sha256: format!("{number:064x}"),
         bytes: 4096,
     };
-    let shard = |name: &str| Shard { object: object(name), rows: 90 };
+    let shard = |name: &str| Shard::new(object(name), 90);
     Chunk {
-        task: "main".parse().expect("a name"),
-        split: domain::chunk::Split::Auto,
         train: vec![shard("train-00000.parquet")],
         held_out: vec![shard("held_out-00000.parquet")],
         labels: [("ham", 50), ("spam", 40)].map(|(label, rows)| (label.to_owned(), rows)).into(),
-        raw: object("raw"),
-        received_at: number,
         state: ChunkState::Sealed,
-        duplicates: 0,
-        bad: None,
-        source: None,
-        dropped: false,
-        id,
+        ..Chunk::received(id.clone(), "main".parse().expect("a name"), Split::Auto, object("raw"), number)
     }
 }
 

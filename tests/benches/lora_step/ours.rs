@@ -16,7 +16,7 @@ use learn::input::Input;
 use learn::model::{Geometry, folder, layers, scratch};
 use learn::publish::{self, Publication};
 use learn::update::{self, Inputs, Moment};
-use learn::{Carried, Flat, Pool, Prefix};
+use learn::{Carried, Flat, Part, Pool, Prefix};
 use serde_json::json;
 use tch::{Device, Tensor};
 
@@ -62,7 +62,7 @@ pub fn prepare(case: &Case, at: &Path) {
 pub fn serve(case: &Case, at: &Path) {
     let manifest = manifest(case, at);
     let (Assembled { net, trained, reader }, dataset) = assembled(case, &manifest, at);
-    let pool = Pool::new(vec![(ChunkId("x".to_owned()), BATCH)], dataset, Vec::new(), None, Device::Cpu);
+    let pool = Pool::new(vec![Part::whole(ChunkId("x".to_owned()), BATCH)], dataset, Vec::new(), None, Device::Cpu);
     let mut weights = Flat::over(trained);
     let clock = || 0.0;
     let snapshot = snapshot(&manifest);
@@ -129,6 +129,7 @@ fn manifest(case: &Case, at: &Path) -> Manifest {
         labels,
         parent: None,
         chunks: Vec::new(),
+        late: Vec::new(),
         snapshot: None,
         eval_sets: Vec::new(),
     }
@@ -168,5 +169,5 @@ fn row(case: &Case, number: usize) -> Row {
         DynamicImage::from(RgbImage::from_fn(SIDE, SIDE, pixel)).write_to(&mut bytes, ImageFormat::Png).expect("a PNG");
         Payload::Image(bytes.into_inner())
     };
-    Row { id: format!("r{number}"), payload, label: format!("c{}", draw.named("class").below(CLASSES as u64)) }
+    Row::new(format!("r{number}"), payload, format!("c{}", draw.named("class").below(CLASSES as u64)))
 }

@@ -8,7 +8,7 @@ use domain::pipeline::{Precision, Spec};
 use learn::assemble::{Assembled, Sources, assemble};
 use learn::data::Reader;
 use learn::update::{self, Inputs, Moment, Outcome};
-use learn::{Carried, Flat, Pool};
+use learn::{Carried, Flat, Part, Pool};
 use serde_json::Value;
 use store::examples::{Columns, read_parquet};
 use tch::{Device, Tensor};
@@ -49,13 +49,15 @@ impl Fashion {
             labels,
             parent: None,
             chunks,
+            late: Vec::new(),
             snapshot: None,
             eval_sets,
         };
         let sample = rows[0].clone();
         let reader = assembled(&manifest.pipeline, &manifest.labels, &sample).reader;
         let data = reader.decode(rows, "the bench", &manifest.labels).expect("rows");
-        let pool = Pool::new(vec![(ChunkId("x".to_owned()), rows.len())], data, Vec::new(), None, Device::Cpu);
+        let pool =
+            Pool::new(vec![Part::whole(ChunkId("x".to_owned()), rows.len())], data, Vec::new(), None, Device::Cpu);
         Self { manifest, reader, pool, sample }
     }
 

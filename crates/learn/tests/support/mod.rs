@@ -25,7 +25,7 @@ use perennial_learn::input::Input;
 use perennial_learn::model::bert::{Bert, Config};
 use perennial_learn::model::{Geometry, Net, TextLimits, folder, layers, scratch};
 use perennial_learn::update::{self, Inputs, Moment, Outcome};
-use perennial_learn::{Carried, Flat, Pool, Prefix, Remembered, publish};
+use perennial_learn::{Carried, Flat, Part, Pool, Prefix, publish};
 use serde_json::{Value, json};
 use tch::{Device, Tensor};
 
@@ -53,6 +53,7 @@ pub fn manifest(change: Value) -> Manifest {
         pipeline,
         parent: None,
         chunks: Vec::new(),
+        late: Vec::new(),
         snapshot: None,
         eval_sets: Vec::new(),
         import: None,
@@ -137,7 +138,7 @@ fn row(number: usize, seed: u64) -> Row {
     let mut bytes = Vec::new();
     let written = DynamicImage::from(image).write_to(&mut std::io::Cursor::new(&mut bytes), ImageFormat::Png);
     written.unwrap();
-    Row { id: format!("r{number}"), payload: Payload::Image(bytes), label: ["a", "b", "c"][class as usize].to_owned() }
+    Row::new(format!("r{number}"), Payload::Image(bytes), ["a", "b", "c"][class as usize])
 }
 
 pub fn dataset(rows: &[Row]) -> Dataset {
@@ -239,9 +240,9 @@ impl Trial {
         for row in 0..old {
             buffer::offer(&mut snapshot, &chunk("old"), row, row % 3);
         }
-        let known = Remembered { chunk: chunk("old"), rows: (0..old).collect() };
+        let known = Part::whole(chunk("old"), old as usize);
         let memory = remembered.map(|count| dataset(&rows(count as usize, 99)));
-        let chunks = vec![(chunk("x"), fresh / 3), (chunk("y"), fresh - fresh / 3)];
+        let chunks = vec![Part::whole(chunk("x"), fresh / 3), Part::whole(chunk("y"), fresh - fresh / 3)];
         let aside = manifest.pipeline.training.validation.fraction.get();
         let pool = Pool::new(chunks, dataset(&rows(fresh, 5)), vec![known], memory, Device::Cpu);
         let pool = pool.set_aside(aside, Draw::new(manifest.pipeline.seed).named("validation"));

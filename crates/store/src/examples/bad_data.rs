@@ -7,6 +7,8 @@ pub enum BadData {
     Empty,
     #[error("`{name}` has no format that is read here; push a file that ends in .parquet, .jsonl, .csv, .tsv or .tar")]
     Format { name: String },
+    #[error("{name} is not read for labels; write JSONL or CSV with a row id and a label in each line")]
+    NoLabels { name: String },
     #[error("`{name}` is compressed; push it unpacked")]
     Compressed { name: String },
     #[error("not a whole Parquet file ({reason}); write it again and push all of it")]

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, LargeBinaryArray, LargeStringArray, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type, SchemaRef};
+use arrow::datatypes::{DataType, Int64Type, SchemaRef, TimeUnit};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::reader::ChunkReader;
@@ -28,6 +28,8 @@ pub(crate) enum Cells {
     Image(LargeBinaryArray),
     Text(LargeStringArray),
     Integer(Int64Array),
+    /// Milliseconds since the Unix epoch.
+    Time(Int64Array),
 }
 
 pub(crate) fn open_table<R: ChunkReader + 'static>(file: R) -> Result<Table<R>, BadData> {
@@ -115,6 +117,10 @@ fn cells(batch: &RecordBatch, name: &str) -> Result<Cells, BadData> {
             Cells::Binary(to(column, &DataType::LargeBinary)?.as_binary::<i64>().clone())
         }
         kind if kind.is_integer() => Cells::Integer(to(column, &DataType::Int64)?.as_primitive::<Int64Type>().clone()),
+        DataType::Timestamp(_, zone) => {
+            let milliseconds = to(column, &DataType::Timestamp(TimeUnit::Millisecond, zone.clone()))?;
+            Cells::Time(to(&milliseconds, &DataType::Int64)?.as_primitive::<Int64Type>().clone())
+        }
         DataType::Struct(_) => {
             let bytes = column.as_struct_opt().and_then(|s| s.column_by_name("bytes")).ok_or_else(wrong)?;
             Cells::Image(to(bytes, &DataType::LargeBinary)?.as_binary::<i64>().clone())
@@ -128,7 +134,7 @@ impl Cells {
         match self {
             Self::Binary(array) | Self::Image(array) => array.len(),
             Self::Text(array) => array.len(),
-            Self::Integer(array) => array.len(),
+            Self::Integer(array) | Self::Time(array) => array.len(),
         }
     }
 
@@ -136,7 +142,7 @@ impl Cells {
         match self {
             Self::Binary(array) | Self::Image(array) => array.is_null(row),
             Self::Text(array) => array.is_null(row),
-            Self::Integer(array) => array.is_null(row),
+            Self::Integer(array) | Self::Time(array) => array.is_null(row),
         }
     }
 
@@ -146,6 +152,7 @@ impl Cells {
             Self::Image(_) => "struct { bytes, path }",
             Self::Text(_) => "string",
             Self::Integer(_) => "integer",
+            Self::Time(_) => "timestamp",
         }
     }
 }

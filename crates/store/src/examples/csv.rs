@@ -18,14 +18,26 @@ pub enum Delimiter {
     Tab,
 }
 
-/// The rows, read as they are asked for. An empty cell is one that is not there; a label that is not there and not `needed`
-/// is empty, which no label is.
+/// The rows, read as they are asked for. An empty cell is one that is not there.
 pub(super) fn rows<R: Read>(
     source: R,
     delimiter: Delimiter,
     columns: &Columns,
-    needed: bool,
 ) -> Result<impl Iterator<Item = Result<(Place, Row), BadData>> + use<R>, BadData> {
+    let objects = objects(source, delimiter, columns)?.enumerate();
+    let columns = columns.clone();
+    Ok(objects.map(move |(position, record)| {
+        let (place, object) = record?;
+        Ok((place, object::row(&object, place, position, &columns)?))
+    }))
+}
+
+/// The records by the names of their columns, and where each stands.
+pub(super) fn objects<R: Read>(
+    source: R,
+    delimiter: Delimiter,
+    columns: &Columns,
+) -> Result<impl Iterator<Item = Result<(Place, Object), BadData>> + use<R>, BadData> {
     let mut builder = ReaderBuilder::new();
     match delimiter {
         Delimiter::Comma => builder.delimiter(b','),
@@ -38,15 +50,10 @@ pub(super) fn rows<R: Read>(
         return Err(BadData::Csv { line: 1, reason: format!("column `{twice}` comes twice") });
     }
     let mut records = Records { records: reader.into_records(), line: 1, breaks: false };
-    let (columns, mut position) = (columns.clone(), 0);
+    let columns = columns.clone();
     Ok(std::iter::from_fn(move || {
         let record = records.next().transpose()?;
-        Some(record.and_then(|record| {
-            let place = Place::Line(records.line);
-            let row = object::row(&named(&names, &record, &columns), place, position, &columns, needed);
-            position += 1;
-            Ok((place, row?))
-        }))
+        Some(record.map(|record| (Place::Line(records.line), named(&names, &record, &columns))))
     }))
 }
 
@@ -91,12 +98,12 @@ impl<R: Read> Records<R> {
 
 fn named(names: &StringRecord, record: &StringRecord, columns: &Columns) -> Object {
     let cell = |name: &str, cell: &str| {
-        // Everything is text here: a number is an index where it is no name.
-        let index = (name == columns.label && !columns.labels.iter().any(|label| label == cell))
-            .then(|| cell.parse::<i64>().ok().filter(|_| !columns.labels.is_empty()))
-            .flatten();
-        match index {
-            Some(index) => Value::from(index),
+        // Everything is text here: a number is an index where it is no name, and a time where one is expected.
+        let is_index =
+            name == columns.label && !columns.labels.is_empty() && !columns.labels.iter().any(|label| label == cell);
+        let number = (is_index || name == columns.event_time).then(|| cell.parse::<i64>().ok()).flatten();
+        match number {
+            Some(number) => Value::from(number),
             None if cell.is_empty() => Value::Null,
             None => Value::from(cell),
         }

@@ -38,20 +38,20 @@ pub type Inputs = Box<dyn Iterator<Item = Result<Input, Unread>>>;
 pub fn open_inputs(path: &Path, columns: &Columns) -> Result<Inputs, Unread> {
     let mut head = Vec::new();
     File::open(path)?.take(HEAD).read_to_end(&mut head)?;
-    let file = File::open(path)?;
+    let (file, columns) = (File::open(path)?, &Columns { needs_label: false, ..columns.clone() });
     match detect(&path.to_string_lossy(), &head)? {
         Format::Parquet => {
-            let rows = table::rows(open_table(file)?, columns, false)?.zip(0..);
+            let rows = table::rows(open_table(file)?, columns)?.zip(0..);
             Ok(Box::new(rows.map(|(row, number)| Ok(Input { place: Place::Row(number), row: row? }))))
         }
         Format::Jsonl => Ok(jsonl_inputs(BufReader::new(file), columns)),
         Format::Csv(delimiter) => {
-            let rows = csv::rows(file, delimiter, columns, false)?;
+            let rows = csv::rows(file, delimiter, columns)?;
             Ok(Box::new(rows.map(|row| row.map(|(place, row)| Input { place, row }).map_err(Unread::from))))
         }
         Format::Tar => {
             let mut rows = Vec::new();
-            web_dataset::read(BufReader::new(file), columns, false, |place, row| {
+            web_dataset::read(BufReader::new(file), columns, |place, row| {
                 rows.push(row.map(|row| Input { place, row }).map_err(Unread::from));
             })?;
             Ok(Box::new(rows.into_iter()))
@@ -61,7 +61,8 @@ pub fn open_inputs(path: &Path, columns: &Columns) -> Result<Inputs, Unread> {
 
 /// The rows of JSONL, which may have no end. After an error there are no more.
 pub fn jsonl_inputs(source: impl BufRead + 'static, columns: &Columns) -> Inputs {
-    let mut lines = Lines { source, columns: columns.clone(), line: 0, position: 0, text: Vec::new() };
+    let columns = Columns { needs_label: false, ..columns.clone() };
+    let mut lines = Lines { source, columns, line: 0, position: 0, text: Vec::new() };
     let mut broken = false;
     Box::new(std::iter::from_fn(move || {
         let row = if broken { None } else { lines.next().transpose() };
@@ -85,7 +86,7 @@ impl<R: BufRead> Lines<R> {
             let text = std::str::from_utf8(&self.text).map_err(|_| BadData::Utf8 { line: self.line })?;
             let text = text.strip_prefix('\u{feff}').filter(|_| self.line == 1).unwrap_or(text);
             if !text.trim().is_empty() {
-                let row = jsonl::parse(text, self.line, self.position, &self.columns, false)?;
+                let row = jsonl::parse(text, self.line, self.position, &self.columns)?;
                 self.position += 1;
                 return Ok(Some(Input { place: Place::Line(self.line), row }));
             }

@@ -3,6 +3,8 @@
 use std::io::Cursor;
 
 use bytes::Bytes;
+use chrono::DateTime;
+use domain::Timestamp;
 use domain::chunk::{Payload, Row};
 use image::{ImageFormat, ImageReader, Limits};
 
@@ -22,8 +24,13 @@ pub struct Columns {
     /// None: `image` or `text`, whichever there is.
     pub input: Option<String>,
     pub label: String,
-    /// Read if present.
+    /// Whether a row without a label is an error. Else its label is empty, which no label is.
+    pub needs_label: bool,
+    /// Read if present, as the next two.
     pub row_id: String,
+    pub subject: String,
+    /// Milliseconds since the Unix epoch, or RFC 3339.
+    pub event_time: String,
     /// Names for integer labels, where the file brings none.
     pub labels: Vec<String>,
     /// Rows that bring no id are called `<unnamed>:<position>`.
@@ -35,7 +42,10 @@ impl Default for Columns {
         Self {
             input: None,
             label: "label".to_owned(),
+            needs_label: true,
             row_id: "row_id".to_owned(),
+            subject: "subject".to_owned(),
+            event_time: "event_time".to_owned(),
             labels: Vec::new(),
             unnamed: "row".to_owned(),
         }
@@ -96,12 +106,10 @@ pub fn read(format: Format, bytes: Bytes, columns: &Columns) -> Result<Vec<Resul
     match format {
         Format::Parquet => gathered(labelled_rows(bytes, columns)?),
         Format::Jsonl => gathered(jsonl::rows(&bytes, columns)),
-        Format::Csv(delimiter) => {
-            gathered(csv::rows(&*bytes, delimiter, columns, true)?.map(|row| row.map(|(_, row)| row)))
-        }
+        Format::Csv(delimiter) => gathered(csv::rows(&*bytes, delimiter, columns)?.map(|row| row.map(|(_, row)| row))),
         Format::Tar => {
             let mut rows = Vec::new();
-            web_dataset::read(&*bytes, columns, true, |_, row| rows.push(row))?;
+            web_dataset::read(&*bytes, columns, |_, row| rows.push(row))?;
             gathered(rows.into_iter())
         }
     }
@@ -171,4 +179,19 @@ pub(super) fn label_text(label: &str, column: &str, place: Place) -> Result<Stri
         return Err(place.bad(column, "an empty string", "a label name", "label the row, or leave it out"));
     }
     Ok(label.to_owned())
+}
+
+/// A moment as people write it.
+pub(super) fn moment(text: &str, column: &str, place: Place) -> Result<Timestamp, BadData> {
+    let parsed = DateTime::parse_from_rfc3339(text).ok().and_then(|time| u64::try_from(time.timestamp_millis()).ok());
+    parsed.ok_or_else(|| {
+        let expected = "a time as in RFC 3339, or milliseconds since 1970";
+        place.bad(column, format!("`{text}`"), expected, "write it like 2026-11-27T09:30:00Z")
+    })
+}
+
+pub(super) fn milliseconds(number: i64, column: &str, place: Place) -> Result<Timestamp, BadData> {
+    u64::try_from(number).map_err(|_| {
+        place.bad(column, number.to_string(), "milliseconds since 1970", "correct it, or leave the time out")
+    })
 }

@@ -17,12 +17,12 @@ pub(super) fn rows(bytes: &[u8], columns: &Columns) -> impl Iterator<Item = Resu
     let lines = bytes.split(|&byte| byte == b'\n').zip(1..).filter(|(line, _)| !line.trim_ascii().is_empty());
     lines.enumerate().map(|(position, (line, number))| {
         let line = std::str::from_utf8(line).map_err(|_| BadData::Utf8 { line: number })?;
-        parse(line, number, position, columns, true)
+        parse(line, number, position, columns)
     })
 }
 
-/// The row of a line. A label that is not there and not `needed` is empty, which no label is.
-pub(super) fn parse(line: &str, number: u64, position: usize, columns: &Columns, needed: bool) -> Result<Row, BadData> {
+/// The row of a line.
+pub(super) fn parse(line: &str, number: u64, position: usize, columns: &Columns) -> Result<Row, BadData> {
     let object = serde_json::from_str(line).map_err(|e| BadData::Json { line: number, reason: e.to_string() })?;
-    object::row(&object, Place::Line(number), position, columns, needed)
+    object::row(&object, Place::Line(number), position, columns)
 }

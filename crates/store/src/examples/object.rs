@@ -2,11 +2,12 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use domain::Timestamp;
 use domain::chunk::{Payload, Row};
 use serde_json::{Map, Value};
 
 use super::bad_data::{BadData, Place};
-use super::intake::{Columns, image, label_name, label_text, text};
+use super::intake::{Columns, image, label_name, label_text, milliseconds, moment, text};
 
 pub(super) type Object = Map<String, Value>;
 
@@ -14,27 +15,28 @@ pub(super) type Object = Map<String, Value>;
 const PROMPT: [&str; 2] = ["prompt", "completion"];
 const MESSAGES: &str = "messages";
 
-/// The row at `place`, `position` counting rows. A label that is not there and not `needed` is empty, which no label is.
+/// The row at `place`, `position` counting rows.
 ///
 /// Where no input column is named and there is neither `image` nor `text`: `prompt` is the input and `completion` the label; or
 /// `messages`, a list of `{role, content}`, of which the last is the label and the others, one a line, the input.
-pub(super) fn row(
-    object: &Object,
-    place: Place,
-    position: usize,
-    columns: &Columns,
-    needed: bool,
-) -> Result<Row, BadData> {
+pub(super) fn row(object: &Object, place: Place, position: usize, columns: &Columns) -> Result<Row, BadData> {
+    let (payload, label) = content(object, place, columns)?;
+    Ok(Row {
+        subject: subject(object, columns, place)?,
+        event_time: event_time(object, columns, place)?,
+        ..Row::new(row_id(object, position, columns, place)?, payload, label)
+    })
+}
+
+fn content(object: &Object, place: Place, columns: &Columns) -> Result<(Payload, String), BadData> {
     let has = |name: &str| object.get(name).is_some_and(|value| !value.is_null());
     let spoken = columns.input.is_none() && !has("image") && !has("text");
-    let id = row_id(object, position, columns, place)?;
     if spoken && has(MESSAGES) {
-        let (payload, label) = dialogue(object, columns, place, needed)?;
-        return Ok(Row { id, payload, label });
+        return dialogue(object, columns, place);
     }
     let prompted = spoken && has(PROMPT[0]);
     let label_column = if prompted && brings_none(object, columns) { PROMPT[1] } else { &columns.label };
-    let label = match needed || has(label_column) {
+    let label = match columns.needs_label || has(label_column) {
         true => label(object, label_column, columns, place)?,
         false => String::new(),
     };
@@ -42,7 +44,7 @@ pub(super) fn row(
         true => text(string(object, PROMPT[0], place)?, PROMPT[0], place)?,
         false => payload(object, columns, place)?,
     };
-    Ok(Row { id, payload, label })
+    Ok((payload, label))
 }
 
 /// Whether nobody named a column for the label, and the row has none of the usual name.
@@ -76,7 +78,7 @@ fn has_image_shape(value: Option<&Value>) -> bool {
 }
 
 /// What was said, and the answer. Without an answer there is no label, unless the object brings one.
-fn dialogue(object: &Object, columns: &Columns, place: Place, needed: bool) -> Result<(Payload, String), BadData> {
+fn dialogue(object: &Object, columns: &Columns, place: Place) -> Result<(Payload, String), BadData> {
     let wrong = |found: &str| {
         let expected = "a list of { role, content }, each a string";
         place.bad(MESSAGES, found, expected, "write what was said, and as the last message the assistant's answer")
@@ -86,6 +88,7 @@ fn dialogue(object: &Object, columns: &Columns, place: Place, needed: bool) -> R
         messages.iter().map(|one| Some((one.get("role")?.as_str()?, one.get("content")?.as_str()?))).collect();
     let mut parts = parts.ok_or_else(|| wrong("a message without role or content"))?;
     let answer = parts.pop_if(|(role, _)| *role == "assistant").map(|(_, content)| content);
+    let needed = columns.needs_label;
     let own = object.get(&columns.label).is_some_and(|value| !value.is_null());
     let label = match answer {
         _ if own || (needed && !brings_none(object, columns)) => label(object, &columns.label, columns, place)?,
@@ -104,11 +107,39 @@ fn label(object: &Object, column: &str, columns: &Columns, place: Place) -> Resu
     }
 }
 
+/// A row's id, which has to be there, and its label.
+pub(super) fn labelled(object: &Object, columns: &Columns, place: Place) -> Result<(String, String), BadData> {
+    match object.get(&columns.row_id) {
+        // An id that is made up names no row.
+        None | Some(Value::Null) => Err(string(object, &columns.row_id, place).err().unwrap_or(BadData::Empty)),
+        Some(_) => Ok((row_id(object, 0, columns, place)?, label(object, &columns.label, columns, place)?)),
+    }
+}
+
 fn row_id(object: &Object, position: usize, columns: &Columns, place: Place) -> Result<String, BadData> {
     match object.get(&columns.row_id) {
         None | Some(Value::Null) => Ok(format!("{}:{position}", columns.unnamed)),
         Some(Value::Number(number)) => Ok(number.to_string()),
         Some(_) => string(object, &columns.row_id, place).map(str::to_owned),
+    }
+}
+
+/// None where it says nothing.
+pub(super) fn subject(object: &Object, columns: &Columns, place: Place) -> Result<Option<String>, BadData> {
+    match object.get(&columns.subject) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Number(number)) => Ok(Some(number.to_string())),
+        Some(_) => string(object, &columns.subject, place).map(|text| Some(text.to_owned())),
+    }
+}
+
+/// None where it says nothing.
+pub(super) fn event_time(object: &Object, columns: &Columns, place: Place) -> Result<Option<Timestamp>, BadData> {
+    let column = &columns.event_time;
+    match object.get(column) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) if value.is_i64() => milliseconds(value.as_i64().unwrap_or_default(), column, place).map(Some),
+        Some(_) => moment(string(object, column, place)?, column, place).map(Some),
     }
 }
 

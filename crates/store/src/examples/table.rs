@@ -1,12 +1,13 @@
 //! Parquet as users push it: what Hugging Face `datasets`, pandas or Spark write.
 
 use bytes::Bytes;
+use domain::Timestamp;
 use domain::chunk::{Payload, Row};
 use parquet::file::reader::ChunkReader;
 
 use super::bad_data::{BadData, Place};
 use super::columns::{Cells, Table, open_table};
-use super::intake::{Columns, image, label_name, label_text, text};
+use super::intake::{Columns, image, label_name, label_text, milliseconds, moment, text};
 
 const INPUT: &str = "a string, binary or struct { bytes, path } column";
 const IMAGE: &str = "a binary or struct { bytes, path } column";
@@ -23,23 +24,24 @@ pub(super) fn labelled_rows(
     bytes: Bytes,
     columns: &Columns,
 ) -> Result<impl Iterator<Item = Result<Row, BadData>> + use<>, BadData> {
-    let table = open_table(bytes)?;
-    require(&table, &columns.label, "label")?;
-    rows(table, columns, true)
+    rows(open_table(bytes)?, columns)
 }
 
-/// The table's rows, read as they are asked for. A label that is not there and not `needed` is empty, which no label is.
+/// The table's rows, read as they are asked for.
 pub(super) fn rows<R: ChunkReader + 'static>(
     table: Table<R>,
     columns: &Columns,
-    needed: bool,
 ) -> Result<impl Iterator<Item = Result<Row, BadData>> + use<R>, BadData> {
+    if columns.needs_label {
+        require(&table, &columns.label, "label")?;
+    }
     let input = input_column(&table, columns)?;
-    let has = |name: &str| table.schema().index_of(name).is_ok();
-    let (labelled, named) = (has(&columns.label), has(&columns.row_id));
-    let mut wanted = vec![input.as_str()];
-    wanted.extend(labelled.then_some(columns.label.as_str()));
-    wanted.extend(named.then_some(columns.row_id.as_str()));
+    let has = |name: &&str| table.schema().index_of(name).is_ok();
+    let others = [&columns.label, &columns.row_id, &columns.subject, &columns.event_time].map(String::as_str);
+    let present: Vec<&str> = others.into_iter().filter(has).collect();
+    let wanted: Vec<&str> = std::iter::once(input.as_str()).chain(present.iter().copied()).collect();
+    let place = |name| present.iter().position(|other| *other == name).map(|at| at + 1);
+    let [label, row_id, subject, event_time] = others.map(place);
     let classes = table.class_names().remove(&columns.label);
     let batches = table.batches(&wanted)?;
     let reader = Reader {
@@ -52,9 +54,10 @@ pub(super) fn rows<R: ChunkReader + 'static>(
         input,
         names: classes.unwrap_or_else(|| columns.labels.clone()),
         columns: columns.clone(),
-        labelled,
-        needed,
-        named,
+        label,
+        row_id,
+        subject,
+        event_time,
     };
     let mut position = 0;
     Ok(batches.flat_map(move |batch| {
@@ -90,27 +93,33 @@ struct Reader {
     input: String,
     expected: &'static str,
     names: Vec<String>,
-    /// Whether a column of labels, and one of row ids, follows the input's.
-    labelled: bool,
-    named: bool,
-    /// Whether a row without a label is an error.
-    needed: bool,
+    /// Where these stand among the cells. None: there is no such column.
+    label: Option<usize>,
+    row_id: Option<usize>,
+    subject: Option<usize>,
+    event_time: Option<usize>,
 }
 
 impl Reader {
     /// The rows of a batch that begins at row `from`.
     fn take(&self, cells: &[Cells], from: usize) -> Vec<Result<Row, BadData>> {
-        let labels = self.labelled.then(|| &cells[1]);
-        let ids = self.named.then(|| &cells[1 + usize::from(self.labelled)]);
+        let column = |at: Option<usize>| at.map(|at| &cells[at]);
         let row = |at: usize| {
             let (position, place) = (from + at, Place::Row((from + at) as u64));
+            let filled = |column: &&Cells| !column.is_null(at);
+            let label = match column(self.label).filter(|label| self.columns.needs_label || filled(label)) {
+                Some(labels) => self.label(labels, at, place)?,
+                None => String::new(),
+            };
+            let (subject, time) = (column(self.subject).filter(filled), column(self.event_time).filter(filled));
             Ok(Row {
-                id: self.id(ids, at, position, place)?,
-                payload: self.payload(&cells[0], at, place)?,
-                label: match labels.filter(|labels| self.needed || !labels.is_null(at)) {
-                    Some(labels) => self.label(labels, at, place)?,
-                    None => String::new(),
-                },
+                subject: subject.map(|cells| self.name(cells, &self.columns.subject, at)).transpose()?,
+                event_time: time.map(|cells| self.time(cells, at, place)).transpose()?,
+                ..Row::new(
+                    self.id(column(self.row_id), at, position, place)?,
+                    self.payload(&cells[0], at, place)?,
+                    label,
+                )
             })
         };
         (0..cells[0].len()).map(row).collect()
@@ -129,7 +138,7 @@ impl Reader {
             }
             Cells::Text(array) => text(array.value(at), &self.input, place),
             Cells::Binary(array) | Cells::Image(array) => image(array.value(at), &self.input, place),
-            Cells::Integer(_) => Err(self.mistyped(&self.input, self.expected, cells)),
+            Cells::Integer(_) | Cells::Time(_) => Err(self.mistyped(&self.input, self.expected, cells)),
         }
     }
 
@@ -150,9 +159,24 @@ impl Reader {
             Some(cells) if cells.is_null(at) => {
                 Err(place.bad(column, "null", "a row id", "fill it, or drop the column"))
             }
-            Some(Cells::Text(array)) => Ok(array.value(at).to_owned()),
-            Some(Cells::Integer(array)) => Ok(array.value(at).to_string()),
-            Some(other) => Err(self.mistyped(column, "a string or integer column", other)),
+            Some(cells) => self.name(cells, column, at),
+        }
+    }
+
+    fn name(&self, cells: &Cells, column: &str, at: usize) -> Result<String, BadData> {
+        match cells {
+            Cells::Text(array) => Ok(array.value(at).to_owned()),
+            Cells::Integer(array) => Ok(array.value(at).to_string()),
+            other => Err(self.mistyped(column, "a string or integer column", other)),
+        }
+    }
+
+    fn time(&self, cells: &Cells, at: usize, place: Place) -> Result<Timestamp, BadData> {
+        let column = self.columns.event_time.as_str();
+        match cells {
+            Cells::Time(array) | Cells::Integer(array) => milliseconds(array.value(at), column, place),
+            Cells::Text(array) => moment(array.value(at), column, place),
+            other => Err(self.mistyped(column, "a timestamp, string or integer column", other)),
         }
     }
 

@@ -12,6 +12,7 @@ use tar::Archive;
 
 use super::bad_data::{BadData, Place};
 use super::intake::{Columns, image, label_name, label_text, text};
+use super::object::{self, Object};
 
 /// Bytes of one file at most: what claims to have no end must not fill the memory.
 const MAX_FILE: u64 = 256 << 20;
@@ -22,19 +23,17 @@ const TEXT: &str = "txt";
 const CLASS: &str = "cls";
 const OBJECT: &str = "json";
 
-/// Calls `each` with every row, or what is wrong with it, and its number. A label that is not there and not `needed` is
-/// empty, which no label is.
+/// Calls `each` with every row, or what is wrong with it, and its number.
 pub(super) fn read(
     source: impl Read,
     columns: &Columns,
-    needed: bool,
     mut each: impl FnMut(Place, Result<Row, BadData>),
 ) -> Result<(), BadData> {
     let mut archive = Archive::new(Zeros { source, count: 0 });
     let (mut sample, mut place) = (None::<Sample>, 0);
     let mut finish = |sample: Sample| {
         let at = Place::Row(place);
-        each(at, sample.row(columns, needed, at));
+        each(at, sample.row(columns, at));
         place += 1;
     };
     for entry in archive.entries().map_err(broken)? {
@@ -117,7 +116,7 @@ struct Sample {
 }
 
 impl Sample {
-    fn row(self, columns: &Columns, needed: bool, place: Place) -> Result<Row, BadData> {
+    fn row(self, columns: &Columns, place: Place) -> Result<Row, BadData> {
         let part = |holds: &dyn Fn(&str) -> bool| self.parts.iter().find(|(ending, ..)| holds(ending));
         let picture = part(&|ending| IMAGES.contains(&ending));
         let words = part(&|ending| !IMAGES.contains(&ending) && ending != CLASS && ending != OBJECT);
@@ -131,17 +130,25 @@ impl Sample {
                 return Err(place.bad(&self.key, "no input", "a .png, .jpg or .txt file", remedy));
             }
         };
+        let fields = match object {
+            Some((_, path, bytes)) => parsed(path, bytes, place)?,
+            None => Object::new(),
+        };
         let label = match (class, object) {
             (Some((_, path, bytes)), _) => Some(class_name(path, bytes, columns, place)?),
-            (None, Some((_, path, bytes))) => field(path, bytes, columns, place)?,
+            (None, Some((_, path, _))) => field(path, &fields, columns, place)?,
             (None, None) => None,
         };
         match label {
-            None if needed => {
+            None if columns.needs_label => {
                 let expected = format!("a .cls file, or a .json file with `{}`", columns.label);
                 Err(place.bad(&self.key, "no label", expected, "put the row's files one after the other, or label it"))
             }
-            label => Ok(Row { id: self.key, payload, label: label.unwrap_or_default() }),
+            label => Ok(Row {
+                subject: object::subject(&fields, columns, place)?,
+                event_time: object::event_time(&fields, columns, place)?,
+                ..Row::new(self.key, payload, label.unwrap_or_default())
+            }),
         }
     }
 }
@@ -165,15 +172,18 @@ fn class_name(path: &str, bytes: &[u8], columns: &Columns, place: Place) -> Resu
     }
 }
 
-fn field(path: &str, bytes: &[u8], columns: &Columns, place: Place) -> Result<Option<String>, BadData> {
+fn parsed(path: &str, bytes: &[u8], place: Place) -> Result<Object, BadData> {
     let wrong = |e: serde_json::Error| place.bad(path, format!("no JSON ({e})"), "an object", "write it again");
-    let object: Value = serde_json::from_slice(bytes).map_err(wrong)?;
-    match &object[&columns.label] {
-        Value::Null => Ok(None),
-        Value::String(name) => label_text(name, path, place).map(Some),
-        Value::Number(number) if number.is_i64() => {
+    serde_json::from_slice(bytes).map_err(wrong)
+}
+
+fn field(path: &str, object: &Object, columns: &Columns, place: Place) -> Result<Option<String>, BadData> {
+    match object.get(&columns.label) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(name)) => label_text(name, path, place).map(Some),
+        Some(Value::Number(number)) if number.is_i64() => {
             label_name(number.as_i64().unwrap_or_default(), &columns.labels, path, place).map(Some)
         }
-        other => Err(place.bad(path, format!("`{other}`"), "a label's name or index", "correct the field")),
+        Some(other) => Err(place.bad(path, format!("`{other}`"), "a label's name or index", "correct the field")),
     }
 }

@@ -39,17 +39,26 @@ impl Cache {
         outcome
     }
 
-    /// A digest comes from a stored manifest: it is checked before it becomes a file name.
-    fn file(&self, object: &ObjectRef) -> Result<PathBuf, Error> {
-        let sum = &object.sha256;
-        if sum.len() != 64 || !sum.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(Error::Digest {
-                path: object.path.clone(),
-                wanted: sum.clone(),
-                found: "not looked for: the wanted one is no SHA-256 in hex".to_owned(),
-            });
+    /// Removes the object's file. Whoever has it open may read on.
+    pub fn discard(&self, sha256: &str) {
+        if let Some(file) = self.place(sha256) {
+            // One that is not there is what is wanted.
+            let _ = std::fs::remove_file(file);
         }
-        Ok(self.folder.join(&sum[..2]).join(sum))
+    }
+
+    fn file(&self, object: &ObjectRef) -> Result<PathBuf, Error> {
+        self.place(&object.sha256).ok_or_else(|| Error::Digest {
+            path: object.path.clone(),
+            wanted: object.sha256.clone(),
+            found: "not looked for: the wanted one is no SHA-256 in hex".to_owned(),
+        })
+    }
+
+    /// A digest comes from a stored manifest: it is checked before it becomes a file name.
+    fn place(&self, sha256: &str) -> Option<PathBuf> {
+        let digest = sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit());
+        digest.then(|| self.folder.join(&sha256[..2]).join(sha256))
     }
 
     fn turn(&self, sha256: &str) -> Arc<tokio::sync::Mutex<()>> {

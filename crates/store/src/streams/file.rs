@@ -102,7 +102,9 @@ impl DataFile {
                 self.inputs.extend(array.iter().flatten().map(|bytes| Payload::Image(bytes.to_vec())));
             }
             Cells::Text(array) => self.inputs.extend(array.iter().flatten().map(|text| Payload::Text(text.to_owned()))),
-            Cells::Integer(_) => return Err(mistyped(columns[0], "an image or text column", &cells[0])),
+            Cells::Integer(_) | Cells::Time(_) => {
+                return Err(mistyped(columns[0], "an image or text column", &cells[0]));
+            }
         }
         Ok(())
     }
@@ -125,7 +127,7 @@ fn values(column: &str, cells: &Cells) -> Result<Vec<Value>, BadData> {
     match cells {
         Cells::Integer(array) => Ok(array.values().iter().copied().map(Value::Integer).collect()),
         Cells::Text(array) => Ok(array.iter().flatten().map(|text| Value::Text(text.to_owned())).collect()),
-        Cells::Image(_) | Cells::Binary(_) => Err(mistyped(column, "integer or string", cells)),
+        Cells::Image(_) | Cells::Binary(_) | Cells::Time(_) => Err(mistyped(column, "integer or string", cells)),
     }
 }
 

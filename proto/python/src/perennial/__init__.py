@@ -2,5 +2,6 @@
 
 from .client import Chunk, Client, Run
 from .errors import PerennialError, Quarantined, Refused
+from .labels import Labelled
 
-__all__ = ["Chunk", "Client", "PerennialError", "Quarantined", "Refused", "Run"]
+__all__ = ["Chunk", "Client", "Labelled", "PerennialError", "Quarantined", "Refused", "Run"]

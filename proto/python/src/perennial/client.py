@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import grpc
 
 from . import v1
 from .errors import Patience, PerennialError, Quarantined, Refused, translated
+from .labels import Labelled, batches
 from .progress import bar
 from .rows import payload
 from .upload import upload
@@ -119,6 +121,17 @@ class Client:
             raise Quarantined("QUARANTINED", f"chunk {name} is quarantined: {wire.reason}")
         of_rows = wire.train_rows, wire.held_out_rows, dict(wire.labels)
         return Chunk(name, wire.state, wire.reason, wire.task, *of_rows, pushed.already_exists)
+
+    def labels(self, pipeline: str, labels: Any, *, chunk: str | None = None) -> Labelled:
+        """Says what rows are that came without a label, or with another one: `{row_id: label}`, or a table of both.
+
+        Durable when it returns, and safe to repeat. `chunk` is the one that holds the rows; else it is looked for.
+        """
+        done = Labelled()
+        for part in batches(labels):
+            request = v1.PushLabelsRequest(pipeline=self._name(pipeline), labels=part, chunk=chunk)
+            done.add(self._patience(0).until_answered(partial(self._ask, self._chunks.PushLabels, request)))
+        return done
 
     def run(self, pipeline: str, chunks: Iterable[str] = ()) -> Run:
         """Starts an update from every chunk that waits, or from those named."""

@@ -19,11 +19,11 @@ def payload(rows: Any) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="perennial-") as folder:
         path = Path(folder, "table.parquet")
         # Without what pandas and datasets note there: equal rows are equal bytes, hence one chunk.
-        parquet.write_table(_table(rows).replace_schema_metadata(None), path)
+        parquet.write_table(table(rows).replace_schema_metadata(None), path)
         yield path
 
 
-def _table(rows: Any) -> Any:
+def table(rows: Any) -> Any:
     import pyarrow
 
     if hasattr(rows, "iloc"):
@@ -37,11 +37,11 @@ def _of_dataset(rows: Any) -> Any:
     from datasets import ClassLabel
     from datasets.table import embed_table_storage
 
-    table = embed_table_storage(rows.with_format("arrow")[:])
+    whole = embed_table_storage(rows.with_format("arrow")[:])
     for index, (column, feature) in enumerate(rows.features.items()):
         if isinstance(feature, ClassLabel):
             # -1, which stands for no label, has no name.
             names = dict(enumerate(feature.names))
-            labels = [names.get(number) for number in table[column].to_pylist()]
-            table = table.set_column(index, column, pyarrow.array(labels, pyarrow.string()))
-    return table
+            labels = [names.get(number) for number in whole[column].to_pylist()]
+            whole = whole.set_column(index, column, pyarrow.array(labels, pyarrow.string()))
+    return whole

@@ -7,6 +7,7 @@ use perennial_proto::v1;
 use serde::Serialize;
 
 use super::client::Context;
+use super::erase;
 use super::failure::Failure;
 use super::output::{Render, fields, table};
 use super::pipeline::pipeline_of;
@@ -16,11 +17,27 @@ pub enum Verb {
     /// Show what the next run will rehearse
     #[command(after_help = "Example:\n  perennial buffer stats tickets")]
     Stats { pipeline: PipelineName },
+    /// Forget rows: nothing trains on them, replays or scores them any more, and they are removed from the store
+    #[command(after_help = "Example:\n  perennial buffer erase tickets --subject anna@example.org\n\n\
+                            A run under way that has read them begins anew. Versions that learnt from them are listed; `perennial \
+                            run start --without` makes one that has not")]
+    Erase {
+        pipeline: PipelineName,
+        #[command(flatten)]
+        which: erase::Which,
+    },
+    /// List what was erased, and the versions that had learnt from it
+    #[command(after_help = "Example:\n  perennial buffer erasures tickets")]
+    Erasures { pipeline: PipelineName },
 }
 
 impl Verb {
     pub async fn run(self, ctx: &Context) -> Result<(), Failure> {
-        let Self::Stats { pipeline } = self;
+        let pipeline = match self {
+            Self::Stats { pipeline } => pipeline,
+            Self::Erase { pipeline, which } => return erase::erase(ctx, &pipeline, which).await,
+            Self::Erasures { pipeline } => return erase::list(ctx, &pipeline).await,
+        };
         let request = ctx.request(v1::GetBufferStatsRequest { pipeline: ctx.pipeline(&pipeline) });
         let stats = ctx.rehearsal().await?.get_buffer_stats(request).await?.into_inner();
         ctx.show(&BufferView::new(&ctx.pipeline(&pipeline), stats))

@@ -15,7 +15,7 @@ use super::output::{Render, fields, or_dash, some, table, time};
 use super::pipeline::{last, pipeline_of};
 use super::push::Push;
 use super::upload;
-use super::{producer, quarantine};
+use super::{labels, producer, quarantine};
 
 #[derive(clap::Subcommand)]
 pub enum Verb {
@@ -37,6 +37,27 @@ pub enum Verb {
         #[command(flatten)]
         header: Header,
     },
+    /// Say what rows are that came without a label, or with another one
+    #[command(after_help = "Example:\n  perennial chunk label tickets labels.csv\n\n\
+                            Each line has a row's id and its label. What is known already changes nothing, so that a file may be \
+                            sent again")]
+    Label {
+        pipeline: PipelineName,
+        /// JSONL, CSV or TSV
+        file: PathBuf,
+        /// The chunk that holds the rows [default: it is looked for, the newest first]
+        #[arg(long, value_name = "CHUNK")]
+        chunk: Option<String>,
+        /// Default: `row_id`
+        #[arg(long, value_name = "NAME")]
+        id_column: Option<String>,
+        /// Default: `label`
+        #[arg(long, value_name = "NAME")]
+        label_column: Option<String>,
+    },
+    /// List labels that changed after they had been trained on, and the versions that learnt the old ones
+    #[command(after_help = "Example:\n  perennial chunk corrections tickets")]
+    Corrections { pipeline: PipelineName },
     /// List the chunks of a pipeline and where each stands
     #[command(after_help = "Example:\n  perennial chunk ls tickets --state refused")]
     Ls {
@@ -64,6 +85,7 @@ pub enum Verb {
 #[value(rename_all = "snake_case")]
 pub enum State {
     Received,
+    Labelling,
     Sealed,
     InRun,
     Absorbed,
@@ -76,6 +98,11 @@ impl Verb {
         match self {
             Self::Push { pipeline, file, header } => push(ctx, &pipeline, file, header).await,
             Self::Register { pipeline, uri, header } => register(ctx, &pipeline, uri, header).await,
+            Self::Label { pipeline, file, chunk, id_column, label_column } => {
+                let columns = labels::columns(id_column, label_column);
+                labels::push(ctx, &pipeline, file, chunk, columns).await
+            }
+            Self::Corrections { pipeline } => labels::corrections(ctx, &pipeline).await,
             Self::Ls { pipeline, state } => list(ctx, &pipeline, state).await,
             Self::Producers { pipeline } => producer::list(ctx, &pipeline).await,
             Self::Quarantine(verb) => verb.run(ctx).await,
@@ -149,11 +176,14 @@ struct ChunkView {
     held_out_rows: u64,
     duplicate_rows: u64,
     bad_rows: u64,
+    unlabelled_rows: u64,
+    erased_rows: u64,
     bytes: u64,
     labels: BTreeMap<String, u64>,
     run: Option<u64>,
     version: Option<u64>,
     received_at_ms: Option<u64>,
+    labelling_until_ms: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -192,18 +222,26 @@ impl From<v1::Chunk> for ChunkView {
             held_out_rows: wire.held_out_rows,
             duplicate_rows: wire.duplicate_rows,
             bad_rows: wire.bad_rows,
+            unlabelled_rows: wire.unlabelled_rows,
+            erased_rows: wire.erased_rows,
             bytes: wire.bytes,
             labels: wire.labels.into_iter().collect(),
             run: some(wire.run),
             version: some(wire.version),
             received_at_ms: some(wire.received_at_ms),
+            labelling_until_ms: some(wire.labelling_until_ms),
         }
     }
 }
 
 impl ChunkView {
     fn rows(&self) -> String {
-        let left_out = [(self.duplicate_rows, "duplicate"), (self.bad_rows, "bad")];
+        let left_out = [
+            (self.unlabelled_rows, "without a label"),
+            (self.duplicate_rows, "duplicate"),
+            (self.bad_rows, "bad"),
+            (self.erased_rows, "erased"),
+        ];
         let left_out = left_out.iter().filter(|(rows, _)| *rows > 0).map(|(rows, what)| format!(", {rows} {what}"));
         format!("{} train, {} held out{}", self.train_rows, self.held_out_rows, left_out.collect::<String>())
     }
@@ -214,6 +252,9 @@ impl ChunkView {
             (Some(reason), _, _) => format!("{}: {reason}", self.state),
             (_, Some(run), _) => format!("in run {run}"),
             (_, _, Some(version)) => format!("{} by v{version}", self.state),
+            _ if self.labelling_until_ms.is_some() => {
+                format!("{} until {}", self.state, time(self.labelling_until_ms))
+            }
             _ => self.state.clone(),
         }
     }

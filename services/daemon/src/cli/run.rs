@@ -20,6 +20,10 @@ pub enum Verb {
         /// Only these chunks; they may be refused ones
         #[arg(long, value_delimiter = ',', value_name = "CHUNK,…")]
         chunks: Vec<String>,
+        /// Train anew what versions in use learnt from rows about SUBJECT and after them, without those rows: they must have been
+        /// erased (`perennial buffer erase`)
+        #[arg(long, value_name = "SUBJECT", conflicts_with = "chunks")]
+        without: Option<String>,
         /// Wait for its end
         #[arg(long)]
         watch: bool,
@@ -44,7 +48,10 @@ impl Verb {
     pub async fn run(self, ctx: &Context) -> Result<(), Failure> {
         let name = |pipeline: &PipelineName, run: u64| format!("{}/runs/{run}", ctx.pipeline(pipeline));
         match self {
-            Self::Start { pipeline, chunks, watch } => start(ctx, &pipeline, chunks, watch).await,
+            Self::Start { pipeline, chunks, without, watch } => {
+                let (pipeline, without_subject) = (ctx.pipeline(&pipeline), without.unwrap_or_default());
+                start(ctx, v1::StartRunRequest { pipeline, chunks, without_subject }, watch).await
+            }
             Self::Watch { pipeline, run } => follow(ctx, name(&pipeline, run), false).await,
             Self::Ls { pipeline } => list(ctx, &pipeline).await,
             Self::Show { pipeline, run } => show(ctx, name(&pipeline, run)).await,
@@ -53,9 +60,8 @@ impl Verb {
     }
 }
 
-async fn start(ctx: &Context, pipeline: &PipelineName, chunks: Vec<String>, watch: bool) -> Result<(), Failure> {
-    let request = ctx.request(v1::StartRunRequest { pipeline: ctx.pipeline(pipeline), chunks });
-    let started = ctx.runs().await?.start_run(request).await?.into_inner();
+async fn start(ctx: &Context, request: v1::StartRunRequest, watch: bool) -> Result<(), Failure> {
+    let started = ctx.runs().await?.start_run(ctx.request(request)).await?.into_inner();
     let run = present(started.run)?;
     match watch {
         true => follow(ctx, run.name, true).await,

@@ -1,25 +1,34 @@
 //! `perennial version`.
 
+mod diff;
+mod lineage;
+mod view;
+
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use domain::flips::{Figures, Flips};
 use domain::id::PipelineName;
 use perennial_proto::v1;
-use serde::Serialize;
 
 use super::client::{Context, all_pages, present};
 use super::failure::Failure;
-use super::output::{Render, fields, or_dash, percent, some, table, time};
-use super::pipeline::pipeline_of;
 use super::reference::{Reference, Which};
 use super::{import, pull};
+pub use view::FileView;
+use view::{VersionList, VersionView};
 
 #[derive(clap::Subcommand)]
 pub enum Verb {
     /// List the versions of a pipeline
-    #[command(after_help = "Example:\n  perennial version ls tickets")]
-    Ls { pipeline: PipelineName },
+    #[command(
+        after_help = "Example:\n  perennial version ls tickets\n  perennial version ls tickets --chunk 3f0c9a7be2d14c55a8e01b2c3d4e5f60"
+    )]
+    Ls {
+        pipeline: PipelineName,
+        /// Only those that saw this chunk: they absorbed it, or continue from one that did
+        #[arg(long)]
+        chunk: Option<String>,
+    },
     /// Show one version: what it came from, what is in it
     #[command(
         after_help = "Example:\n  perennial version show tickets@champion\n  perennial version show models:/tickets/3"
@@ -27,6 +36,20 @@ pub enum Verb {
     Show {
         #[arg(value_name = "VERSION")]
         reference: Reference,
+    },
+    /// Show what a version continues from, and what continues from it
+    #[command(after_help = "Example:\n  perennial version lineage tickets/3")]
+    Lineage {
+        #[arg(value_name = "VERSION")]
+        reference: Reference,
+    },
+    /// Show how two versions of a pipeline differ: data, settings, accuracy, memory
+    #[command(after_help = "Example:\n  perennial version diff tickets/41 tickets@champion")]
+    Diff {
+        #[arg(value_name = "VERSION")]
+        reference: Reference,
+        #[arg(value_name = "OTHER")]
+        other: Reference,
     },
     /// Make a version the champion
     #[command(
@@ -57,6 +80,21 @@ pub enum Verb {
         /// Only if the champion is still this version: a command that is repeated does not go back twice
         #[arg(long, value_name = "N")]
         expect: Option<u64>,
+    },
+    /// Keep a version's files, whatever the pipeline's `retention` says
+    #[command(after_help = "Example:\n  perennial version hold tickets/3 --reason \"served to the auditors\"")]
+    Hold {
+        #[arg(value_name = "VERSION")]
+        reference: Reference,
+        /// What it is kept for
+        #[arg(long)]
+        reason: String,
+    },
+    /// End a hold
+    #[command(after_help = "Example:\n  perennial version release tickets/3")]
+    Release {
+        #[arg(value_name = "VERSION")]
+        reference: Reference,
     },
     /// Make an adapter that PEFT trained a pipeline's first version
     #[command(after_help = "Example:\n  perennial version import tickets ./my-adapter\n\n\
@@ -105,20 +143,26 @@ impl From<Chunks> for i32 {
 impl Verb {
     pub async fn run(self, ctx: &Context) -> Result<(), Failure> {
         match self {
-            Self::Ls { pipeline } => list(ctx, &pipeline).await,
+            Self::Ls { pipeline, chunk } => list(ctx, &pipeline, chunk).await,
             Self::Show { reference } => ctx.show(&VersionView::from(get(ctx, &reference).await?)),
+            Self::Lineage { reference } => lineage::lineage(ctx, &reference).await,
+            Self::Diff { reference, other } => diff::diff(ctx, &reference, &other).await,
             Self::Promote { reference, chunks, expect } => promote(ctx, &reference, chunks, expect).await,
             Self::Rollback { pipeline, to, chunks, expect } => rollback(ctx, &pipeline, to, chunks, expect).await,
+            Self::Hold { reference, reason } => hold(ctx, &reference, reason).await,
+            Self::Release { reference } => release(ctx, &reference).await,
             Self::Import { pipeline, folder, no_wait } => import::import(ctx, &pipeline, &folder, !no_wait).await,
             Self::Pull { reference, folder } => pull::pull(ctx, &reference, &folder).await,
         }
     }
 }
 
-async fn list(ctx: &Context, pipeline: &PipelineName) -> Result<(), Failure> {
+async fn list(ctx: &Context, pipeline: &PipelineName, chunk: Option<String>) -> Result<(), Failure> {
     let mut client = ctx.registry().await?;
+    let chunk = chunk.unwrap_or_default();
     let versions = all_pages(async |page_token| {
-        let request = v1::ListVersionsRequest { parent: ctx.pipeline(pipeline), page_size: 0, page_token };
+        let (parent, chunk) = (ctx.pipeline(pipeline), chunk.clone());
+        let request = v1::ListVersionsRequest { parent, page_token, chunk, ..Default::default() };
         let page = client.list_versions(ctx.request(request)).await?.into_inner();
         Ok((page.versions, page.next_page_token))
     });
@@ -169,235 +213,16 @@ async fn rollback(
     ctx.show(&VersionView::from(present(response.version)?))
 }
 
-#[derive(Serialize)]
-struct VersionView {
-    resource: String,
-    pipeline: String,
-    version: u64,
-    /// None: the base model.
-    parent: Option<u64>,
-    run: u64,
-    aliases: Vec<String>,
-    chunks: Vec<String>,
-    folder: String,
-    files: Vec<FileView>,
-    weights_sha256: String,
-    snapshot_sha256: String,
-    verdict: String,
-    average_accuracy: Option<f64>,
-    expected_calibration_error: Option<f64>,
-    brier_score: Option<f64>,
-    /// None: its gate compared it with the base model.
-    flips: Option<FlipsView>,
-    imported: bool,
-    contaminated_rows: u64,
-    dropped_rows: u64,
-    published_at_ms: Option<u64>,
+async fn hold(ctx: &Context, reference: &Reference, reason: String) -> Result<(), Failure> {
+    let name = reference.resource(&ctx.pipeline(&reference.pipeline));
+    let request = ctx.request(v1::HoldVersionRequest { name, reason });
+    let held = ctx.registry().await?.hold_version(request).await?.into_inner();
+    ctx.show(&VersionView::from(present(held.version)?))
 }
 
-#[derive(Serialize)]
-struct FlipsView {
-    baseline_version: u64,
-    #[serde(flatten)]
-    figures: Figures,
-    #[serde(skip)]
-    counted: Flips,
-}
-
-impl From<v1::Flips> for FlipsView {
-    fn from(wire: v1::Flips) -> Self {
-        let (baseline_version, counted) = (wire.baseline, Flips::from(wire));
-        Self { baseline_version, figures: counted.into(), counted }
-    }
-}
-
-impl FlipsView {
-    /// `7 of 500 items since v3 (rate 1.4 %, impact 10.3 %)`
-    fn said(&self, flipped: u64, rate: f64, impact: f64) -> String {
-        let (items, since) = (self.counted.items, self.baseline_version);
-        format!(
-            "{flipped} of {items} items since v{since} (rate {}, impact {})",
-            percent(Some(rate)),
-            percent(Some(impact))
-        )
-    }
-
-    fn negative(&self) -> String {
-        self.said(self.counted.negative, self.figures.negative_flip_rate, self.figures.negative_flip_impact)
-    }
-
-    fn positive(&self) -> String {
-        self.said(self.counted.positive, self.figures.positive_flip_rate, self.figures.positive_flip_impact)
-    }
-}
-
-#[derive(Debug, Serialize)]
-pub struct FileView {
-    pub path: String,
-    pub sha256: String,
-    pub bytes: u64,
-}
-
-#[derive(Serialize)]
-struct VersionList {
-    versions: Vec<VersionView>,
-}
-
-impl From<v1::File> for FileView {
-    fn from(wire: v1::File) -> Self {
-        Self { path: wire.path, sha256: wire.sha256, bytes: wire.bytes }
-    }
-}
-
-impl From<v1::Version> for VersionView {
-    fn from(wire: v1::Version) -> Self {
-        Self {
-            pipeline: pipeline_of(&wire.name),
-            resource: wire.name,
-            version: wire.number,
-            parent: some(wire.parent),
-            run: wire.run,
-            aliases: wire.aliases,
-            chunks: wire.chunks,
-            folder: wire.folder,
-            files: wire.files.into_iter().map(FileView::from).collect(),
-            weights_sha256: wire.weights_sha256,
-            snapshot_sha256: wire.snapshot_sha256,
-            verdict: wire.verdict,
-            average_accuracy: wire.average_accuracy,
-            expected_calibration_error: wire.expected_calibration_error,
-            brier_score: wire.brier_score,
-            flips: wire.flips.map(FlipsView::from),
-            imported: wire.imported,
-            contaminated_rows: wire.contaminated_rows,
-            dropped_rows: wire.dropped_rows,
-            published_at_ms: some(wire.published_at_ms),
-        }
-    }
-}
-
-impl VersionView {
-    /// Rows that did not train, where there were any.
-    fn left_out(&self) -> String {
-        let counts = [
-            (self.contaminated_rows, "rows that are held-out items"),
-            (self.dropped_rows, "rows that the model answered with no numbers"),
-        ];
-        let said: Vec<String> =
-            counts.iter().filter(|(rows, _)| *rows > 0).map(|(rows, what)| format!("{rows} {what}")).collect();
-        said.join(", ")
-    }
-}
-
-impl Render for VersionView {
-    fn text(&self) -> String {
-        let files: Vec<_> = self.files.iter().map(|f| format!("{} {} {} B", f.sha256, f.path, f.bytes)).collect();
-        fields([
-            ("version", format!("v{} of {}", self.version, self.pipeline)),
-            ("aliases", self.aliases.join(", ")),
-            ("verdict", self.verdict.clone()),
-            ("average accuracy", percent(self.average_accuracy)),
-            (
-                "calibration error",
-                self.expected_calibration_error.map_or_else(String::new, |error| percent(Some(error))),
-            ),
-            ("brier score", self.brier_score.map_or_else(String::new, |score| format!("{score:.3}"))),
-            ("negative flips", self.flips.as_ref().map_or_else(String::new, FlipsView::negative)),
-            ("positive flips", self.flips.as_ref().map_or_else(String::new, FlipsView::positive)),
-            ("left out", self.left_out()),
-            ("parent", self.parent.map_or("the base model".to_owned(), |v| format!("v{v}"))),
-            ("run", if self.imported { format!("{}, an import", self.run) } else { self.run.to_string() }),
-            ("chunks", self.chunks.join("\n")),
-            ("published", time(self.published_at_ms)),
-            ("weights sha256", self.weights_sha256.clone()),
-            ("snapshot sha256", self.snapshot_sha256.clone()),
-            ("folder", self.folder.clone()),
-            ("files", files.join("\n")),
-        ])
-    }
-}
-
-impl Render for VersionList {
-    fn text(&self) -> String {
-        let rows = self.versions.iter().map(|v| {
-            let parent = or_dash(v.parent.map(|parent| format!("v{parent}")));
-            let (accuracy, run) = (percent(v.average_accuracy), v.run.to_string());
-            [
-                format!("v{}", v.version),
-                v.aliases.join(","),
-                v.verdict.clone(),
-                accuracy,
-                parent,
-                run,
-                time(v.published_at_ms),
-            ]
-        });
-        table(["version", "aliases", "verdict", "accuracy", "parent", "run", "published"], rows, "no versions yet")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_json_of_a_version_keeps_its_keys() {
-        let wire = v1::Version {
-            name: "namespaces/default/pipelines/tickets/versions/3".to_owned(),
-            number: 3,
-            ..Default::default()
-        };
-        let json = serde_json::to_value(VersionView::from(wire)).unwrap();
-        assert_eq!(
-            (&json["version"], &json["parent"], &json["pipeline"]),
-            (&3.into(), &serde_json::Value::Null, &"tickets".into())
-        );
-        let mut keys: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
-        keys.sort_unstable();
-        let wanted = [
-            "aliases",
-            "average_accuracy",
-            "brier_score",
-            "chunks",
-            "contaminated_rows",
-            "dropped_rows",
-            "expected_calibration_error",
-            "files",
-            "flips",
-            "folder",
-            "imported",
-            "parent",
-            "pipeline",
-            "published_at_ms",
-            "resource",
-            "run",
-            "snapshot_sha256",
-            "verdict",
-            "version",
-            "weights_sha256",
-        ];
-        assert_eq!(keys, wanted);
-    }
-
-    #[test]
-    fn a_version_says_what_it_changed() {
-        let flips = v1::Flips { baseline: 3, items: 500, negative: 5, positive: 20, right: 450 };
-        let wire = v1::Version {
-            number: 4,
-            expected_calibration_error: Some(0.0625),
-            flips: Some(flips),
-            ..Default::default()
-        };
-        let view = VersionView::from(wire);
-        let text = view.text();
-        assert!(text.contains("negative flips     5 of 500 items since v3 (rate 1.0 %, impact 10.0 %)"), "{text}");
-        assert!(text.contains("positive flips     20 of 500 items since v3 (rate 4.0 %, impact 4.4 %)"), "{text}");
-        assert!(text.contains("calibration error  6.2 %") && !text.contains("brier"), "{text}");
-        let json = serde_json::to_value(&view).unwrap();
-        assert_eq!(
-            (&json["flips"]["baseline_version"], &json["flips"]["negative_flip_rate"]),
-            (&3.into(), &0.01.into())
-        );
-        assert!(json["brier_score"].is_null());
-    }
+async fn release(ctx: &Context, reference: &Reference) -> Result<(), Failure> {
+    let name = reference.resource(&ctx.pipeline(&reference.pipeline));
+    let request = ctx.request(v1::ReleaseVersionRequest { name });
+    let released = ctx.registry().await?.release_version(request).await?.into_inner();
+    ctx.show(&VersionView::from(present(released.version)?))
 }

@@ -3,6 +3,7 @@
 mod bad_data;
 mod busy;
 mod harness;
+mod labels;
 mod producers;
 mod push;
 mod quarantine;

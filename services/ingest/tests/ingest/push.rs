@@ -41,7 +41,7 @@ async fn pushed_rows_are_sealed_and_read_back() {
     let shard = objects::get(&*harness.store, &known.train[0].object).await.unwrap();
     let rows = read_shard_bytes(shard).unwrap();
     assert_eq!(rows.len() as u64, chunk.train_rows);
-    assert!(rows[0].id.starts_with(&format!("{}:", known.id)), "{}", rows[0].id);
+    assert!(rows[0].1.id.starts_with(&format!("{}:", known.id)), "{}", rows[0].1.id);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use domain::chunk::{Chunk, ChunkState, Shard, Split};
+use domain::chunk::{Chunk, Shard, Split};
 use domain::id::ChunkId;
 use domain::manifest::{Cost, SnapshotMeta};
 use domain::planning;
@@ -13,8 +13,8 @@ use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, PutMultipartOptions, PutOptions,
-    PutPayload, PutResult, Result,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStoreExt, PutMultipartOptions,
+    PutOptions, PutPayload, PutResult, Result,
 };
 
 use super::*;
@@ -28,6 +28,23 @@ struct Failing {
     left: Mutex<usize>,
     /// The first one to fail is done all the same: only its answer is lost.
     loses_an_answer: bool,
+    /// Copies that come out cut in half.
+    tears: Mutex<usize>,
+}
+
+impl Failing {
+    fn after(inner: Arc<dyn ObjectStore>, operations: usize, loses_an_answer: bool) -> Self {
+        Self { inner, left: Mutex::new(operations), loses_an_answer, tears: Mutex::new(0) }
+    }
+
+    fn tearing(inner: Arc<dyn ObjectStore>, copies: usize) -> Self {
+        Self { tears: Mutex::new(copies), ..Self::after(inner, usize::MAX, false) }
+    }
+
+    async fn copy_half(&self, from: &Path, to: &Path) -> Result<()> {
+        let bytes = self.inner.get(from).await?.bytes().await?;
+        self.inner.put(to, bytes.slice(..bytes.len() / 2).into()).await.map(drop)
+    }
 }
 
 enum Turn {
@@ -95,6 +112,15 @@ impl ObjectStore for Failing {
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        let torn = {
+            let mut tears = self.tears.lock().unwrap();
+            let torn = *tears > 0;
+            *tears -= usize::from(torn);
+            torn
+        };
+        if torn {
+            return self.copy_half(from, to).await;
+        }
         self.through(self.inner.copy_opts(from, to, options)).await
     }
 }
@@ -125,20 +151,11 @@ impl Scene {
     async fn train(&self) {
         let spec = json!({"name": "p", "model": "mlp:8", "labels": ["a"], "method": "ft"});
         let object = ObjectRef { path: "rows".to_owned(), sha256: "0".repeat(64), bytes: 1 };
+        let id = ChunkId("c".to_owned());
         let chunk = Chunk {
-            id: ChunkId("c".to_owned()),
-            task: "main".parse().unwrap(),
-            split: Split::Train,
-            train: vec![Shard { object: object.clone(), rows: 1 }],
-            held_out: Vec::new(),
+            train: vec![Shard::new(object.clone(), 1)],
             labels: [("a".to_owned(), 1)].into(),
-            raw: object,
-            received_at: 0,
-            state: ChunkState::Received,
-            duplicates: 0,
-            bad: None,
-            source: None,
-            dropped: false,
+            ..Chunk::received(id, "main".parse().unwrap(), Split::Train, object, 0)
         };
         let sealed = EventKind::ChunkSealed { chunk: chunk.id.clone(), new_labels: Vec::new() };
         let applied = EventKind::PipelineApplied { pipeline_spec: serde_json::from_value(spec).unwrap() };
@@ -146,24 +163,29 @@ impl Scene {
         let id = self.id.clone();
         let start = move |state: &State, _| planning::start_run(state, &id, &[]).map(|(run, events)| (events, run));
         let run = self.journal.commit(start).await.unwrap();
-        let candidate = self.candidate(run).await;
+        self.attempt(run, 1).await;
+    }
+
+    /// Trains, and passes.
+    async fn attempt(&self, run: u64, attempt: u32) {
+        let candidate = self.candidate(run, attempt).await;
         let changes = [
             RunEvent::Started,
-            RunEvent::Trained { attempt: 1, candidate: Box::new(candidate) },
+            RunEvent::Trained { attempt, candidate: Box::new(candidate) },
             RunEvent::Judged { report: report(), version: Some(Version(1)) },
         ];
         self.happen(changes.map(|change| EventKind::Run { run, change: Box::new(change) }).into()).await;
     }
 
-    async fn candidate(&self, run: u64) -> Candidate {
+    async fn candidate(&self, run: u64, attempt: u32) -> Candidate {
         let mut files = Vec::new();
         for name in FILES {
-            let path = format!("{}/{name}", layout::candidate(&self.id, run, 1));
+            let path = format!("{}/{name}", layout::candidate(&self.id, run, attempt));
             files.push(objects::put(&*self.store, &path, name.into()).await.unwrap());
         }
         let snapshot = SnapshotMeta { object: files[3].clone(), chunks: Vec::new(), items: 0, seen: 0 };
         let (weights_sha256, cost) = ("w".to_owned(), Cost::default());
-        Candidate { files, weights_sha256, finite: true, preprocessing: None, snapshot, cost }
+        Candidate { files, weights_sha256, finite: true, preprocessing: None, golden: Vec::new(), snapshot, cost }
     }
 
     fn publisher(&self, store: Arc<dyn ObjectStore>) -> Publisher {
@@ -206,7 +228,7 @@ fn everything() -> BTreeSet<String> {
 /// The store fails after `operations`; a second attempt has a good one. Whether the first attempt published.
 async fn interrupted(operations: usize, loses_an_answer: bool) -> bool {
     let scene = Scene::new().await;
-    let failing = Failing { inner: scene.store.clone(), left: Mutex::new(operations), loses_an_answer };
+    let failing = Failing::after(scene.store.clone(), operations, loses_an_answer);
     let published = scene.publisher(Arc::new(failing)).settle(scene.pending().unwrap()).await;
     let laid_down = scene.laid_down();
     if laid_down.contains(MANIFEST) {
@@ -233,15 +255,55 @@ async fn a_version_is_whole_and_nothing_else_wherever_the_store_fails() {
 }
 
 #[tokio::test]
-async fn a_candidate_that_is_gone_fails_its_run() {
+async fn a_torn_copy_is_made_again() {
     let scene = Scene::new().await;
-    let pending = scene.pending().unwrap();
-    let lost = &pending.candidate.files[2].path;
-    objects::delete(&*scene.store, lost).await.unwrap();
-    assert!(scene.publisher(scene.store.clone()).settle(pending.clone()).await);
-    let RunState::Failed { reason } = scene.run() else { panic!("{:?}", scene.run()) };
-    assert!(reason.contains("version v1 cannot be laid down") && reason.contains(lost.as_str()), "{reason}");
+    let tearing = Arc::new(Failing::tearing(scene.store.clone(), 1));
+    assert!(scene.publisher(tearing).settle(scene.pending().unwrap()).await);
+    assert_eq!(scene.run(), RunState::Published { version: Version(1) });
+    for file in FILES {
+        assert_eq!(std::fs::read_to_string(scene.version_folder().join(file)).unwrap(), file);
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_tears_every_copy_gets_no_manifest() {
+    let scene = Scene::new().await;
+    let tearing = Arc::new(Failing::tearing(scene.store.clone(), usize::MAX));
+    assert!(scene.publisher(tearing).settle(scene.pending().unwrap()).await);
+    assert_eq!(scene.run(), RunState::Queued);
     assert!(!scene.laid_down().contains(MANIFEST) && scene.pending().is_none());
+}
+
+/// A candidate is trained again if it is gone or damaged, and the second time its run fails.
+async fn spoiled(spoil: impl AsyncFn(&Scene, &str)) {
+    let scene = Scene::new().await;
+    for attempt in 1..=2 {
+        let pending = scene.pending().unwrap();
+        let victim = &pending.candidate.files[2].path;
+        spoil(&scene, victim).await;
+        assert!(scene.publisher(scene.store.clone()).settle(pending.clone()).await);
+        assert!(!scene.laid_down().contains(MANIFEST) && scene.pending().is_none());
+        if attempt == 1 {
+            assert_eq!(scene.run(), RunState::Queued);
+            scene.attempt(1, 2).await;
+            continue;
+        }
+        let RunState::Failed { reason } = scene.run() else { panic!("{:?}", scene.run()) };
+        assert!(reason.starts_with("version v1 cannot be laid down (") && reason.contains(FILES[2]), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn a_candidate_that_is_gone_is_trained_again_once() {
+    spoiled(async |scene, path| objects::delete(&*scene.store, path).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_candidate_that_is_damaged_is_trained_again_once() {
+    spoiled(async |scene, path| {
+        objects::put(&*scene.store, path, "head_safetensors".into()).await.unwrap();
+    })
+    .await;
 }
 
 #[tokio::test]

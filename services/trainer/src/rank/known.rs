@@ -20,8 +20,9 @@ pub struct Known {
 pub fn known(job: &TrainJob) -> Result<Known, Error> {
     let (parents, mut carried) = remembered(job)?;
     let (mut rows, mut snapshot) = (rows::read(job, &parents)?, parents.clone());
+    rows.settle(&mut snapshot, &job.manifest.labels);
     let contaminated_rows = rows.leave_out(&rows::all_held_out(job)?, &mut snapshot);
-    if rows.all_left_out() {
+    if rows.is_empty() && contaminated_rows > 0 {
         return Err(Error::HeldOut(contaminated_rows));
     }
     carried.follow(&parents, &snapshot);

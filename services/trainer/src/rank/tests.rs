@@ -36,7 +36,7 @@ impl Place {
         let path = self.folder.path().join(name);
         fs::write(&path, store::examples::write_shard(&rows, &"t".parse().unwrap(), "train").unwrap()).unwrap();
         self.shards.insert(name.to_owned(), path);
-        Shard { object: ObjectRef { path: String::new(), sha256: name.to_owned(), bytes: 0 }, rows: 10 }
+        Shard::new(ObjectRef { path: String::new(), sha256: name.to_owned(), bytes: 0 }, 10)
     }
 
     /// The job of the first chunk, or of the second after `parent`.
@@ -55,6 +55,7 @@ impl Place {
             labels: vec!["a".to_owned(), "b".to_owned()],
             parent: parent.map(|_| Parent { version: domain::id::Version(1), files: Vec::new() }),
             chunks: vec![self.chunks[update as usize].clone()],
+            late: Vec::new(),
             snapshot: parent.map(|_| SnapshotData { object, chunks: vec![self.chunks[0].clone()] }),
             eval_sets: Vec::new(),
             import: None,
@@ -82,8 +83,7 @@ const WHITE: &[u8] = b"\x89\x50\x4e\x47\x0d\x0a\x1a\x0a\x00\x00\x00\x0d\x49\x48\
 fn row(shard: &str, number: usize) -> Row {
     // The second chunk has other statistics than the first.
     let image = if number.is_multiple_of(2) && shard.starts_with("one") { BLACK } else { WHITE };
-    let label = ["a", "b"][number % 2].to_owned();
-    Row { id: format!("{shard}:{number}"), payload: Payload::Image(image.to_vec()), label }
+    Row::new(format!("{shard}:{number}"), Payload::Image(image.to_vec()), ["a", "b"][number % 2])
 }
 
 fn run(job: &TrainJob) -> Result<Trained, Error> {
@@ -97,6 +97,7 @@ fn a_second_update_continues_from_the_first_and_replays_its_rows() {
     let trained = run(&first).unwrap();
     assert_eq!((trained.items, trained.seen, trained.cost.steps), (12, 30, 4));
     assert!(trained.finite && trained.cost.peak_memory_bytes > 0 && trained.files.contains(&"labels.json".to_owned()));
+    assert!(trained.golden.iter().flatten().all(Option::is_some) && trained.golden.len() == 3, "{:?}", trained.golden);
 
     let second = place.job("v2", Some(&first.out));
     let trained = run(&second).unwrap();
@@ -310,4 +311,83 @@ fn rows_are_compared_as_the_pipeline_says_and_some_must_be_left() {
     spec.evaluation.contamination = domain::pipeline::Contamination::Off;
     job.manifest.pipeline = spec.try_into().unwrap();
     assert_eq!(run(&job).unwrap().cost.contaminated_rows, 0);
+}
+
+/// The snapshot that a job left.
+fn left(job: &TrainJob) -> Snapshot {
+    serde_json::from_slice(&fs::read(job.out.join("snapshot.json")).unwrap()).unwrap()
+}
+
+impl Place {
+    /// The shard with these labels on top.
+    fn labelled(&mut self, shard: &Shard, labels: Value) -> Shard {
+        let name = format!("{}-labels-{}", shard.object.sha256, self.shards.len());
+        let path = self.folder.path().join(&name);
+        fs::write(&path, labels.to_string()).unwrap();
+        self.shards.insert(name.clone(), path);
+        Shard { labels: Some(ObjectRef { sha256: name, ..shard.object.clone() }), ..shard.clone() }
+    }
+
+    /// The shard without these rows.
+    fn erased(&mut self, shard: &Shard, rows: &[u32]) -> Shard {
+        let bytes = fs::read(&self.shards[&shard.object.sha256]).unwrap();
+        let places = rows.iter().copied().collect();
+        let bytes = store::examples::erase_rows(bytes.into(), &places, &"t".parse().unwrap(), "train").unwrap();
+        let name = format!("{}-erased", shard.object.sha256);
+        let path = self.folder.path().join(&name);
+        fs::write(&path, bytes).unwrap();
+        self.shards.insert(name.clone(), path);
+        let object = ObjectRef { sha256: name, ..shard.object.clone() };
+        Shard { object, erased: rows.len() as u64, ..shard.clone() }
+    }
+}
+
+#[test]
+fn rows_without_a_label_neither_train_nor_enter_memory_and_train_once_they_have_one() {
+    let mut place = Place::new();
+    let bare = json!({"0": "", "1": "", "2": "", "3": ""});
+    let shard = place.chunks[0].train[0].clone();
+    let before = place.labelled(&shard, bare);
+    place.chunks[0].train[0] = before.clone();
+    let first = place.job("v1", None);
+    let trained = run(&first).unwrap();
+    assert_eq!((trained.seen, trained.cost.steps), (26, 4));
+    assert!(left(&first).slots.iter().all(|slot| slot.row > 3), "{:?}", left(&first).slots);
+
+    // Two of them get a label before the next run.
+    let after = place.labelled(&shard, json!({"0": "b", "1": "", "2": "a", "3": ""}));
+    place.chunks[0].train[0] = after;
+    let mut second = place.job("v2", Some(&first.out));
+    let labels = |shard: &Shard| shard.labels.clone();
+    let before: Vec<_> = std::iter::once(&before).chain(&place.chunks[0].train[1..]).map(labels).collect();
+    second.manifest.late = vec![domain::manifest::LateRows { data: place.chunks[0].clone(), before }];
+    assert_eq!(run(&second).unwrap().seen, 26 + 30 + 2);
+}
+
+#[test]
+fn memory_takes_the_labels_that_its_rows_have_by_now_and_forgets_what_is_gone() {
+    let mut place = Place::new();
+    let first = place.job("v1", None);
+    run(&first).unwrap();
+    let remembered = left(&first);
+    let here: Vec<u32> = remembered.slots.iter().map(|slot| slot.row).filter(|row| *row < 10).collect();
+    let [changed, gone] = here[..2] else { panic!("memory holds {here:?} of the first shard") };
+
+    let shard = place.erased(&place.chunks[0].train[0].clone(), &[gone]);
+    let other = ["b", "a"][changed as usize % 2];
+    place.chunks[0].train[0] = place.labelled(&shard, json!({changed.to_string(): other}));
+    let mut second = place.job("v2", Some(&first.out));
+    // Large enough to keep everything that may be kept.
+    let mut spec = domain::pipeline::Spec::from(second.manifest.pipeline);
+    spec.rehearsal.memory_size = 100.try_into().unwrap();
+    second.manifest.pipeline = spec.try_into().unwrap();
+    run(&second).unwrap();
+    let snapshot = left(&second);
+    let old = |row: u32| {
+        let is_old = |slot: &&domain::buffer::Slot| snapshot.chunks[slot.chunk as usize].0 == "one" && slot.row == row;
+        snapshot.slots.iter().find(is_old)
+    };
+    assert_eq!(old(changed).unwrap().label, u32::from(other == "b"));
+    assert_eq!(old(gone), None);
+    assert_eq!(snapshot.slots.len(), 12 - 1 + 30);
 }

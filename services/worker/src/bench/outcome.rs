@@ -2,7 +2,7 @@
 
 use domain::manifest::Cost;
 use domain::matrix::AccuracyMatrix;
-use domain::pipeline::{Method, Selection, Spec};
+use domain::pipeline::{Method, Precision, Selection, Spec};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -84,6 +84,8 @@ pub struct Spent {
     /// Update by update, where it is measured: how far the buffer's gradient is from that of everything offered.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub memory_residuals: Vec<f64>,
+    /// Of frozen linear layers, update by update: what `auto` came to.
+    pub precisions: Vec<Precision>,
     pub seconds: Seconds,
     /// Largest resident set of a rank: host memory, on a GPU too.
     pub peak_memory_bytes: u64,
@@ -95,6 +97,7 @@ impl Spent {
         self.steps += cost.steps;
         self.dropped_rows += cost.dropped_rows;
         self.memory_residuals.extend(cost.memory_residual);
+        self.precisions.push(cost.precision);
         self.seconds.train += cost.train_seconds;
         self.seconds.rehearsal += cost.rehearsal_seconds;
         self.peak_memory_bytes = self.peak_memory_bytes.max(cost.peak_memory_bytes);

@@ -5,8 +5,8 @@ use std::num::{NonZeroU32, NonZeroU64};
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use domain::pipeline::{
-    Adapter, BufferUpdate, Contamination, Deploys, Evaluation, FeaturePooling, GateMode, GateSpec, Gmc, GmcRows, Heads,
-    Input, InvalidSpec, LabelsMode, Loss, Method, Model, NonNegative, Normalization, Normalize, OptimizerKind,
+    Adapter, BufferUpdate, Contamination, Data, Deploys, Evaluation, FeaturePooling, GateMode, GateSpec, Gmc, GmcRows,
+    Heads, Input, InvalidSpec, LabelsMode, Loss, Method, Model, NonNegative, Normalization, Normalize, OptimizerKind,
     Pipeline, Policy, Pooling, Positive, Precision, Ratio, Rehearsal, Replay, ReplayDraws, Resources, Schedule, Share,
     SlotWeights, Spec, Training,
 };
@@ -175,7 +175,9 @@ impl Settings {
             evaluation: Evaluation { contamination: Contamination::Off, ..Evaluation::default() },
             gate: GateSpec { mode: GateMode::Report, ..GateSpec::default() },
             trigger: domain::pipeline::Trigger::Manual,
+            data: Data::default(),
             sources: Vec::new(),
+            retention: domain::pipeline::Retention::default(),
             seed,
         };
         Pipeline::try_from(spec).map(Spec::from)

@@ -43,7 +43,7 @@ impl Shelf {
         std::fs::write(&file, &bytes).with_context(|| format!("cannot write `{}`", file.display()))?;
         let object = ObjectRef { path: file.display().to_string(), sha256: sha256.clone(), bytes: bytes.len() as u64 };
         self.files.insert(sha256, file);
-        Ok(Shard { object, rows: rows.len() as u64 })
+        Ok(Shard::new(object, rows.len() as u64))
     }
 }
 

@@ -128,7 +128,7 @@ impl Client {
     ///
     /// A run that the gate refused is an answer; one that failed is an error.
     pub async fn run(&self, pipeline: &PipelineName, mut see: impl FnMut(&v1::Run)) -> anyhow::Result<v1::Run> {
-        let request = ask(v1::StartRunRequest { pipeline: resource(pipeline), chunks: Vec::new() });
+        let request = ask(v1::StartRunRequest { pipeline: resource(pipeline), ..Default::default() });
         let started = self.runs().start_run(request).await.map_err(said);
         let started = started.with_context(|| format!("cannot start a run of `{pipeline}`"))?;
         let mut run = present(started.into_inner().run)?;

@@ -120,11 +120,7 @@ mod tests {
 
     fn written(output: Output, top: usize) -> (String, Option<String>) {
         let labels = ["cat", "a dog", "cow"].map(str::to_owned);
-        let row = |id: &str, label: &str| Row {
-            id: id.to_owned(),
-            payload: Payload::Text("x".to_owned()),
-            label: label.to_owned(),
-        };
+        let row = |id: &str, label: &str| Row::new(id, Payload::Text("x".to_owned()), label);
         let mut text = Vec::new();
         let mut lines = Lines::new(&mut text, output, top, &labels);
         lines.write(&[row("r1", ""), row("r2", "cat")], &[vec![0.5, 0.25, 0.25], vec![0.0, 0.25, 0.75]]).unwrap();
