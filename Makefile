@@ -2,7 +2,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 BUF := npx --yes @bufbuild/buf@1.75.0
 BENCH := lora_step coreset online_er
 
-.PHONY: help setup reference stores build test lint proto-check proto-golden chaos bench results-text results-replay results-cifar results-gmc results-selection demo
+.PHONY: help setup reference stores build test lint proto-check proto-golden chaos sim bench results-text results-replay results-cifar results-gmc results-selection demo
 .NOTPARALLEL:
 
 help:  ## List the targets
@@ -37,9 +37,12 @@ proto-check:  ## Lint the protocol, and compare it with the golden one, which ol
 proto-golden:  ## Make the protocol as it is the golden one; with each release
 	$(BUF) build proto --exclude-source-info -o proto/golden.binpb
 
-chaos: setup  ## Kill the daemon at 20 random moments of a run: same bits, nothing lost
+chaos: setup  ## Kill the daemon at random moments of runs: same bits, nothing lost: make chaos KILLS=1000
 	cargo build --workspace
-	PERENNIAL_KILLS=20 cargo test -p perennial-tests --test kill_anything -- --nocapture
+	PERENNIAL_KILLS=$(or $(KILLS),20) cargo test -p perennial-tests --test kill_anything -- --nocapture
+
+sim: setup  ## Control, ingest and registry in simulated worlds that fail: make sim SEEDS=2000; PERENNIAL_SIM_SEED=N make sim tells of one
+	PERENNIAL_SIM_SEEDS=$(or $(SEEDS),2000) cargo test --workspace --test sim -- --nocapture
 
 bench: setup reference  ## Ours against others', in turns: make bench, make bench BENCH=lora_step ARGS="--only vit-f32"
 	set -e; for bench in $(BENCH); do cargo bench --workspace --bench $$bench -- $(ARGS); done

@@ -36,6 +36,9 @@ pub enum CommitError<X> {
     /// The change may or may not have been recorded.
     #[error("the journal is closed")]
     Closed(#[source] Arc<Error>),
+    /// Nothing was to change, and the store does not tell whether what that was decided on is the newest state.
+    #[error("it cannot be found out whether another has taken the commit log over")]
+    Unconfirmed(#[source] Arc<Error>),
     /// The change may still be recorded.
     #[error("no answer from the commit log within {} s", .0.as_secs_f32())]
     Timeout(Duration),
@@ -153,7 +156,14 @@ trait Job: Send {
     fn decide(&mut self, state: &State, at: Timestamp) -> Vec<Event>;
     /// Its events do not apply.
     fn reject(&mut self, reason: Inapplicable);
-    fn answer(self: Box<Self>, recorded: Result<(), Arc<Error>>);
+    fn answer(self: Box<Self>, recorded: Result<(), Unanswered>);
+}
+
+/// Why nobody of a group has an answer.
+#[derive(Clone)]
+enum Unanswered {
+    Closed(Arc<Error>),
+    Unconfirmed(Arc<Error>),
 }
 
 struct Decision<F, T, X> {
@@ -186,10 +196,11 @@ where
         self.outcome = Some(Err(CommitError::Inapplicable(reason)));
     }
 
-    fn answer(self: Box<Self>, recorded: Result<(), Arc<Error>>) {
+    fn answer(self: Box<Self>, recorded: Result<(), Unanswered>) {
         let outcome = match recorded {
             Ok(()) => self.outcome,
-            Err(reason) => Some(Err(CommitError::Closed(reason))),
+            Err(Unanswered::Closed(reason)) => Some(Err(CommitError::Closed(reason))),
+            Err(Unanswered::Unconfirmed(reason)) => Some(Err(CommitError::Unconfirmed(reason))),
         };
         if let Some(outcome) = outcome {
             // A caller that has gone away does not want to know.
@@ -234,6 +245,14 @@ fn gathered(first: Box<dyn Job>, queue: &mut mpsc::Receiver<Box<dyn Job>>) -> Ve
     group
 }
 
+/// Whether the journal has to close.
+fn closes(unanswered: Unanswered) -> Result<(), Arc<Error>> {
+    match unanswered {
+        Unanswered::Closed(reason) => Err(reason),
+        Unanswered::Unconfirmed(_) => Ok(()),
+    }
+}
+
 impl Writer {
     async fn run(mut self, mut queue: mpsc::Receiver<Box<dyn Job>>) {
         let mut checks = tokio::time::interval(self.log.options().check_every);
@@ -244,14 +263,15 @@ impl Writer {
                     Some(first) => self.commit(gathered(first, &mut queue)).await,
                     None => return,
                 },
-                _ = checks.tick() => self.still_ours().await,
+                // A store that does not answer decides nothing: the next append will.
+                _ = checks.tick() => self.still_ours().await.or_else(closes),
             };
             if let Err(reason) = worked {
                 tracing::error!(error = %reason, "the commit log is closed");
                 self.shared.close(reason.clone());
                 queue.close();
                 while let Some(job) = queue.recv().await {
-                    job.answer(Err(reason.clone()));
+                    job.answer(Err(Unanswered::Closed(reason.clone())));
                 }
                 return;
             }
@@ -259,12 +279,11 @@ impl Writer {
         }
     }
 
-    /// A store that does not answer decides nothing: the next append will.
-    async fn still_ours(&self) -> Result<(), Arc<Error>> {
-        match self.log.check().await {
-            Err(fenced @ Error::Fenced { .. }) => Err(Arc::new(fenced)),
-            _ => Ok(()),
-        }
+    async fn still_ours(&self) -> Result<(), Unanswered> {
+        self.log.check().await.map_err(|error| match error {
+            Error::Fenced { .. } => Unanswered::Closed(Arc::new(error)),
+            error => Unanswered::Unconfirmed(Arc::new(error)),
+        })
     }
 
     async fn commit(&mut self, mut group: Vec<Box<dyn Job>>) -> Result<(), Arc<Error>> {
@@ -284,12 +303,12 @@ impl Writer {
         // What changes nothing is answered from the state, which must not be an old one.
         let recorded = match events.is_empty() {
             true => self.still_ours().await,
-            false => self.record(events, at).await.map_err(Arc::new),
+            false => self.record(events, at).await.map_err(|error| Unanswered::Closed(Arc::new(error))),
         };
         for job in group {
             job.answer(recorded.clone());
         }
-        recorded
+        recorded.or_else(closes)
     }
 
     fn try_apply(&mut self, events: &[Event], at: Timestamp) -> Result<(), Inapplicable> {

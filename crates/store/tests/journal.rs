@@ -151,6 +151,18 @@ async fn when_the_store_dies_every_waiting_caller_hears_of_it() {
 }
 
 #[tokio::test]
+async fn while_the_store_does_not_answer_nothing_is_confirmed_and_the_journal_goes_on_afterwards() {
+    let bad = Bad::over(memory());
+    let journal = open(&(bad.clone() as Store)).await;
+    bad.down.store(true, Ordering::Relaxed);
+    let unknown = journal.confirm::<Infallible>().await;
+    assert!(matches!(unknown, Err(CommitError::Unconfirmed(_))), "{unknown:?}");
+    bad.down.store(false, Ordering::Relaxed);
+    journal.confirm::<Infallible>().await.unwrap();
+    apply(&journal, "kept".to_owned()).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_panic_in_a_decision_closes_the_journal() {
     let journal = open(&memory()).await;
     let outcome = journal.commit(|_, _| -> Result<(Vec<Event>, ()), No> { panic!("a bug") }).await;

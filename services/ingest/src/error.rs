@@ -159,6 +159,7 @@ impl From<CommitError<Error>> for Error {
             CommitError::Refused(error) => error,
             CommitError::Inapplicable(reason) => Self::Inapplicable(reason),
             CommitError::Closed(reason) => Self::Log(Box::new(CommitError::Closed(reason))),
+            CommitError::Unconfirmed(reason) => Self::Log(Box::new(CommitError::Unconfirmed(reason))),
             CommitError::Timeout(after) => Self::Log(Box::new(CommitError::Timeout(after))),
         }
     }

@@ -91,7 +91,7 @@ impl Client {
     }
 
     pub async fn start_run(&self) -> Result<(), Status> {
-        let request = v1::StartRunRequest { pipeline: PIPELINE.to_owned(), chunks: Vec::new() };
+        let request = v1::StartRunRequest { pipeline: PIPELINE.to_owned(), ..Default::default() };
         let run = self.runs().start_run(within(request)).await?.into_inner().run.unwrap_or_default();
         self.history.started(&self.world, run.number);
         Ok(())

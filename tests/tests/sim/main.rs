@@ -144,9 +144,14 @@ async fn every_seed_holds() {
         return;
     }
     let at_once = std::thread::available_parallelism().map_or(1, usize::from);
-    let seeds = futures::stream::iter(0..number(SEEDS).unwrap_or(DEFAULT_SEEDS));
-    let mut running = seeds.map(|seed| run(seed, false)).buffer_unordered(at_once);
-    while running.next().await.is_some() {}
+    let count = number(SEEDS).unwrap_or(DEFAULT_SEEDS);
+    let mut running =
+        futures::stream::iter(0..count).map(|seed| run(seed, false)).buffer_unordered(at_once).enumerate();
+    while let Some((before, _)) = running.next().await {
+        if (before + 1) % 100 == 0 {
+            println!("{} of {count} seeds hold", before + 1);
+        }
+    }
 }
 
 #[tokio::test]

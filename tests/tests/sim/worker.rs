@@ -152,6 +152,7 @@ impl Worker {
             weights_sha256: weights,
             finite: true,
             preprocessing: None,
+            golden: Vec::new(),
             snapshot: SnapshotMeta { object, chunks, items, seen: items },
             cost: Cost { world_size: 1, device: "cpu".to_owned(), ..Cost::default() },
         };
