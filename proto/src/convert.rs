@@ -280,7 +280,7 @@ pub fn adapter_version(state: &PipelineState, version: &AdapterVersion) -> v1::V
         contaminated_rows: version.cost.contaminated_rows,
         dropped_rows: version.cost.dropped_rows,
         hold_reason: state.holds.get(&version.number).cloned().unwrap_or_default(),
-        retired_at_ms: state.retired.get(&version.number).map_or(0, |retired| retired.at),
+        retired_at_ms: state.retired.get(&version.number).copied().unwrap_or_default(),
     }
 }
 

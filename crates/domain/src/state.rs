@@ -6,7 +6,7 @@
 mod chunks;
 mod versions;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +20,7 @@ use crate::manifest::Manifest;
 use crate::pipeline::{GateMode, Pipeline};
 use crate::producer::Producer;
 use crate::run::{IllegalTransition, Run, RunEvent, RunState};
-use crate::version::{AdapterVersion, Alias, Disposition, Retired, lineage};
+use crate::version::{AdapterVersion, Alias, Disposition, lineage};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
@@ -53,9 +53,13 @@ pub struct PipelineState {
     /// Versions that keep their files whatever the retention says, and why.
     #[serde(default)]
     pub holds: BTreeMap<Version, String>,
-    /// Versions whose files are not to be had any more.
+    /// Versions whose files are not to be had any more, and since when. What is known of them, and their place in the
+    /// lineage, stay.
     #[serde(default)]
-    pub retired: BTreeMap<Version, Retired>,
+    pub retired: BTreeMap<Version, Timestamp>,
+    /// Of those, whose files may still lie in the store.
+    #[serde(default)]
+    pub leaving: BTreeSet<Version>,
 }
 
 /// A named slice of the data, and every EvalSet it has had.
@@ -221,6 +225,7 @@ impl PipelineState {
             tip: None,
             holds: BTreeMap::new(),
             retired: BTreeMap::new(),
+            leaving: BTreeSet::new(),
         }
     }
 

@@ -30,14 +30,6 @@ pub struct AdapterVersion {
     pub published_at: Timestamp,
 }
 
-/// A version whose files are not kept any more. What is known of it, and its place in the lineage, stay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Retired {
-    pub at: Timestamp,
-    /// Nothing is left in the store.
-    pub removed: bool,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Alias {

@@ -117,7 +117,7 @@ fn a_retired_version_is_known_and_its_files_are_not_to_be_had() {
     let before = story.now().versions.clone();
     let retired = planning::retire(&story.state, &story.id).unwrap();
     story.apply(retired);
-    assert_eq!((expired(&story), story.now().retired.len()), (vec![], 2));
+    assert_eq!((expired(&story), story.now().retired.len(), story.now().leaving.len()), (vec![], 2, 2));
     assert_eq!(story.now().versions, before);
     assert!(planning::retire(&story.state, &story.id).unwrap().is_empty(), "once");
     let gone = Refusal::Retired(Version(1));
@@ -135,8 +135,13 @@ fn a_retired_version_is_known_and_its_files_are_not_to_be_had() {
     story.apply(events);
     let further = planning::rollback(&story.state, &story.id, None, Expected::Anywhere, Disposition::Hold);
     assert_eq!(further.unwrap_err(), Refusal::Retired(Version(2)));
-    story.specify(|spec| spec["retention"] = json!({}));
-    assert_eq!(story.now().retired.len(), 2, "nothing brings files back");
+    story.happen(EventKind::FilesRemoved { versions: vec![Version(1), Version(2)] });
+    story.specify(|spec| spec["retention"] = json!({"versions": 4}));
+    assert_eq!((story.now().retired.len(), story.now().leaving.len()), (2, 0), "nothing brings files back");
+    for number in 5..=7 {
+        story.publish(&format!("c{number}"));
+    }
+    assert_eq!(expired(&story), [3], "2 and 1 are gone, and 4 is the fourth");
     assert_eq!(story.now().chunks[&ChunkId("c1".into())].state, ChunkState::Absorbed { version: Version(1) });
 }
 

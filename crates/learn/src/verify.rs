@@ -140,3 +140,22 @@ fn said(logits: &[Option<f32>]) -> String {
     let more = if logits.len() > SAID { ", …" } else { "" };
     format!("[{}{more}]", first.join(", "))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Geometry;
+    use sha2::{Digest, Sha256};
+
+    #[test]
+    fn the_rows_are_those_of_the_first_release_that_had_them() {
+        let pixels = images(&Preprocess::unit(Geometry { channels: 3, side: 8 }));
+        let mut bytes = vec![0; pixels.numel()];
+        pixels.copy_data_u8(&mut bytes, pixels.numel());
+        let all = [bytes, TEXTS.concat().into_bytes()].concat();
+        assert_eq!(
+            hex::encode(Sha256::digest(all)),
+            "679a1d57f03ebf7801ee17b64b24c91c4f341f3558c08e8a4605791a478cdfc9"
+        );
+    }
+}

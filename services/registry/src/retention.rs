@@ -83,8 +83,7 @@ fn due(state: &State) -> Vec<PipelineId> {
 /// Of the first pipeline that has some; manifests first.
 fn left(state: &State) -> Option<Left> {
     state.pipelines.iter().find_map(|(id, current)| {
-        let retired = current.retired.iter().filter(|(_, retired)| !retired.removed);
-        let versions: Vec<Version> = retired.map(|(version, _)| *version).take(BATCH).collect();
+        let versions: Vec<Version> = current.leaving.iter().take(BATCH).copied().collect();
         let files = versions.iter().filter_map(|version| current.versions.get(version));
         let files = files.flat_map(|version| version.files.iter().rev().cloned()).collect();
         (!versions.is_empty()).then(|| Left { pipeline: id.clone(), versions, files })

@@ -24,8 +24,8 @@ use store::roots::Roots;
 use store::{layout, objects};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
 use tonic::{Status, Streaming};
 
@@ -223,7 +223,9 @@ impl Reader {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let serving = tokio::spawn(async move {
             let server = Server::builder().add_service(RegistryServiceServer::new(service));
-            server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
+            // As the daemon does: small answers do not wait.
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            server.serve_with_incoming(incoming).await.unwrap();
         });
         Self { client: RegistryServiceClient::connect(url).await.unwrap(), serving }
     }

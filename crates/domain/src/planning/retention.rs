@@ -38,15 +38,18 @@ pub fn end_hold(state: &State, id: &PipelineId, version: Version) -> Result<Vec<
 
 /// Versions that the pipeline's retention lets go of, newest first.
 pub fn expired(current: &PipelineState) -> Vec<Version> {
-    let Some(kept) = current.pipeline.retention.versions else { return Vec::new() };
-    let kept = kept.get() as usize;
-    // Asked at every change, and mostly nothing is to be done.
-    if current.versions.len() - current.retired.len() <= kept {
+    let Some(kept) = current.pipeline.retention.versions.map(|kept| kept.get() as usize) else { return Vec::new() };
+    let Some(oldest_kept) = current.versions.keys().nth_back(kept - 1) else { return Vec::new() };
+    let (needed, retired) = (needed(current), &current.retired);
+    let stays = |version: &Version| needed.contains(version) || retired.contains_key(version);
+    // Asked at every change of the log, when mostly nothing is to be done: older ones are counted, not looked at.
+    let gone = retired.len() - retired.range(oldest_kept..).count();
+    let spared = needed.range(..oldest_kept).filter(|version| !retired.contains_key(version)).count();
+    if current.versions.len() - kept == gone + spared {
         return Vec::new();
     }
-    let needed = needed(current);
-    let older = current.versions.keys().rev().skip(kept);
-    older.filter(|version| !needed.contains(version) && !current.retired.contains_key(version)).copied().collect()
+    let older = current.versions.range(..oldest_kept).rev();
+    older.map(|(version, _)| *version).filter(|version| !stays(version)).collect()
 }
 
 /// Versions whose files somebody may ask for: under an alias or a hold, the run that goes on or the next one, and whoever

@@ -4,7 +4,7 @@ use super::{Inapplicable, PipelineState};
 use crate::Timestamp;
 use crate::chunk::ChunkState;
 use crate::id::Version;
-use crate::version::{Alias, Disposition, Retired, absorbed, lineage};
+use crate::version::{Alias, Disposition, absorbed, lineage};
 
 impl PipelineState {
     pub(super) fn crown(&mut self, version: Version) {
@@ -52,12 +52,13 @@ impl PipelineState {
     }
 
     pub(super) fn retire(&mut self, versions: &[Version], at: Timestamp) {
-        self.retired.extend(versions.iter().map(|version| (*version, Retired { at, removed: false })));
+        self.retired.extend(versions.iter().map(|version| (*version, at)));
+        self.leaving.extend(versions);
     }
 
     pub(super) fn forget_files(&mut self, versions: &[Version]) {
         for version in versions {
-            self.retired.entry(*version).and_modify(|retired| retired.removed = true);
+            self.leaving.remove(version);
         }
     }
 }

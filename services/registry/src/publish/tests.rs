@@ -272,6 +272,12 @@ async fn a_store_that_tears_every_copy_gets_no_manifest() {
     assert!(scene.publisher(tearing).settle(scene.pending().unwrap()).await);
     assert_eq!(scene.run(), RunState::Queued);
     assert!(!scene.laid_down().contains(MANIFEST) && scene.pending().is_none());
+    scene.attempt(1, 2).await;
+    assert!(scene.publisher(scene.store.clone()).settle(scene.pending().unwrap()).await);
+    assert_eq!(scene.run(), RunState::Published { version: Version(1) });
+    for file in FILES {
+        assert_eq!(std::fs::read_to_string(scene.version_folder().join(file)).unwrap(), file);
+    }
 }
 
 /// A candidate is trained again if it is gone or damaged, and the second time its run fails.
