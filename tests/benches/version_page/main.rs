@@ -74,8 +74,7 @@ fn object(path: String) -> ObjectRef {
 
 fn chunk(number: u64) -> ChunkData {
     let id = ChunkId(format!("{:032x}", Draw::new(7).at(number).bits()));
-    let train =
-        vec![Shard { object: object(format!("namespaces/default/pipelines/tickets/chunks/{id}/0")), rows: 500 }];
+    let train = vec![Shard::new(object(format!("namespaces/default/pipelines/tickets/chunks/{id}/0")), 500)];
     ChunkData { id, task: format!("task-{}", number % TASKS).parse().expect("a name"), train }
 }
 
@@ -142,6 +141,7 @@ impl Line {
             parent: parent.map(|parent| Parent { version: Version(parent), files: Self::files(parent) }),
             chunks: vec![chunk(number)],
             snapshot: parent.map(|parent| SnapshotData { object: Self::files(parent)[6].clone(), chunks: remembered }),
+            late: Vec::new(),
             eval_sets: self.sets.clone(),
             import: None,
         }
