@@ -139,7 +139,7 @@ fn a_retired_version_is_known_and_its_files_are_not_to_be_had() {
     story.specify(|spec| spec["retention"] = json!({"versions": 4}));
     assert_eq!((story.now().retired.len(), story.now().leaving.len()), (2, 0), "nothing brings files back");
     for number in 5..=7 {
-        story.publish(&format!("c{number}"));
+        publish(&mut story, &format!("c{number}"));
     }
     assert_eq!(expired(&story), [3], "2 and 1 are gone, and 4 is the fourth");
     assert_eq!(story.now().chunks[&ChunkId("c1".into())].state, ChunkState::Absorbed { version: Version(1) });

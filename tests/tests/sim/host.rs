@@ -51,8 +51,10 @@ fn moment<const HOST: usize>() -> Moment {
     Moment { at: now::<HOST>(), ticks: elapsed() }
 }
 
+type Clock = (fn() -> Timestamp, fn() -> Moment);
+
 /// A process has no room for what its clock depends on.
-fn clock(host: usize) -> (fn() -> Timestamp, fn() -> Moment) {
+fn clock(host: usize) -> Clock {
     match host {
         0 => (now::<0>, moment::<0>),
         1 => (now::<1>, moment::<1>),
