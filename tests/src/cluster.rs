@@ -1,22 +1,13 @@
 //! Starts, kills and talks to `perenniald --role all` with its worker.
 
+mod client;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use perennial_proto::limits::{FRAME_BYTES, MAX_MESSAGE_BYTES};
-use perennial_proto::v1;
-use perennial_proto::v1::chunk_service_client::ChunkServiceClient;
-use perennial_proto::v1::evaluation_service_client::EvaluationServiceClient;
-use perennial_proto::v1::ingest_service_client::IngestServiceClient;
-use perennial_proto::v1::pipeline_service_client::PipelineServiceClient;
-use perennial_proto::v1::push_chunk_request::Part;
-use perennial_proto::v1::registry_service_client::RegistryServiceClient;
-use perennial_proto::v1::rehearsal_service_client::RehearsalServiceClient;
-use perennial_proto::v1::run_service_client::RunServiceClient;
 use serde_json::{Value, json};
-use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::digits::labels;
@@ -32,6 +23,8 @@ pub struct Options {
     pub apart: Vec<Worker>,
     /// Where everything is kept, if not in the cluster's own folder.
     pub bucket: Option<Bucket>,
+    /// Whatever ends badly is started again, as by Kubernetes, and with roles apart there are two for control.
+    pub supervised: bool,
 }
 
 /// A place in an object store.
@@ -52,7 +45,7 @@ pub struct Worker {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { roots: Vec::new(), slots: 4, apart: Vec::new(), bucket: None }
+        Self { roots: Vec::new(), slots: 4, apart: Vec::new(), bucket: None, supervised: false }
     }
 }
 
@@ -68,6 +61,24 @@ pub struct Cluster {
     standby: Option<Child>,
     /// The roles apart, but for control.
     others: Vec<Child>,
+}
+
+/// Starts a process again whenever it ends badly, while this test goes on.
+const SUPERVISOR: &str = r#"until "$@"; do sleep 0.1; kill -0 $PPID || exit; done"#;
+
+/// What a process of Perennial does, by a part of its command line.
+const ROLES: [(&str, &str); 6] = [
+    ("\0rank\0", "rank"),
+    ("\0evaluate\0", "evaluation"),
+    ("\0--role\0trainer\0", "trainer"),
+    ("\0--role\0evaluator\0", "evaluator"),
+    ("\0--role\0control\0", "control"),
+    ("\0--role\0ingest\0", "ingest"),
+];
+
+/// What a process does, by its command line, whose parts end with NUL.
+pub fn role(line: &str) -> Option<&'static str> {
+    ROLES.iter().find(|(part, _)| line.contains(part)).map(|(_, role)| *role)
 }
 
 /// A binary of this workspace, built into the folder that this test runs from.
@@ -87,6 +98,12 @@ fn to(port: u16) -> Channel {
 pub fn path() -> String {
     let folder = binary("perennial").parent().expect("a file lies in a folder").to_owned();
     format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default())
+}
+
+fn supervised(command: &Command) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", SUPERVISOR, "sh"]).arg(command.get_program()).args(command.get_args());
+    shell
 }
 
 fn free_port() -> u16 {
@@ -147,7 +164,9 @@ impl Cluster {
             self.daemon = Some(self.daemon("all", self.port, false));
             return self.wait_until_serving(self.port).await;
         }
-        self.daemon = Some(self.daemon("control", self.port, false));
+        let supervised = self.options.supervised;
+        self.daemon = Some(self.daemon("control", self.port, supervised));
+        self.standby = supervised.then(|| self.daemon("control", self.port, true));
         self.wait_until_serving(self.port).await;
         self.others.push(self.daemon("ingest", self.ingest_port, false));
         for (number, worker) in self.options.apart.clone().into_iter().enumerate() {
@@ -170,7 +189,8 @@ impl Cluster {
         self.others.push(worker);
     }
 
-    fn spawn(&self, mut command: Command) -> Child {
+    fn spawn(&self, command: Command) -> Child {
+        let mut command = if self.options.supervised { supervised(&command) } else { command };
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log()).expect("a log can be opened");
         command.envs(self.options.bucket.iter().flat_map(|bucket| &bucket.environment));
         // A test that is killed takes its processes with it: their standard input closes.
@@ -272,18 +292,23 @@ impl Cluster {
     /// This cluster's worker, ranks and evaluations whose command line holds `word`: its cache or scratch folder is
     /// in it, too.
     pub fn processes(&self, word: &str) -> Vec<u32> {
-        let cache = self.folder.path().join("cache");
-        let ours = |pid: &u32| {
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let line = String::from_utf8_lossy(&line).into_owned();
-            line.contains("perennial-worker\0") && line.contains(word) && line.contains(cache.to_str().expect("plain"))
-        };
-        let entries = std::fs::read_dir("/proc").expect("this is Linux").flatten();
-        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(ours).collect()
+        let all = self.all_processes().into_iter();
+        all.filter(|(_, line)| line.contains("perennial-worker\0") && line.contains(word)).map(|(pid, _)| pid).collect()
     }
 
-    pub fn channel(&self) -> Channel {
-        to(self.port)
+    /// Every process of this cluster's, with its command line.
+    pub fn all_processes(&self) -> Vec<(u32, String)> {
+        let cache = self.folder.path().join("cache");
+        let ours = |pid: u32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).into_owned();
+            let program = line.split('\0').next().unwrap_or_default();
+            let is_ours =
+                Path::new(program).file_name().is_some_and(|name| name.to_string_lossy().starts_with("perennial"));
+            (is_ours && line.contains(cache.to_str().expect("plain"))).then_some((pid, line))
+        };
+        let entries = std::fs::read_dir("/proc").expect("this is Linux").flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(ours).collect()
     }
 
     async fn wait_until_serving(&mut self, port: u16) {
@@ -307,122 +332,6 @@ impl Cluster {
         };
         let served = tokio::time::timeout(DEADLINE, asked).await;
         assert!(served.is_ok(), "not serving: {}", std::fs::read_to_string(&log).unwrap_or_default());
-    }
-
-    pub fn pipelines(&self) -> PipelineServiceClient<Channel> {
-        PipelineServiceClient::new(self.channel())
-    }
-
-    pub fn chunks(&self) -> ChunkServiceClient<Channel> {
-        ChunkServiceClient::new(self.channel())
-    }
-
-    pub fn ingest(&self) -> IngestServiceClient<Channel> {
-        IngestServiceClient::new(to(self.ingest_port)).max_encoding_message_size(2 * MAX_MESSAGE_BYTES)
-    }
-
-    pub fn runs(&self) -> RunServiceClient<Channel> {
-        RunServiceClient::new(self.channel())
-    }
-
-    pub fn registry(&self) -> RegistryServiceClient<Channel> {
-        RegistryServiceClient::new(self.channel())
-    }
-
-    pub fn rehearsal(&self) -> RehearsalServiceClient<Channel> {
-        RehearsalServiceClient::new(self.channel())
-    }
-
-    pub fn evaluations(&self) -> EvaluationServiceClient<Channel> {
-        EvaluationServiceClient::new(self.channel())
-    }
-
-    pub async fn apply(&self, spec: &Value) -> Result<v1::Pipeline, Status> {
-        let request = v1::ApplyPipelineRequest { spec_json: spec.to_string().into_bytes() };
-        Ok(self.pipelines().apply_pipeline(request).await?.into_inner().pipeline.expect("it was applied"))
-    }
-
-    pub async fn push(
-        &self,
-        pipeline: &str,
-        task: &str,
-        split: v1::Split,
-        payload: &[u8],
-    ) -> Result<v1::PushChunkResponse, Status> {
-        let header = v1::ChunkHeader {
-            pipeline: resource(pipeline),
-            task: task.to_owned(),
-            split: split.into(),
-            format: v1::Format::Jsonl.into(),
-            ..Default::default()
-        };
-        self.push_as(header, payload, FRAME_BYTES).await
-    }
-
-    /// A push that does not hold the cluster, which may be killed meanwhile.
-    pub fn push_as(
-        &self,
-        header: v1::ChunkHeader,
-        payload: &[u8],
-        frame: usize,
-    ) -> impl Future<Output = Result<v1::PushChunkResponse, Status>> + Send + use<> {
-        let frames = payload.chunks(frame).map(|frame| Part::Frame(frame.to_vec()));
-        let parts: Vec<_> = [Part::Header(header)].into_iter().chain(frames).collect();
-        let requests = parts.into_iter().map(|part| v1::PushChunkRequest { part: Some(part) });
-        let mut ingest = self.ingest();
-        async move { Ok(ingest.push_chunk(futures::stream::iter(requests)).await?.into_inner()) }
-    }
-
-    pub async fn start_run(&self, pipeline: &str, chunks: &[String]) -> Result<v1::Run, Status> {
-        let request =
-            v1::StartRunRequest { pipeline: resource(pipeline), chunks: chunks.to_vec(), ..Default::default() };
-        Ok(self.runs().start_run(request).await?.into_inner().run.expect("it was started"))
-    }
-
-    /// The run at the first moment that `when` holds. Panics if it ends before, or never gets there.
-    pub async fn watch(&self, run: &str, when: impl Fn(&v1::Run) -> bool) -> v1::Run {
-        let watched = async {
-            let request = v1::WatchRunRequest { name: run.to_owned() };
-            let mut stream = self.runs().watch_run(request).await.expect("the run is known").into_inner();
-            let mut last = None;
-            while let Some(message) = stream.message().await.expect("the stream goes on") {
-                let run = message.run.expect("a run");
-                if when(&run) {
-                    return run;
-                }
-                last = Some(run);
-            }
-            panic!("the run ended: {last:?}\n{}", self.last_log());
-        };
-        let watched = tokio::time::timeout(DEADLINE, watched).await;
-        watched.unwrap_or_else(|_| panic!("run {run} took too long\n{}", self.last_log()))
-    }
-
-    pub async fn ended(&self, run: &str) -> v1::Run {
-        self.watch(run, |run| run.ended_at_ms > 0).await
-    }
-
-    /// Starts a run over what waits and follows it to its end.
-    pub async fn update(&self, pipeline: &str) -> v1::Run {
-        let run = self.start_run(pipeline, &[]).await.expect("there is something to train");
-        self.ended(&run.name).await
-    }
-
-    /// To the version that the champion continues from.
-    pub async fn roll_back(&self, pipeline: &str) -> v1::Version {
-        let request = v1::RollbackRequest { pipeline: resource(pipeline), ..Default::default() };
-        self.registry().rollback(request).await.expect("there is one").into_inner().version.expect("a version")
-    }
-
-    pub async fn version(&self, pipeline: &str, reference: &str) -> Result<v1::Version, Status> {
-        let name = format!("{}/versions/{reference}", resource(pipeline));
-        let request = v1::GetVersionRequest { name };
-        Ok(self.registry().get_version(request).await?.into_inner().version.expect("a version"))
-    }
-
-    pub async fn list_chunks(&self, pipeline: &str) -> Vec<v1::Chunk> {
-        let request = v1::ListChunksRequest { parent: resource(pipeline), ..Default::default() };
-        self.chunks().list_chunks(request).await.expect("the pipeline is known").into_inner().chunks
     }
 
     pub fn last_log(&self) -> String {

@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod digits;
 pub mod dying;
+pub mod insist;
 pub mod proxy;
 
 pub use cluster::{Cluster, Options, Worker};

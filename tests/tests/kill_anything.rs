@@ -1,15 +1,17 @@
-//! *Kill anything*: whatever is killed, whenever, the run ends with the same bits, no version is
-//! torn, and no chunk is missing or doubled. `PERENNIAL_KILLS` says how often (`make chaos`).
+//! *Kill anything*: whatever is killed, whenever, runs end with the same bits, no version is torn, and no chunk is missing or
+//! doubled. `PERENNIAL_KILLS` says how many processes die at random (`make chaos`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use perennial_proto::limits::FRAME_BYTES;
 use perennial_proto::v1::{self, Split};
-use perennial_tests::cluster::{pipeline, resource};
+use perennial_tests::cluster::{pipeline, resource, role};
 use perennial_tests::digits::clean;
-use perennial_tests::{Cluster, Options};
+use perennial_tests::insist::{absorb, all_chunks, all_versions, insist};
+use perennial_tests::{Cluster, Options, Worker};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -93,9 +95,9 @@ fn whole_versions(store: &Path) -> usize {
 
 #[tokio::test]
 async fn a_daemon_killed_at_random_moments_loses_nothing() {
-    let kills: u64 = std::env::var("PERENNIAL_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
+    let kills = 4;
     let mut spec = long("digits", 2);
-    spec["training"]["epochs"] = json!(15 * kills);
+    spec["training"]["epochs"] = json!(60);
     let wanted = undisturbed(&spec).await;
     let mut cluster = Cluster::start(Options::default()).await;
     let run = prepare(&cluster, &spec).await;
@@ -138,4 +140,97 @@ fn later() -> v1::ChunkHeader {
         format: v1::Format::Jsonl.into(),
         ..Default::default()
     }
+}
+
+/// Two of everything that may be two, each started again when it dies.
+async fn supervised(slots: u32) -> Cluster {
+    let apart = ["trainer", "evaluator"].map(|role| Worker { role, slots }).to_vec();
+    Cluster::start(Options { apart, supervised: true, ..Options::default() }).await
+}
+
+/// SIGKILL for `kills` processes, one at a time. Gives back how many of which role.
+async fn rage(cluster: &Cluster, kills: u64) -> BTreeMap<&'static str, u64> {
+    let mut killed = BTreeMap::new();
+    for round in 0..kills {
+        let draw = domain::draw::Draw::new(kills).at(round);
+        // The moment of death is the one thing here that is meant to be a matter of time.
+        tokio::time::sleep(Duration::from_millis(100 + draw.below(1900))).await;
+        let all = cluster.all_processes();
+        if let Some((pid, line)) = all.get(draw.at(1).below(all.len().max(1) as u64) as usize) {
+            // It may end by itself meanwhile.
+            let _ = std::process::Command::new("kill").args(["-9", &pid.to_string()]).output();
+            *killed.entry(role(line).expect("each has one")).or_default() += 1;
+        }
+    }
+    killed
+}
+
+/// What the `number`th update of "digits" trains on.
+async fn next_chunk(cluster: &Cluster, number: u64) {
+    let rows = clean(number, number % 3, 300);
+    let task = format!("domain-{}", number % 3);
+    insist(async || cluster.push("digits", &task, Split::Auto, &rows).await).await;
+    absorb(cluster, "digits").await;
+}
+
+/// Weights and memory of each version.
+async fn bits(cluster: &Cluster) -> Vec<(String, String)> {
+    let versions = all_versions(cluster, "digits").await.into_iter();
+    versions.map(|version| (version.weights_sha256, version.snapshot_sha256)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_dies_while_clients_push_and_runs_train_the_history_is_the_same() {
+    let kills: u64 = std::env::var("PERENNIAL_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(20);
+    let mut spec = pipeline("digits");
+    spec["resources"] = json!({"ranks": 2});
+    let cluster = supervised(2).await;
+    for name in ["digits", "inbox"] {
+        spec["name"] = name.into();
+        insist(async || cluster.apply(&spec).await).await;
+    }
+    let over = AtomicBool::new(false);
+    let raging = async {
+        let killed = rage(&cluster, kills).await;
+        over.store(true, Ordering::Relaxed);
+        killed
+    };
+    let training = async {
+        let mut updates = 0;
+        while !over.load(Ordering::Relaxed) {
+            next_chunk(&cluster, updates).await;
+            updates += 1;
+        }
+        updates
+    };
+    let pushing = async {
+        let (mut pushed, mut pace) = (0, tokio::time::interval(Duration::from_millis(500)));
+        while !over.load(Ordering::Relaxed) {
+            pace.tick().await;
+            let rows = clean(1000 + pushed, 1, 20);
+            insist(async || cluster.push("inbox", "clean", Split::Train, &rows).await).await;
+            pushed += 1;
+        }
+        pushed
+    };
+    let (killed, updates, pushed) = tokio::join!(raging, training, pushing);
+    let bits = bits(&cluster).await;
+    println!("{killed:?} died; {updates} updates, {pushed} chunks pushed meanwhile");
+
+    assert_eq!((bits.len() as u64, whole_versions(&cluster.store()) as u64), (updates, updates));
+    let line = all_chunks(&cluster, "digits").await.into_iter().map(|chunk| (chunk.state, chunk.version));
+    assert!(line.eq((1..=updates).map(|version| ("absorbed".to_owned(), version))));
+    let inbox = all_chunks(&cluster, "inbox").await;
+    let names: BTreeSet<&String> = inbox.iter().map(|chunk| &chunk.name).collect();
+    assert_eq!((names.len() as u64, inbox.len() as u64), (pushed, pushed));
+    assert!(inbox.iter().all(|chunk| chunk.state == "sealed" && chunk.train_rows == 20), "{inbox:?}");
+
+    drop(cluster);
+    let quiet = supervised(2).await;
+    spec["name"] = "digits".into();
+    quiet.apply(&spec).await.unwrap();
+    for number in 0..updates {
+        next_chunk(&quiet, number).await;
+    }
+    assert_eq!(self::bits(&quiet).await, bits);
 }
