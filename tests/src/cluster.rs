@@ -69,7 +69,7 @@ const SUPERVISOR: &str = r#"until "$@"; do sleep 0.1; kill -0 $PPID || exit; don
 /// What a process of Perennial does, by a part of its command line.
 const ROLES: [(&str, &str); 6] = [
     ("\0rank\0", "rank"),
-    ("\0evaluate\0", "evaluation"),
+    ("\0score\0", "evaluation"),
     ("\0--role\0trainer\0", "trainer"),
     ("\0--role\0evaluator\0", "evaluator"),
     ("\0--role\0control\0", "control"),
