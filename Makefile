@@ -14,7 +14,7 @@ setup:  ## Stage libtorch (once per user: a 545 MB download; LIBTORCH is respect
 reference:  ## Stage what tests compare with: Python's PEFT and MiniLM (once per user: an 800 MB download, 3.4 GB on disk)
 	@python3 -B scripts/reference.py
 
-stores:  ## Stage the object stores that tests run on: MinIO, moto, Azurite (once per user: about ten minutes, 0.5 GB on disk)
+stores:  ## Stage what tests talk to: MinIO, moto, Azurite, grpcurl (once per user: about twelve minutes, 0.5 GB on disk)
 	@python3 -B scripts/stores.py
 
 build: setup  ## Release binaries: perennial, perenniald, perennial-worker

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Stages real object stores for the tests, once per user: MinIO and moto for S3, Azurite for Azure, and s3rver, on which
-two writers can both create an object, for the daemon to refuse.
+two writers can both create an object, for the daemon to refuse. And grpcurl, a client that knows of us what reflection tells.
 
 Leaves `stores.json` in the cache, which says of each how it is started: `{port}` and `{folder}` are the caller's, the
 folder holds an empty one called `perennial`, and the server is up once `ready` stands in what it prints. `client` are
-the environment variables by which the daemon finds it. What cannot be staged here is left out, and a line says why.
+the environment variables by which the daemon finds it. `tools.json` says where grpcurl is. What cannot be staged here is left out, and a line says why.
 """
 import fcntl
 import hashlib
@@ -22,6 +22,7 @@ MINIO = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c"
 MOTO = ["moto[s3]==5.2.1", "werkzeug==3.1.9", "flask==3.1.3", "flask-cors==6.0.5", "boto3==1.44.8"]
 AZURITE = "azurite@3.35.0"
 S3RVER = "s3rver@3.7.1"
+GRPCURL = "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3"
 
 # One request at a time: with threads moto, too, lets two create one object, though rarely.
 SERVE_MOTO = """
@@ -79,16 +80,25 @@ def run(*command, **options):
         raise SetupError(f"`{' '.join(map(str, command[:5]))} …` failed with {done.returncode}:\n{said}")
 
 
-def stage_minio(part):
+def go(part, package):
     go = tool("go")
-    say(f"building {MINIO}: a 1.2 GB download, 3 GB on disk meanwhile, five to ten minutes")
     # Folders of its own: what the build needs would stay in the user's for good.
     own = {"GOPATH": part / "path", "GOCACHE": part / "cache", "GOBIN": part, "CGO_ENABLED": 0}
     flags = {"GOFLAGS": f"{os.environ.get('GOFLAGS', '')} -modcacherw -buildvcs=false".strip()}
     own = {name: str(value) for name, value in own.items()}
-    run(go, "install", "-ldflags=-s -w", MINIO, env={**os.environ, **own, **flags})
+    run(go, "install", "-ldflags=-s -w", package, env={**os.environ, **own, **flags})
     for folder in (part / "path", part / "cache"):
         shutil.rmtree(folder)
+
+
+def stage_minio(part):
+    say(f"building {MINIO}: a 1.2 GB download, 3 GB on disk meanwhile, five to ten minutes")
+    go(part, MINIO)
+
+
+def stage_grpcurl(part):
+    say(f"building {GRPCURL}: 0.5 GB on disk meanwhile, a minute or two")
+    go(part, GRPCURL)
 
 
 def stage_moto(part):
@@ -116,6 +126,7 @@ STAGES = {
     "moto": stage_moto,
     "azurite": stage_azurite,
     "s3rver": stage_s3rver,
+    "grpcurl": stage_grpcurl,
 }
 
 
@@ -172,7 +183,7 @@ RECIPES = {"minio": minio, "moto": moto, "azurite": azurite, "s3rver": s3rver}
 
 
 def part_of(home, name):
-    """Stages one server, unless it is there. Its folder's name appears only once it is complete."""
+    """Stages one server or tool, unless it is there. Its folder's name appears only once it is complete."""
     if (home / name).exists():
         return
     part = home / f"{name}.part"
@@ -196,6 +207,8 @@ def locate():
         for name in STAGES:
             part_of(home, name)
         staged = {name: recipe(home / name) for name, recipe in RECIPES.items() if (home / name).exists()}
+        tools = {"grpcurl": str(home / "grpcurl" / "grpcurl")} if (home / "grpcurl").exists() else {}
+        (cache / "tools.json").write_text(json.dumps(tools, indent=1) + "\n")
         (cache / "stores.json").write_text(json.dumps(staged, indent=1) + "\n")
     return staged
 
