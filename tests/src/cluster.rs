@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::digits::labels;
+use crate::proxy::{Fault, Proxy};
 
 /// Nothing in a test takes longer.
 pub const DEADLINE: Duration = Duration::from_secs(240);
@@ -23,6 +24,8 @@ pub struct Options {
     pub apart: Vec<Worker>,
     /// Where everything is kept, if not in the cluster's own folder.
     pub bucket: Option<Bucket>,
+    /// What becomes of the connections of ingest and workers apart to the control role, in turn; later ones pass unharmed.
+    pub faults: Vec<Fault>,
     /// Whatever ends badly is started again, as by Kubernetes, and with roles apart there are two for control.
     pub supervised: bool,
 }
@@ -45,7 +48,7 @@ pub struct Worker {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { roots: Vec::new(), slots: 4, apart: Vec::new(), bucket: None, supervised: false }
+        Self { roots: Vec::new(), slots: 4, apart: Vec::new(), bucket: None, faults: Vec::new(), supervised: false }
     }
 }
 
@@ -61,6 +64,8 @@ pub struct Cluster {
     standby: Option<Child>,
     /// The roles apart, but for control.
     others: Vec<Child>,
+    /// Between those and control.
+    between: Option<Proxy>,
 }
 
 /// Starts a process again whenever it ends badly, while this test goes on.
@@ -134,7 +139,8 @@ impl Cluster {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let port = free_port();
         let ingest_port = if options.apart.is_empty() { port } else { free_port() };
-        let mut cluster = Self { folder, options, port, ingest_port, daemon: None, standby: None, others: Vec::new() };
+        let mut cluster =
+            Self { folder, options, port, ingest_port, daemon: None, standby: None, others: Vec::new(), between: None };
         cluster.boot().await;
         cluster
     }
@@ -144,7 +150,8 @@ impl Cluster {
     pub async fn start_by(line: &str, folder: tempfile::TempDir) -> Self {
         let port = free_port();
         let (options, others) = (Options::default(), Vec::new());
-        let mut cluster = Self { folder, options, port, ingest_port: port, daemon: None, standby: None, others };
+        let mut cluster =
+            Self { folder, options, port, ingest_port: port, daemon: None, standby: None, others, between: None };
         let line = format!("exec {line} --die-with-parent --listen 127.0.0.1:{port}");
         let mut command = Command::new("bash");
         command.args(["-euo", "pipefail", "-c", &line]).current_dir(cluster.folder.path()).env("PATH", path());
@@ -168,6 +175,9 @@ impl Cluster {
         self.daemon = Some(self.daemon("control", self.port, supervised));
         self.standby = supervised.then(|| self.daemon("control", self.port, true));
         self.wait_until_serving(self.port).await;
+        if !self.options.faults.is_empty() {
+            self.between = Some(Proxy::before(self.port, self.options.faults.drain(..)).await);
+        }
         self.others.push(self.daemon("ingest", self.ingest_port, false));
         for (number, worker) in self.options.apart.clone().into_iter().enumerate() {
             self.others.push(self.worker(number, worker));
@@ -177,7 +187,7 @@ impl Cluster {
 
     fn worker(&self, number: usize, worker: Worker) -> Child {
         let mut command = Command::new(binary("perennial-worker"));
-        command.args(["--server", &self.url(), "--role", worker.role, "--slots", &worker.slots.to_string()]);
+        command.args(["--server", &self.control_url(), "--role", worker.role, "--slots", &worker.slots.to_string()]);
         command.args(["--store", &self.store_url(), "--die-with-parent"]);
         command.arg("--cache").arg(self.folder.path().join(format!("cache-{number}")));
         self.spawn(command)
@@ -203,7 +213,7 @@ impl Cluster {
         command.args(["--role", role, "--die-with-parent", "--listen", &format!("127.0.0.1:{port}")]);
         command.args(["--store", &self.store_url()]);
         if role == "ingest" {
-            command.args(["--control", &self.url()]);
+            command.args(["--control", &self.control_url()]);
         }
         if standby {
             command.arg("--standby");
@@ -236,6 +246,16 @@ impl Cluster {
 
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Where ingest and workers apart find the control role.
+    fn control_url(&self) -> String {
+        self.between.as_ref().map_or_else(|| self.url(), Proxy::url)
+    }
+
+    /// Faults that no connection has met yet.
+    pub fn faults_left(&self) -> usize {
+        self.between.as_ref().map_or(0, Proxy::left)
     }
 
     /// Starts a second control role and waits until it stands by. Once the first is gone it listens where that did.
