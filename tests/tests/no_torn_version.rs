@@ -40,7 +40,7 @@ async fn publication(place: Place, writes: usize, death: Death) -> bool {
         () = control.publish(dying.clone(), version) => true,
         () = dying.died() => false,
     };
-    let seen = place.look(&control).await;
+    let seen = place.look_at_versions(&control).await;
     assert_eq!(seen.len(), 1 + usize::from(came_through), "{death:?} {writes}");
     drop(control);
 
@@ -102,7 +102,7 @@ async fn retirement(place: Place, writes: usize, death: Death) -> bool {
         settled = retention.settle() => { settled.unwrap(); true }
         () = dying.died() => false,
     };
-    assert_eq!(place.look(&control).await.len() as u64, VERSIONS, "{death:?} {writes}");
+    assert_eq!(place.look_at_versions(&control).await.len() as u64, VERSIONS, "{death:?} {writes}");
     drop(control);
 
     let control = place.boot(place.store.clone()).await;

@@ -82,6 +82,14 @@ impl Registry {
         Self { journal, store, store_url, models, roots }
     }
 
+    /// Where an alias is now decides what is served: an answer from before another control role moved it is no answer.
+    async fn confirm(&self, name: &str) -> Result<(), Error> {
+        match version_ref("name", name)? {
+            (_, VersionRef::Alias(_)) => self.journal.confirm().await.map_err(Error::uncommitted::<Refusal>),
+            (_, VersionRef::Number(_)) => Ok(()),
+        }
+    }
+
     fn find<T>(&self, name: &str, then: impl FnOnce(&PipelineState, &AdapterVersion) -> T) -> Result<T, Error> {
         let (id, reference) = version_ref("name", name)?;
         self.journal.read(|state| {
@@ -226,10 +234,7 @@ impl RegistryService for Registry {
         request: Request<v1::GetVersionRequest>,
     ) -> Result<Response<v1::GetVersionResponse>, Status> {
         let name = request.into_inner().name;
-        if matches!(version_ref("name", &name)?, (_, VersionRef::Alias(_))) {
-            // Where it is now decides what is served: an answer from before another control role moved it is no answer.
-            self.journal.confirm().await.map_err(Error::uncommitted::<Refusal>)?;
-        }
+        self.confirm(&name).await?;
         let version = Some(self.find(&name, convert::adapter_version)?);
         Ok(Response::new(v1::GetVersionResponse { version }))
     }
@@ -271,7 +276,9 @@ impl RegistryService for Registry {
         &self,
         request: Request<v1::PullVersionRequest>,
     ) -> Result<Response<Self::PullVersionStream>, Status> {
-        let files = self.find(&request.into_inner().name, |current, version| {
+        let name = request.into_inner().name;
+        self.confirm(&name).await?;
+        let files = self.find(&name, |current, version| {
             planning::available(current, version.number).map(|version| version.files.clone())
         })?;
         let files = files.map_err(Error::from)?;

@@ -65,8 +65,21 @@ impl Place {
         Control { journal: Arc::new(Journal::open(seen, "test", || 1).await.unwrap()) }
     }
 
-    /// What is seen of the versions now: each of them is whole, or says that it is retired.
+    /// What is seen of the versions and aliases now: each of them is whole, or says that it is retired.
     pub async fn look(&self, control: &Control) -> Vec<v1::Version> {
+        let listed = self.look_at_versions(control).await;
+        let reader = Reader::of(control, self.store.clone()).await;
+        for alias in ["@champion", "@previous", "@challenger"] {
+            if let Some(version) = reader.get(alias).await {
+                assert!(listed.contains(&version), "{alias} is one of those that are listed");
+                reader.pull(alias, &version).await;
+            }
+        }
+        listed
+    }
+
+    /// What somebody sees whose process has lost the store: where an alias is now it cannot say.
+    pub async fn look_at_versions(&self, control: &Control) -> Vec<v1::Version> {
         let reader = Reader::of(control, self.store.clone()).await;
         let listed = reader.list().await;
         for version in &listed {
@@ -77,12 +90,6 @@ impl Place {
                     reader.pull(&name, version).await;
                 }
                 _ => reader.is_refused(&name).await,
-            }
-        }
-        for alias in ["@champion", "@previous", "@challenger"] {
-            if let Some(version) = reader.get(alias).await {
-                assert!(listed.contains(&version), "{alias} is one of those that are listed");
-                reader.pull(alias, &version).await;
             }
         }
         self.check_folders();
