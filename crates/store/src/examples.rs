@@ -16,7 +16,7 @@ mod web_dataset;
 pub use bad_data::{BadData, Place};
 pub use csv::Delimiter;
 pub use inputs::{Input, Inputs, Unread, jsonl_inputs, open_inputs};
-pub use intake::{Columns, Format, detect, read};
+pub use intake::{Columns, Format, HEAD, detect, read};
 pub use jsonl::read_jsonl;
 pub use labels::read_labels;
 pub use scan::scan_shard;

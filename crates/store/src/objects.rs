@@ -13,7 +13,7 @@ use futures::{FutureExt, StreamExt, TryFutureExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload, WriteMultipart};
 use sha2::{Digest, Sha256};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use crate::Error;
 
@@ -62,9 +62,26 @@ pub async fn create(store: &dyn ObjectStore, path: &str, bytes: Bytes) -> Result
 
 /// Uploads a file under `path`, in parts if it is large.
 pub async fn put_file(store: &dyn ObjectStore, path: &str, file: &FsPath) -> Result<ObjectRef, Error> {
-    let mut source = tokio::fs::File::open(file).await.map_err(Error::file("open", file))?;
+    let source = tokio::fs::File::open(file).await.map_err(Error::file("open", file))?;
+    upload(store, path, source, file).await
+}
+
+/// As [`put_file`], a file that is open and may have no name; from its beginning.
+pub async fn put_open(store: &dyn ObjectStore, path: &str, file: std::fs::File) -> Result<ObjectRef, Error> {
+    let (mut source, shown) = (tokio::fs::File::from_std(file), FsPath::new(path));
+    source.rewind().await.map_err(Error::file("rewind what becomes", shown))?;
+    upload(store, path, source, shown).await
+}
+
+/// `shown`: what an error calls the source.
+async fn upload(
+    store: &dyn ObjectStore,
+    path: &str,
+    mut source: tokio::fs::File,
+    shown: &FsPath,
+) -> Result<ObjectRef, Error> {
     let mut first = vec![0; PART];
-    let filled = fill(&mut source, &mut first).await.map_err(Error::file("read", file))?;
+    let filled = fill(&mut source, &mut first).await.map_err(Error::file("read", shown))?;
     first.truncate(filled);
     if filled < PART {
         return put(store, path, first.into()).await;
@@ -79,7 +96,7 @@ pub async fn put_file(store: &dyn ObjectStore, path: &str, file: &FsPath) -> Res
         request("upload", path, upload.wait_for_capacity(PARTS)).await?;
         upload.put(part);
         let mut next = vec![0; PART];
-        let filled = fill(&mut source, &mut next).await.map_err(Error::file("read", file))?;
+        let filled = fill(&mut source, &mut next).await.map_err(Error::file("read", shown))?;
         next.truncate(filled);
         part = next.into();
     }

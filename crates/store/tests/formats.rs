@@ -1,7 +1,10 @@
 //! CSV, WebDataset and dialogues: what is read of them, and every refusal says where and what.
 
+mod support;
+
 use domain::chunk::{Payload, Row};
 use perennial_store::examples::{BadData, Columns, Delimiter, Format, Input, Place, open_inputs, read_jsonl};
+use support::rows_of;
 
 fn png() -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -27,7 +30,7 @@ fn refused(outcome: Result<Vec<Row>, BadData>, parts: &[&str]) {
 
 /// Every row, or what is wrong with the first that is not good.
 fn strict(format: Format, bytes: bytes::Bytes, columns: &Columns) -> Result<Vec<Row>, BadData> {
-    perennial_store::examples::read(format, bytes, columns)?.into_iter().collect()
+    rows_of(format, bytes, columns)?.into_iter().collect()
 }
 
 fn csv(bytes: &str, columns: &Columns) -> Result<Vec<Row>, BadData> {
@@ -97,7 +100,7 @@ fn a_row_that_cannot_be_used_leaves_the_others_in_their_places() {
         (Format::Tar, tar(&files)),
     ];
     for (format, bytes) in formats {
-        let found = perennial_store::examples::read(format, bytes.into(), &columns(&["x"])).unwrap();
+        let found = rows_of(format, bytes, &columns(&["x"])).unwrap();
         let good: Vec<_> = found.iter().enumerate().filter_map(|(at, row)| Some((at, row.as_ref().ok()?))).collect();
         assert!(good.len() == 1 && good[0].0 == 1, "{format:?} {found:?}");
         assert!(good[0].1.id == "row:1" || format == Format::Tar, "{found:?}");

@@ -1,5 +1,7 @@
 //! What users push, good and bad: every refusal says where, what and what to do.
 
+mod support;
+
 use std::sync::Arc;
 
 use arrow::array::{
@@ -12,9 +14,10 @@ use parquet::arrow::ArrowWriter;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use perennial_store::examples::{
-    BadData, Columns, Delimiter, Format, Input, Place, Unread, detect, jsonl_inputs, open_inputs, read, read_jsonl,
+    BadData, Columns, Delimiter, Format, Input, Place, Unread, detect, jsonl_inputs, open_inputs, read_jsonl,
     read_labels, read_parquet,
 };
+use support::rows_of;
 
 fn png() -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -106,7 +109,7 @@ fn a_file_with_any_byte_changed_comes_to_an_end() {
     let changed = |at: usize| {
         let mut bytes = whole.clone();
         bytes[at] ^= 0xff;
-        perennial_store::examples::read(Format::Parquet, bytes.into(), &Columns::default())
+        rows_of(Format::Parquet, bytes, &Columns::default())
     };
     let refused = (0..whole.len()).filter(|&at| changed(at).is_err()).count();
     assert!(refused > whole.len() / 10, "{refused} of {}", whole.len());
@@ -272,14 +275,14 @@ fn whom_a_row_is_about_and_when_is_read_wherever_it_stands() {
     let lines = br#"{"text": "a", "label": "x", "subject": "anna", "event_time": "2026-11-27T09:30:00+01:00"}
 {"text": "b", "label": "x", "subject": 7, "event_time": 1700000000000}
 {"text": "c", "label": "x", "subject": null, "event_time": "yesterday"}"#;
-    let rows = read(Format::Jsonl, lines.to_vec().into(), &Columns::default()).unwrap();
+    let rows = rows_of(Format::Jsonl, lines.to_vec(), &Columns::default()).unwrap();
     let found = |at: usize| rows[at].as_ref().map(|row| (row.subject.as_deref(), row.event_time)).unwrap();
     assert_eq!(found(0), (Some("anna"), Some(1_795_768_200_000)));
     assert_eq!(found(1), (Some("7"), Some(1_700_000_000_000)));
     let error = rows[2].as_ref().unwrap_err().to_string();
     assert!(error.contains("line 3, field `event_time`: found `yesterday`") && error.contains("RFC 3339"), "{error}");
     let csv = b"text,label,subject,event_time\na,x,anna,1700000000000\nb,x,,2026-11-27T09:30:00Z\n";
-    let rows = read(Format::Csv(Delimiter::Comma), csv.to_vec().into(), &Columns::default()).unwrap();
+    let rows = rows_of(Format::Csv(Delimiter::Comma), csv.to_vec(), &Columns::default()).unwrap();
     let found = |at: usize| rows[at].as_ref().map(|row| (row.subject.as_deref(), row.event_time)).unwrap();
     assert_eq!(found(0), (Some("anna"), Some(1_700_000_000_000)));
     assert_eq!(found(1), (None, Some(1_795_771_800_000)));
@@ -289,10 +292,10 @@ fn whom_a_row_is_about_and_when_is_read_wherever_it_stands() {
 fn a_label_may_be_missing_where_it_is_not_needed() {
     let columns = Columns { needs_label: false, ..Columns::default() };
     let lines = b"{\"text\": \"a\"}\n{\"text\": \"b\", \"label\": null}\n{\"text\": \"c\", \"label\": \"x\"}";
-    let rows = read(Format::Jsonl, lines.to_vec().into(), &columns).unwrap();
+    let rows = rows_of(Format::Jsonl, lines.to_vec(), &columns).unwrap();
     let labels: Vec<&str> = rows.iter().map(|row| row.as_ref().unwrap().label.as_str()).collect();
     assert_eq!(labels, ["", "", "x"]);
-    let whole = read(Format::Jsonl, lines.to_vec().into(), &Columns::default()).unwrap();
+    let whole = rows_of(Format::Jsonl, lines.to_vec(), &Columns::default()).unwrap();
     assert!(whole[0].is_err() && whole[1].is_err());
 }
 

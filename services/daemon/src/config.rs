@@ -57,6 +57,8 @@ pub enum WorkerRole {
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     pub max_chunk_bytes: Bytes,
+    /// What decoding one chunk may hold in memory, about.
+    pub decode_memory: Bytes,
     /// Of a base model's files together.
     pub max_model_bytes: Bytes,
     /// Of one frame of a streamed upload.
@@ -119,6 +121,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_chunk_bytes: Bytes(2 << 30),
+            decode_memory: Bytes(256 << 20),
             max_model_bytes: Bytes(64 << 30),
             max_frame_bytes: Bytes(MAX_FRAME_BYTES as u64),
             client: Allowance::default(),

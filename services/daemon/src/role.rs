@@ -237,6 +237,7 @@ fn ingest(node: &Node, services: &mut Services, tasks: &mut JoinSet<()>) -> anyh
     let channel = (node.machine.dial)(endpoint);
     let limits = Limits {
         max_chunk_bytes: node.config.limits.max_chunk_bytes.0,
+        decode_memory: node.config.limits.decode_memory.0,
         max_frame_bytes: node.config.limits.max_frame_bytes.0 as usize,
         client: allowance(&node.config.limits.client),
         namespace: allowance(&node.config.limits.namespace),

@@ -10,7 +10,7 @@ use domain::planning::Refusal;
 use domain::state::Inapplicable;
 use perennial_proto::convert::Invalid;
 use perennial_proto::status::{RETRY_AFTER, chain, coded, refused, retry, unavailable};
-use store::examples::BadData;
+use store::examples::{BadData, Unread};
 use store::journal::CommitError;
 use tonic::{Code, Status};
 
@@ -150,6 +150,15 @@ pub fn short(text: &str, most: usize) -> String {
 impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
         Self::Store(Box::new(error))
+    }
+}
+
+impl From<Unread> for Error {
+    fn from(error: Unread) -> Self {
+        match error {
+            Unread::Bad(error) => Self::Data(error),
+            Unread::Io(error) => Self::Spool(error),
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod record;
 mod register;
 mod seal;
 mod shards;
+mod spill;
 mod spool;
 mod take;
 mod upload;

@@ -9,8 +9,9 @@ use crate::admission::Allowance;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub max_frame_bytes: usize,
-    /// A payload is decoded in memory, and its images to check them: this bounds both.
     pub max_chunk_bytes: u64,
+    /// Bytes that decoding one chunk may hold at a time, about, but for 32 a row.
+    pub decode_memory: u64,
     /// What a resumable push may have to send again.
     pub part_bytes: usize,
     /// Longest silence of a stream or a store before its transfer is given up.
@@ -28,6 +29,7 @@ impl Default for Limits {
         Self {
             max_frame_bytes: MAX_FRAME_BYTES,
             max_chunk_bytes: 512 << 20,
+            decode_memory: 256 << 20,
             part_bytes: 8 << 20,
             idle: Duration::from_secs(30),
             control: Duration::from_secs(30),

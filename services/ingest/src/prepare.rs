@@ -1,16 +1,15 @@
 //! From a payload on disk to everything that will be written. Blocks; touches no store and no peer.
 
-use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek};
 
-use bytes::Bytes;
-use domain::Timestamp;
 use domain::chunk::{BadRow, Row, Split};
 use domain::id::TaskName;
 use store::examples::{self, BadData, Columns, Format};
 
 use crate::Error;
-use crate::seal::{Facts, seal};
-use crate::shards::Shards;
+use crate::seal::{Facts, Sealed, Sealer, Side};
+use crate::shards::{Shards, Writer};
 use crate::spool::Payload;
 
 pub struct Work {
@@ -26,16 +25,8 @@ pub struct Work {
 }
 
 pub struct Ready {
-    pub raw: Bytes,
     pub shards: Shards,
-    /// Training rows per label.
-    pub labels: BTreeMap<String, u64>,
-    pub new_labels: Vec<String>,
-    pub duplicates: u64,
-    /// Whether rows say whom they are about.
-    pub names_subjects: bool,
-    /// The latest time that a row tells of.
-    pub newest: Option<Timestamp>,
+    pub sealed: Sealed,
     pub quarantine: Option<Quarantine>,
 }
 
@@ -49,30 +40,42 @@ pub struct Quarantine {
 }
 
 impl Work {
-    pub fn run(self, payload: Payload) -> Result<Ready, Error> {
-        let raw = payload.read()?;
-        let (rows, unreadable) = match self.rows(&raw) {
-            Err(error) if self.keeps_unreadable => (Vec::new(), Some(error.to_string())),
-            rows => (rows?, None),
+    /// Row by row: neither the payload nor its rows are ever in memory as a whole.
+    pub fn run(self, payload: &Payload) -> Result<Ready, Error> {
+        let (unreadable, (shards, sealed)) = match self.read(payload.open()?) {
+            Err(Error::Data(error)) if self.keeps_unreadable => (Some(error.to_string()), self.nothing()?),
+            read => (None, read?),
         };
-        let sealed = seal(rows, self.split, &self.facts);
-        let (shards, reason) = (Shards::encode(&sealed, &self.task)?, unreadable.or(sealed.reason()));
-        let names_subjects = sealed.rows().any(|row| row.subject.is_some());
-        let newest = sealed.rows().filter_map(|row| row.event_time).max();
-        Ok(Ready {
-            raw,
-            shards,
-            labels: sealed.labels,
-            new_labels: sealed.new_labels,
-            duplicates: sealed.duplicates,
-            names_subjects,
-            newest,
-            quarantine: reason.map(|reason| Quarantine { reason, bad: sealed.bad, bad_rows: sealed.bad_rows }),
-        })
+        let reason = unreadable.or(sealed.reason());
+        let quarantine = reason.map(|reason| Quarantine { reason, bad: sealed.bad.clone(), bad_rows: sealed.bad_rows });
+        Ok(Ready { shards, sealed, quarantine })
     }
 
-    fn rows(&self, raw: &Bytes) -> Result<Vec<Result<Row, BadData>>, BadData> {
-        let format = self.format.map_or_else(|| examples::detect(&self.name, raw), Ok)?;
-        examples::read(format, raw.clone(), &self.columns)
+    fn read(&self, mut file: File) -> Result<(Shards, Sealed), Error> {
+        let format = self.format.map_or_else(|| detect(&self.name, &mut file), Ok)?;
+        let (mut sealer, mut writer) = self.empty()?;
+        let take = |row: Result<Row, BadData>| match sealer.place(row) {
+            Some((Side::Train, row)) => writer.train(row),
+            Some((Side::HeldOut(key), row)) => writer.hold_out(key, row),
+            None => Ok(()),
+        };
+        examples::read(format, file, &self.columns, take)?;
+        Ok((writer.finish()?, sealer.finish()))
     }
+
+    fn nothing(&self) -> Result<(Shards, Sealed), Error> {
+        let (sealer, writer) = self.empty()?;
+        Ok((writer.finish()?, sealer.finish()))
+    }
+
+    fn empty(&self) -> Result<(Sealer<'_>, Writer), Error> {
+        Ok((Sealer::new(self.split, &self.facts), Writer::new(&self.task, self.columns.memory)?))
+    }
+}
+
+fn detect(name: &str, file: &mut File) -> Result<Format, Error> {
+    let mut head = Vec::new();
+    file.take(examples::HEAD).read_to_end(&mut head)?;
+    file.rewind()?;
+    Ok(examples::detect(name, &head)?)
 }

@@ -103,7 +103,7 @@ mod tests {
     async fn frames_join_in_order() {
         let payload = push(vec![header(), frame(b"abc"), frame(b"def")]).await.unwrap();
         assert_eq!(payload.sha256, hex::encode(<sha2::Sha256 as sha2::Digest>::digest(b"abcdef")));
-        assert_eq!(payload.read().unwrap(), b"abcdef"[..]);
+        assert_eq!(std::io::read_to_string(payload.open().unwrap()).unwrap(), "abcdef");
     }
 
     #[tokio::test]

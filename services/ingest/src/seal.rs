@@ -4,12 +4,15 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use domain::chunk::{BadRow, Row, Split};
+use domain::Timestamp;
+use domain::chunk::{BadRow, Payload, Row, Split};
 use domain::draw::Draw;
 use domain::pipeline::{LabelsMode, Pipeline};
+use sha2::{Digest, Sha256};
 use store::examples::BadData;
 
 use crate::error::short;
+use crate::spill::Key;
 
 /// Characters of a name in a reason: with the wrong label column it is a whole text.
 const MAX_NAME: usize = 80;
@@ -28,13 +31,18 @@ pub struct Facts {
     pub labels: Vec<String>,
 }
 
-/// A chunk's rows, each in the place where it stays.
-#[derive(Debug, PartialEq)]
-pub struct Sealed {
+/// Where a row stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
     /// In data order.
-    pub train: Vec<Row>,
-    /// In the order of their fingerprints, so that any prefix is a uniform sample.
-    pub held_out: Vec<Row>,
+    Train,
+    /// In the order of these, the rows' fingerprints, so that any prefix is a uniform sample.
+    HeldOut(Key),
+}
+
+/// What is to be said of a chunk whose rows have their places.
+#[derive(Debug, Default, PartialEq)]
+pub struct Sealed {
     /// Training rows per label.
     pub labels: BTreeMap<String, u64>,
     /// Names the pipeline does not know yet, in order of first appearance.
@@ -44,13 +52,19 @@ pub struct Sealed {
     pub bad: Vec<BadRow>,
     /// All of them.
     pub bad_rows: u64,
+    /// Rows that are neither.
+    pub rows: u64,
+    /// Whether rows say whom they are about.
+    pub names_subjects: bool,
+    /// The latest time that a row tells of.
+    pub newest: Option<Timestamp>,
 }
 
 impl Sealed {
     /// Why the chunk goes to quarantine, and what its producer can do.
     pub fn reason(&self) -> Option<String> {
         let first = self.bad.first()?;
-        let (bad, good) = (self.bad_rows, self.good());
+        let (bad, good) = (self.bad_rows, self.rows + self.duplicates);
         let others = if good > 0 { "; or `perennial chunk quarantine release` the other rows" } else { "" };
         Some(format!(
             "{bad} of {} rows cannot be used: {}. Correct the data (or append the name to `labels`, or set `labels_mode: \
@@ -59,52 +73,115 @@ impl Sealed {
             first.reason
         ))
     }
-
-    pub fn rows(&self) -> impl Iterator<Item = &Row> {
-        self.train.iter().chain(&self.held_out)
-    }
-
-    fn good(&self) -> u64 {
-        (self.train.len() + self.held_out.len()) as u64 + self.duplicates
-    }
 }
 
-/// Takes the rows of a file, each as its reader found it.
-pub fn seal(rows: Vec<Result<Row, BadData>>, split: Split, facts: &Facts) -> Sealed {
-    let count = rows.len();
-    let (rows, bad) = sort_out(rows, facts);
-    let bad_rows = (count - rows.len()) as u64;
-    let (rows, duplicates) = distinct(rows);
-    let known: HashSet<&str> = facts.labels.iter().map(String::as_str).collect();
-    let mut seen = HashSet::new();
-    let labels = rows.iter().map(|row| &row.label).filter(|label| !label.is_empty());
-    let new = labels.filter(|label| !known.contains(label.as_str()) && seen.insert(*label));
-    let new_labels = new.cloned().collect();
-    let (train, held_out) = divide(rows, split, &facts.pipeline);
-    let mut labels = BTreeMap::new();
-    for row in train.iter().filter(|row| !row.label.is_empty()) {
-        *labels.entry(row.label.clone()).or_default() += 1;
-    }
-    Sealed { train, held_out, labels, new_labels, duplicates, bad, bad_rows }
+/// Takes the rows of a chunk one after another, each as its reader found it.
+pub struct Sealer<'a> {
+    split: Split,
+    facts: &'a Facts,
+    known: HashSet<&'a str>,
+    /// What was said of labels before.
+    hints: HashMap<String, String>,
+    /// Digests of the rows that have a label.
+    seen: HashSet<[u8; 32]>,
+    seen_labels: HashSet<String>,
+    at: usize,
+    sealed: Sealed,
 }
 
-/// Rows that can be used, and why the first of the others cannot.
-fn sort_out(rows: Vec<Result<Row, BadData>>, facts: &Facts) -> (Vec<Row>, Vec<BadRow>) {
-    let known: HashSet<&str> = facts.labels.iter().map(String::as_str).collect();
-    let open = facts.pipeline.labels_mode == LabelsMode::Open;
-    // Whether a row may be without one was up to its reader.
-    let usable = |row: &Row| open || row.label.is_empty() || known.contains(row.label.as_str());
-    let mut hints = HashMap::new();
-    let (mut good, mut bad) = (Vec::new(), Vec::new());
-    for (at, row) in rows.into_iter().enumerate() {
-        match row {
-            Ok(row) if usable(&row) => good.push(row),
-            _ if bad.len() == MAX_LISTED => {}
-            Ok(row) => bad.push(BadRow { row: at as u64, reason: unknown(at, &row, &facts.labels, &mut hints) }),
-            Err(error) => bad.push(BadRow { row: at as u64, reason: short(&error.to_string(), MAX_REASON) }),
+impl<'a> Sealer<'a> {
+    pub fn new(split: Split, facts: &'a Facts) -> Self {
+        let known = facts.labels.iter().map(String::as_str).collect();
+        let (hints, seen, seen_labels) = (HashMap::new(), HashSet::new(), HashSet::new());
+        Self { split, facts, known, hints, seen, seen_labels, at: 0, sealed: Sealed::default() }
+    }
+
+    /// Where the next row stays. None: nowhere.
+    pub fn place(&mut self, row: Result<Row, BadData>) -> Option<(Side, Row)> {
+        let at = self.at;
+        self.at += 1;
+        let row = match row {
+            Ok(row) if self.is_usable(&row) => row,
+            bad => {
+                self.note(at, bad);
+                return None;
+            }
+        };
+        if !row.label.is_empty() && !self.seen.insert(digest(&row)) {
+            self.sealed.duplicates += 1;
+            return None;
+        }
+        self.count(&row);
+        let side = self.side(&row);
+        if side == Side::Train && !row.label.is_empty() {
+            *self.sealed.labels.entry(row.label.clone()).or_default() += 1;
+        }
+        Some((side, row))
+    }
+
+    pub fn finish(self) -> Sealed {
+        self.sealed
+    }
+
+    /// Whether a row may be without a label was up to its reader.
+    fn is_usable(&self, row: &Row) -> bool {
+        let open = self.facts.pipeline.labels_mode == LabelsMode::Open;
+        open || row.label.is_empty() || self.known.contains(row.label.as_str())
+    }
+
+    /// Why the row cannot be used, if not too many were before.
+    fn note(&mut self, at: usize, bad: Result<Row, BadData>) {
+        self.sealed.bad_rows += 1;
+        if self.sealed.bad.len() == MAX_LISTED {
+            return;
+        }
+        let reason = match bad {
+            Ok(row) => unknown(at, &row, &self.facts.labels, &mut self.hints),
+            Err(error) => short(&error.to_string(), MAX_REASON),
+        };
+        self.sealed.bad.push(BadRow { row: at as u64, reason });
+    }
+
+    fn count(&mut self, row: &Row) {
+        let sealed = &mut self.sealed;
+        sealed.rows += 1;
+        sealed.names_subjects |= row.subject.is_some();
+        sealed.newest = sealed.newest.max(row.event_time);
+        let is_new = !row.label.is_empty() && !self.known.contains(row.label.as_str());
+        if is_new && !self.seen_labels.contains(&row.label) {
+            self.seen_labels.insert(row.label.clone());
+            sealed.new_labels.push(row.label.clone());
         }
     }
-    (good, bad)
+
+    fn side(&self, row: &Row) -> Side {
+        let pipeline = &self.facts.pipeline;
+        // Without the label: a row relabelled later must not change sides.
+        let print = row.payload.fingerprint();
+        let out = match self.split {
+            Split::Train => false,
+            Split::HeldOut => true,
+            Split::Auto => position(pipeline.seed, &print) < pipeline.evaluation.held_out_fraction.get(),
+        };
+        if out { Side::HeldOut(print) } else { Side::Train }
+    }
+}
+
+/// Of everything by which rows are told apart: one that equals an earlier one, label and subject and all, is left out. Rows
+/// without a label may yet differ.
+fn digest(row: &Row) -> [u8; 32] {
+    let (kind, payload): (u8, &[u8]) = match &row.payload {
+        Payload::Image(bytes) => (0, bytes),
+        Payload::Text(text) => (1, text.as_bytes()),
+    };
+    let subject = row.subject.as_deref();
+    let mut hash = Sha256::new();
+    hash.update([kind, u8::from(subject.is_some())]);
+    for part in [payload, row.label.as_bytes(), subject.unwrap_or_default().as_bytes()] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
 }
 
 /// `hints` holds what was said of labels before.
@@ -120,15 +197,6 @@ fn unknown(at: usize, row: &Row, known: &[String], hints: &mut HashMap<String, S
     format!("row {at} (`{id}`) has label `{label}`, which is not among the pipeline's {count} labels{hint}")
 }
 
-/// Without those that equal an earlier one, label and subject and all; how many those were. Rows without a label may yet differ.
-fn distinct(rows: Vec<Row>) -> (Vec<Row>, u64) {
-    let mut seen = HashSet::new();
-    let first: Vec<bool> =
-        rows.iter().map(|row| row.label.is_empty() || seen.insert((&row.payload, &row.label, &row.subject))).collect();
-    let duplicates = first.iter().filter(|first| !**first).count() as u64;
-    (rows.into_iter().zip(first).filter_map(|(row, first)| first.then_some(row)).collect(), duplicates)
-}
-
 /// The most alike name, if one is alike at all.
 pub(crate) fn nearest(given: &str, known: &[String]) -> Option<String> {
     const ALIKE: f64 = 0.7;
@@ -136,24 +204,6 @@ pub(crate) fn nearest(given: &str, known: &[String]) -> Option<String> {
     let scored = known.iter().map(|name| (strsim::jaro(&given, &name.to_lowercase()), name));
     let best = scored.max_by(|a, b| a.0.total_cmp(&b.0));
     best.filter(|(score, _)| *score > ALIKE).map(|(_, name)| name.clone())
-}
-
-fn divide(rows: Vec<Row>, split: Split, pipeline: &Pipeline) -> (Vec<Row>, Vec<Row>) {
-    let share = pipeline.evaluation.held_out_fraction.get();
-    let (mut train, mut held_out) = (Vec::new(), Vec::new());
-    for row in rows {
-        // Without the label: a row relabelled later must not change sides.
-        let print = row.payload.fingerprint();
-        let out = match split {
-            Split::Train => false,
-            Split::HeldOut => true,
-            Split::Auto => position(pipeline.seed, &print) < share,
-        };
-        if out { held_out.push((print, row)) } else { train.push(row) }
-    }
-    // Stable: rows of equal content stay in data order.
-    held_out.sort_by_key(|(print, _)| *print);
-    (train, held_out.into_iter().map(|(_, row)| row).collect())
 }
 
 /// Where in `[0, 1)` a row falls, the same in every chunk of the pipeline.
@@ -166,7 +216,6 @@ fn position(seed: u64, print: &[u8; 32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::chunk::Payload;
     use serde_json::json;
 
     fn facts(labels: &[&str], mode: &str) -> Facts {
@@ -186,7 +235,37 @@ mod tests {
         range.map(|i| row(i, &format!("text {i}"), ["ham", "spam"][i % 2])).collect()
     }
 
-    fn sealed(rows: Vec<Row>, split: Split, facts: &Facts) -> Sealed {
+    /// A chunk whose rows have their places.
+    #[derive(Default)]
+    struct Divided {
+        train: Vec<Row>,
+        held_out: Vec<Row>,
+        sealed: Sealed,
+    }
+
+    impl std::ops::Deref for Divided {
+        type Target = Sealed;
+
+        fn deref(&self) -> &Sealed {
+            &self.sealed
+        }
+    }
+
+    fn seal(rows: Vec<Result<Row, BadData>>, split: Split, facts: &Facts) -> Divided {
+        let (mut sealer, mut found, mut held_out) = (Sealer::new(split, facts), Divided::default(), Vec::new());
+        for row in rows {
+            match sealer.place(row) {
+                Some((Side::Train, row)) => found.train.push(row),
+                Some((Side::HeldOut(key), row)) => held_out.push((key, row)),
+                None => {}
+            }
+        }
+        held_out.sort_by_key(|(key, _)| *key);
+        found.held_out = held_out.into_iter().map(|(_, row)| row).collect();
+        Divided { sealed: sealer.finish(), ..found }
+    }
+
+    fn sealed(rows: Vec<Row>, split: Split, facts: &Facts) -> Divided {
         seal(rows.into_iter().map(Ok).collect(), split, facts)
     }
 
@@ -237,7 +316,7 @@ mod tests {
         let found = sealed(twice.clone(), Split::Train, &facts(&["ham", "spam"], "closed"));
         twice.drain(62..);
         twice.drain(50..60);
-        assert_eq!((found.train, found.duplicates), (twice, 48));
+        assert_eq!((found.duplicates, found.train), (48, twice));
     }
 
     #[test]

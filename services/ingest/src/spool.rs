@@ -1,17 +1,16 @@
 //! A payload on its way in: on disk, not in memory, hashed as it comes, never above the limit.
 
-use std::io::{Read, Seek};
+use std::fs::File;
+use std::io::{self, Seek};
 
-use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
 
 use crate::Error;
 
 /// Takes frames. The file has no name: it is gone when this process is.
 pub struct Spool {
-    file: File,
+    file: tokio::fs::File,
     hash: Sha256,
     bytes: u64,
     limit: u64,
@@ -19,14 +18,14 @@ pub struct Spool {
 
 /// A whole payload.
 pub struct Payload {
-    file: std::fs::File,
+    file: File,
     /// Lower-case hex.
     pub sha256: String,
 }
 
 impl Spool {
     pub fn new(limit: u64) -> Result<Self, Error> {
-        let file = File::from_std(tempfile::tempfile()?);
+        let file = tokio::fs::File::from_std(tempfile::tempfile()?);
         Ok(Self { file, hash: Sha256::new(), bytes: 0, limit })
     }
 
@@ -59,11 +58,10 @@ impl Spool {
 }
 
 impl Payload {
-    /// Blocks.
-    pub fn read(mut self) -> Result<Bytes, Error> {
-        let mut bytes = Vec::new();
-        self.file.rewind()?;
-        self.file.read_to_end(&mut bytes)?;
-        Ok(bytes.into())
+    /// The file, from its beginning. There is one place in it: whoever reads it reads it alone.
+    pub fn open(&self) -> io::Result<File> {
+        let mut file = self.file.try_clone()?;
+        file.rewind()?;
+        Ok(file)
     }
 }

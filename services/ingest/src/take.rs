@@ -12,6 +12,7 @@ use futures::Stream;
 use object_store::ObjectStore;
 use perennial_proto::convert::pipeline_id;
 use perennial_proto::v1;
+use store::examples::Columns;
 use store::roots::Roots;
 use store::{layout, objects};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -172,14 +173,16 @@ impl Ingest {
         let work = Work {
             name: name.to_owned(),
             format: header.format,
-            columns: header.columns(&facts, &id),
+            columns: Columns { memory: self.limits.decode_memory, ..header.columns(&facts, &id) },
             split: header.split,
             task: task.clone(),
             facts,
             keeps_unreadable: source.is_some(),
         };
-        let (ready, _turn) = blocking(turn, move || work.run(payload)).await?;
-        let taken = self.keep(header, id, task, source, ready?).await?;
+        let work = move || work.run(&payload).map(|ready| (ready, payload));
+        let (ready, _turn) = blocking(turn, work).await?;
+        let (ready, payload) = ready?;
+        let taken = self.keep(header, (id, task), source, &payload, ready).await?;
         let chunk = &taken.chunk;
         info!(chunk = %chunk.name, state = %chunk.state, train = chunk.train_rows, held_out = chunk.held_out_rows, "chunk taken in");
         Ok(taken)
@@ -189,30 +192,31 @@ impl Ingest {
     async fn keep(
         &self,
         header: &Header,
-        id: ChunkId,
-        task: TaskName,
+        (id, task): (ChunkId, TaskName),
         source: Option<SourceObject>,
+        payload: &Payload,
         ready: Ready,
     ) -> Result<Taken, Error> {
         let (store, folder) = (&*self.store, layout::chunk(&header.pipeline, &id));
-        let raw = objects::put(store, &layout::chunk_raw(&header.pipeline, &id), ready.raw).await?;
-        let Stored { train, held_out } = ready.shards.write(store, &folder).await?;
+        let raw = objects::put_open(store, &layout::chunk_raw(&header.pipeline, &id), payload.open()?).await?;
+        let Ready { shards, sealed, quarantine } = ready;
+        let Stored { train, held_out } = shards.write(store, &folder).await?;
         let mut chunk = Chunk {
             train,
             held_out,
-            labels: ready.labels,
-            duplicates: ready.duplicates,
+            labels: sealed.labels,
+            duplicates: sealed.duplicates,
             source,
-            names_subjects: ready.names_subjects,
-            newest: ready.newest,
+            names_subjects: sealed.names_subjects,
+            newest: sealed.newest,
             ..Chunk::received(id, task, header.split, raw, (self.clock)())
         };
-        let Some(Quarantine { reason, bad, bad_rows: rows }) = ready.quarantine else {
-            return self.control.record(header, &chunk, ready.new_labels, String::new()).await;
+        let Some(Quarantine { reason, bad, bad_rows: rows }) = quarantine else {
+            return self.control.record(header, &chunk, sealed.new_labels, String::new()).await;
         };
         if !bad.is_empty() {
             let object = keep_bad_rows(store, &folder, &bad).await?;
-            chunk.bad = Some(BadRows { rows, object, new_labels: ready.new_labels, settled: false });
+            chunk.bad = Some(BadRows { rows, object, new_labels: sealed.new_labels, settled: false });
         }
         self.control.record(header, &chunk, Vec::new(), reason).await
     }

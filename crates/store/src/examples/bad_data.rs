@@ -1,7 +1,7 @@
 //! Why pushed data is refused, in words its producer can act on.
 
 /// Rows count from 0, lines from 1.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BadData {
     #[error("there are no rows; a chunk needs at least one")]
     Empty,

@@ -8,13 +8,16 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, SchemaRef, TimeUnit};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::reader::ChunkReader;
 use serde_json::Value;
 
 use super::bad_data::BadData;
 
-/// Rows decoded at once. Small, because a column of a batch must stay under 2 GiB.
+/// Rows decoded at once, at most. Small, because a column of a batch must stay under 2 GiB.
 const BATCH: usize = 128;
+/// Bytes of them, about, where nothing else is said.
+const BATCH_BYTES: u64 = 128 << 20;
 
 /// A Parquet file that is open, its rows not yet read.
 pub(crate) struct Table<R: ChunkReader + 'static> {
@@ -65,26 +68,40 @@ impl<R: ChunkReader + 'static> Table<R> {
         columns: &[&str],
         mut each: impl FnMut(&[Cells]) -> Result<(), BadData>,
     ) -> Result<(), BadData> {
-        for cells in self.batches(columns)? {
+        for cells in self.batches(columns, BATCH_BYTES)? {
             each(&cells?)?;
         }
         Ok(())
     }
 
-    /// The named columns, batch by batch.
+    /// The named columns, batch by batch, each of about so many bytes at most.
     pub(crate) fn batches(
         self,
         columns: &[&str],
+        bytes: u64,
     ) -> Result<impl Iterator<Item = Result<Vec<Cells>, BadData>> + use<R>, BadData> {
-        let roots = columns.iter().filter_map(|name| self.schema().index_of(name).ok());
+        let roots: Vec<usize> = columns.iter().filter_map(|name| self.schema().index_of(name).ok()).collect();
         let mask = ProjectionMask::roots(self.builder.parquet_schema(), roots);
-        let builder = self.builder.with_projection(mask).with_batch_size(BATCH);
+        let rows = (bytes / self.longest_row(&mask).max(1)).clamp(1, BATCH as u64);
+        let builder = self.builder.with_projection(mask).with_batch_size(rows as usize);
         let mut reader = guarded(|| builder.build().map_err(|e| e.to_string()))?;
         let columns: Vec<String> = columns.iter().map(|name| (*name).to_owned()).collect();
         Ok(std::iter::from_fn(move || {
             let batch = guarded(|| reader.next().transpose().map_err(|e| e.to_string())).transpose()?;
             Some(batch.and_then(|batch| columns.iter().map(|name| cells(&batch, name)).collect()))
         }))
+    }
+}
+
+impl<R: ChunkReader + 'static> Table<R> {
+    /// Bytes of a row: those of the row group where they are most on average.
+    fn longest_row(&self, mask: &ProjectionMask) -> u64 {
+        let average = |group: &RowGroupMetaData| {
+            let leaves = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
+            let bytes = leaves.map(|(_, column)| u64::try_from(column.uncompressed_size()).unwrap_or(u64::MAX));
+            bytes.fold(0, u64::saturating_add) / u64::try_from(group.num_rows()).unwrap_or(0).max(1)
+        };
+        self.builder.metadata().row_groups().iter().map(average).max().unwrap_or(0)
     }
 }
 

@@ -1,20 +1,17 @@
 //! Rows to predict: read one after another from a file or a pipe, with or without a label.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use domain::chunk::Row;
 
 use super::bad_data::{BadData, Place};
 use super::columns::open_table;
-use super::intake::{Columns, Format, detect};
+use super::intake::{Columns, Format, HEAD, detect};
 use super::{csv, jsonl, table, web_dataset};
 
-/// Bytes of a line at most: what has no end must not fill the memory.
-const MAX_LINE: u64 = 64 << 20;
-/// Bytes that say which format a file has.
-const HEAD: u64 = 512;
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Why there are no more rows.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +50,7 @@ pub fn open_inputs(path: &Path, columns: &Columns) -> Result<Inputs, Unread> {
             let mut rows = Vec::new();
             web_dataset::read(BufReader::new(file), columns, |place, row| {
                 rows.push(row.map(|row| Input { place, row }).map_err(Unread::from));
+                Ok::<_, Unread>(())
             })?;
             Ok(Box::new(rows.into_iter()))
         }
@@ -61,17 +59,18 @@ pub fn open_inputs(path: &Path, columns: &Columns) -> Result<Inputs, Unread> {
 
 /// The rows of JSONL, which may have no end. After an error there are no more.
 pub fn jsonl_inputs(source: impl BufRead + 'static, columns: &Columns) -> Inputs {
-    let columns = Columns { needs_label: false, ..columns.clone() };
-    let mut lines = Lines { source, columns, line: 0, position: 0, text: Vec::new() };
+    let mut lines = Lines::new(source, Columns { needs_label: false, ..columns.clone() });
     let mut broken = false;
     Box::new(std::iter::from_fn(move || {
         let row = if broken { None } else { lines.next().transpose() };
+        let row = row.map(|row| row.map_err(Unread::Io)?.map_err(Unread::Bad));
         broken = matches!(row, Some(Err(_)));
         row
     }))
 }
 
-struct Lines<R> {
+/// The rows of JSONL, line by line.
+pub(super) struct Lines<R> {
     source: R,
     columns: Columns,
     line: u64,
@@ -81,27 +80,45 @@ struct Lines<R> {
 }
 
 impl<R: BufRead> Lines<R> {
-    fn next(&mut self) -> Result<Option<Input>, Unread> {
-        while self.advance()? {
-            let text = std::str::from_utf8(&self.text).map_err(|_| BadData::Utf8 { line: self.line })?;
-            let text = text.strip_prefix('\u{feff}').filter(|_| self.line == 1).unwrap_or(text);
-            if !text.trim().is_empty() {
-                let row = jsonl::parse(text, self.line, self.position, &self.columns)?;
+    pub(super) fn new(source: R, columns: Columns) -> Self {
+        Self { source, columns, line: 0, position: 0, text: Vec::new() }
+    }
+
+    /// None at the end.
+    pub(super) fn next(&mut self) -> io::Result<Option<Result<Input, BadData>>> {
+        loop {
+            match self.advance()? {
+                Ok(true) => {}
+                Ok(false) => return Ok(None),
+                Err(error) => return Ok(Some(Err(error))),
+            }
+            let text = match self.line {
+                1 => self.text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&self.text),
+                _ => &self.text,
+            };
+            if !text.trim_ascii().is_empty() {
+                let row = parse(text, self.line, self.position, &self.columns);
                 self.position += 1;
-                return Ok(Some(Input { place: Place::Line(self.line), row }));
+                return Ok(Some(row));
             }
         }
-        Ok(None)
     }
 
     /// Reads the next line. False at the end.
-    fn advance(&mut self) -> Result<bool, Unread> {
+    fn advance(&mut self) -> io::Result<Result<bool, BadData>> {
         self.text.clear();
         self.line += 1;
-        let read = self.source.by_ref().take(MAX_LINE).read_until(b'\n', &mut self.text)?;
-        if read as u64 == MAX_LINE && !self.text.ends_with(b"\n") {
-            return Err(BadData::LongLine { line: self.line, limit: MAX_LINE }.into());
+        // What has no end must not fill the memory.
+        let limit = self.columns.memory / 4;
+        let read = self.source.by_ref().take(limit).read_until(b'\n', &mut self.text)? as u64;
+        if read == limit && !self.text.ends_with(b"\n") {
+            return Ok(Err(BadData::LongLine { line: self.line, limit }));
         }
-        Ok(read > 0)
+        Ok(Ok(read > 0))
     }
+}
+
+fn parse(text: &[u8], line: u64, position: usize, columns: &Columns) -> Result<Input, BadData> {
+    let text = std::str::from_utf8(text).map_err(|_| BadData::Utf8 { line })?;
+    Ok(Input { place: Place::Line(line), row: jsonl::parse(text, line, position, columns)? })
 }

@@ -1,24 +1,23 @@
 //! What users push: which format it is, which columns matter, what a good value is.
 
-use std::io::Cursor;
+use std::io::{Cursor, Read};
 
-use bytes::Bytes;
 use chrono::DateTime;
 use domain::Timestamp;
 use domain::chunk::{Payload, Row};
 use image::{ImageFormat, ImageReader, Limits};
+use parquet::file::reader::ChunkReader;
 
 use super::bad_data::{BadData, Place};
 use super::csv::{self, Delimiter};
+use super::inputs::{Lines, Unread};
 use super::table::labelled_rows;
-use super::{jsonl, web_dataset};
+use super::web_dataset;
 
 /// Pixels on a side at most.
 const MAX_SIDE: u32 = 16_384;
-/// Memory one image may take to decode.
-const MAX_DECODED: u64 = 512 << 20;
 
-/// Which columns hold what.
+/// Which columns hold what, and what it may take to read them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Columns {
     /// None: `image` or `text`, whichever there is.
@@ -35,6 +34,9 @@ pub struct Columns {
     pub labels: Vec<String>,
     /// Rows that bring no id are called `<unnamed>:<position>`.
     pub unnamed: String,
+    /// Bytes that reading may hold at a time, about: a line or a file in a tar takes a quarter of them at most, and so do the
+    /// rows of a table that are decoded together; an image half.
+    pub memory: u64,
 }
 
 impl Default for Columns {
@@ -48,9 +50,13 @@ impl Default for Columns {
             event_time: "event_time".to_owned(),
             labels: Vec::new(),
             unnamed: "row".to_owned(),
+            memory: 512 << 20,
         }
     }
 }
+
+/// Bytes that say which format a file has.
+pub const HEAD: u64 = 512;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -69,7 +75,7 @@ const TAR_MAGIC: std::ops::Range<usize> = 257..262;
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
-/// By content where it says so, else by name.
+/// By content where it says so, else by name. `bytes` are the first [`HEAD`].
 pub fn detect(name: &str, bytes: &[u8]) -> Result<Format, BadData> {
     let lower = name.to_ascii_lowercase();
     let ends = |ends: &[&str]| ends.iter().any(|end| lower.ends_with(end));
@@ -98,43 +104,79 @@ pub fn detect(name: &str, bytes: &[u8]) -> Result<Format, BadData> {
     Err(BadData::Format { name: name.to_owned() })
 }
 
-/// The rows of a pushed file, each of them checked, some of them good.
+/// Reads a pushed file, and calls `each` with every row of it as it comes: checked, or what is wrong with it.
 ///
 /// # Errors
-/// What is wrong with the file, or with its first row where no row is good: then it is not what it was taken for.
-pub fn read(format: Format, bytes: Bytes, columns: &Columns) -> Result<Vec<Result<Row, BadData>>, BadData> {
+/// What is wrong with the file, or with its first row where no row is good: then it is not what it was taken for. And what
+/// `each` says.
+pub fn read<R: ChunkReader + 'static, E: From<Unread>>(
+    format: Format,
+    source: R,
+    columns: &Columns,
+    each: impl FnMut(Result<Row, BadData>) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut rows = Rows { each, good: false, bad: 0, first: None };
     match format {
-        Format::Parquet => gathered(labelled_rows(bytes, columns)?),
-        Format::Jsonl => gathered(jsonl::rows(&bytes, columns)),
-        Format::Csv(delimiter) => gathered(csv::rows(&*bytes, delimiter, columns)?.map(|row| row.map(|(_, row)| row))),
-        Format::Tar => {
-            let mut rows = Vec::new();
-            web_dataset::read(&*bytes, columns, |_, row| rows.push(row))?;
-            gathered(rows.into_iter())
+        Format::Parquet => {
+            labelled_rows(source, columns).map_err(Unread::Bad)?.try_for_each(|row| rows.take(row))?;
         }
+        Format::Jsonl => {
+            let mut lines = Lines::new(std::io::BufReader::new(begin(&source)?), columns.clone());
+            while let Some(row) = lines.next().map_err(Unread::Io)? {
+                rows.take(row.map(|input| input.row))?;
+            }
+        }
+        Format::Csv(delimiter) => {
+            let records = csv::rows(begin(&source)?, delimiter, columns).map_err(Unread::Bad)?;
+            records.map(|record| record.map(|(_, row)| row)).try_for_each(|row| rows.take(row))?;
+        }
+        Format::Tar => web_dataset::read(begin(&source)?, columns, |_, row| rows.take(row))?,
     }
+    rows.end()
 }
 
-/// Ends at the first error that is not of one row: a reader may repeat it for ever.
-fn gathered(rows: impl Iterator<Item = Result<Row, BadData>>) -> Result<Vec<Result<Row, BadData>>, BadData> {
-    let (mut found, mut bad) = (Vec::new(), 0);
-    for row in rows {
+fn begin<R: ChunkReader>(source: &R) -> Result<impl Read + use<R>, Unread> {
+    source.get_read(0).map_err(|error| Unread::Io(std::io::Error::other(error)))
+}
+
+struct Rows<F> {
+    each: F,
+    good: bool,
+    bad: usize,
+    /// What is wrong with the first of those.
+    first: Option<BadData>,
+}
+
+impl<F> Rows<F> {
+    /// Ends at the first error that is not of one row: a reader may repeat it for ever.
+    fn take<E: From<Unread>>(&mut self, row: Result<Row, BadData>) -> Result<(), E>
+    where
+        F: FnMut(Result<Row, BadData>) -> Result<(), E>,
+    {
         match &row {
-            Err(error) if !error.is_of_a_row() => return row.map(|_| found),
-            Err(error) if bad == MOST_BAD => return Err(BadData::TooMany { limit: MOST_BAD, last: error.to_string() }),
-            Err(_) => bad += 1,
-            Ok(_) => {}
+            Ok(_) => self.good = true,
+            Err(error) if !error.is_of_a_row() => return Err(Unread::Bad(error.clone()).into()),
+            Err(error) if self.bad == MOST_BAD => {
+                return Err(Unread::Bad(BadData::TooMany { limit: MOST_BAD, last: error.to_string() }).into());
+            }
+            Err(error) => {
+                self.bad += 1;
+                self.first.get_or_insert_with(|| error.clone());
+            }
         }
-        found.push(row);
+        (self.each)(row)
     }
-    if found.iter().any(Result::is_ok) {
-        return Ok(found);
+
+    fn end<E: From<Unread>>(self) -> Result<(), E> {
+        if self.good {
+            return Ok(());
+        }
+        Err(Unread::Bad(self.first.unwrap_or(BadData::Empty)).into())
     }
-    Err(found.into_iter().find_map(Result::err).unwrap_or(BadData::Empty))
 }
 
 /// An image that decodes. Whole, not only its header: the next to decode it is a training step.
-pub(super) fn image(bytes: &[u8], column: &str, place: Place) -> Result<Payload, BadData> {
+pub(super) fn image(bytes: &[u8], column: &str, place: Place, columns: &Columns) -> Result<Payload, BadData> {
     let bad = |found: String| {
         let remedy = "encode the image again, or leave the row out";
         place.bad(column, found, "a PNG or JPEG file", remedy)
@@ -148,7 +190,7 @@ pub(super) fn image(bytes: &[u8], column: &str, place: Place) -> Result<Payload,
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_DECODED);
+    limits.max_alloc = Some(columns.memory / 2);
     reader.limits(limits);
     reader.decode().map_err(|e| bad(format!("an image that does not decode ({e})")))?;
     Ok(Payload::Image(bytes.to_vec()))

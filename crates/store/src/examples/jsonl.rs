@@ -3,22 +3,17 @@
 use domain::chunk::Row;
 
 use super::bad_data::{BadData, Place};
+use super::inputs::Lines;
 use super::intake::Columns;
 use super::object;
 
+/// The rows of a file in memory, if all are good. Lines that hold nothing are skipped; fields nobody asked for are ignored.
 pub fn read_jsonl(bytes: &[u8], columns: &Columns) -> Result<Vec<Row>, BadData> {
-    let rows: Vec<Row> = rows(bytes, columns).collect::<Result<_, _>>()?;
+    let (mut lines, mut rows) = (Lines::new(bytes, columns.clone()), Vec::new());
+    while let Some(input) = lines.next().expect("memory can be read") {
+        rows.push(input?.row);
+    }
     if rows.is_empty() { Err(BadData::Empty) } else { Ok(rows) }
-}
-
-/// Lines that hold nothing are skipped; fields nobody asked for are ignored.
-pub(super) fn rows(bytes: &[u8], columns: &Columns) -> impl Iterator<Item = Result<Row, BadData>> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let lines = bytes.split(|&byte| byte == b'\n').zip(1..).filter(|(line, _)| !line.trim_ascii().is_empty());
-    lines.enumerate().map(|(position, (line, number))| {
-        let line = std::str::from_utf8(line).map_err(|_| BadData::Utf8 { line: number })?;
-        parse(line, number, position, columns)
-    })
 }
 
 /// The row of a line.

@@ -68,7 +68,7 @@ fn payload(object: &Object, columns: &Columns, place: Place) -> Result<Payload, 
         let remedy = "encode the image file's bytes in standard base64";
         place.bad(column, format!("text that is not base64 ({e})"), "base64", remedy)
     })?;
-    image(&bytes, column, place)
+    image(&bytes, column, place, columns)
 }
 
 /// Whether a column of the user's own naming holds an image: base64 of a PNG or JPEG shows at once.

@@ -20,11 +20,11 @@ pub fn read_parquet(bytes: Bytes, columns: &Columns) -> Result<Vec<Row>, BadData
     if rows.is_empty() { Err(BadData::Empty) } else { Ok(rows) }
 }
 
-pub(super) fn labelled_rows(
-    bytes: Bytes,
+pub(super) fn labelled_rows<R: ChunkReader + 'static>(
+    source: R,
     columns: &Columns,
-) -> Result<impl Iterator<Item = Result<Row, BadData>> + use<>, BadData> {
-    rows(open_table(bytes)?, columns)
+) -> Result<impl Iterator<Item = Result<Row, BadData>> + use<R>, BadData> {
+    rows(open_table(source)?, columns)
 }
 
 /// The table's rows, read as they are asked for.
@@ -43,7 +43,7 @@ pub(super) fn rows<R: ChunkReader + 'static>(
     let place = |name| present.iter().position(|other| *other == name).map(|at| at + 1);
     let [label, row_id, subject, event_time] = others.map(place);
     let classes = table.class_names().remove(&columns.label);
-    let batches = table.batches(&wanted)?;
+    let batches = table.batches(&wanted, columns.memory / 4)?;
     let reader = Reader {
         // A column of the user's own naming holds what its type says.
         expected: match (&columns.input, input.as_str()) {
@@ -137,7 +137,7 @@ impl Reader {
                 Err(place.bad(&self.input, "null", "an input", "fill the value, or leave the row out"))
             }
             Cells::Text(array) => text(array.value(at), &self.input, place),
-            Cells::Binary(array) | Cells::Image(array) => image(array.value(at), &self.input, place),
+            Cells::Binary(array) | Cells::Image(array) => image(array.value(at), &self.input, place, &self.columns),
             Cells::Integer(_) | Cells::Time(_) => Err(self.mistyped(&self.input, self.expected, cells)),
         }
     }

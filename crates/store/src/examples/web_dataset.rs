@@ -11,11 +11,10 @@ use serde_json::Value;
 use tar::Archive;
 
 use super::bad_data::{BadData, Place};
+use super::inputs::Unread;
 use super::intake::{Columns, image, label_name, label_text, text};
 use super::object::{self, Object};
 
-/// Bytes of one file at most: what claims to have no end must not fill the memory.
-const MAX_FILE: u64 = 256 << 20;
 /// A tar ends with at least one block of zeros: without it, it was cut between two files.
 const BLOCK: u64 = 512;
 const IMAGES: [&str; 3] = ["png", "jpg", "jpeg"];
@@ -24,17 +23,19 @@ const CLASS: &str = "cls";
 const OBJECT: &str = "json";
 
 /// Calls `each` with every row, or what is wrong with it, and its number.
-pub(super) fn read(
+pub(super) fn read<E: From<Unread>>(
     source: impl Read,
     columns: &Columns,
-    mut each: impl FnMut(Place, Result<Row, BadData>),
-) -> Result<(), BadData> {
+    mut each: impl FnMut(Place, Result<Row, BadData>) -> Result<(), E>,
+) -> Result<(), E> {
+    // What claims to have no end must not fill the memory.
+    let limit = columns.memory / 4;
     let mut archive = Archive::new(Zeros { source, count: 0 });
     let (mut sample, mut place) = (None::<Sample>, 0);
     let mut finish = |sample: Sample| {
         let at = Place::Row(place);
-        each(at, sample.row(columns, at));
         place += 1;
+        each(at, sample.row(columns, at))
     };
     for entry in archive.entries().map_err(broken)? {
         let mut entry = entry.map_err(broken)?;
@@ -47,19 +48,19 @@ pub(super) fn read(
         if !is_part(&ending, columns) {
             continue;
         }
-        if sample.as_ref().is_some_and(|sample| sample.key != key) {
-            sample.take().map(&mut finish);
+        if let Some(whole) = sample.take_if(|sample| sample.key != key) {
+            finish(whole)?;
         }
         let sample = sample.get_or_insert_with(|| Sample { key: key.to_owned(), parts: Vec::new() });
         let mut bytes = Vec::new();
-        entry.by_ref().take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(broken)?;
-        if bytes.len() as u64 > MAX_FILE {
-            return Err(BadData::LargeFile { path, limit: MAX_FILE });
+        entry.by_ref().take(limit + 1).read_to_end(&mut bytes).map_err(broken)?;
+        if bytes.len() as u64 > limit {
+            return Err(Unread::Bad(BadData::LargeFile { path, limit }).into());
         }
         sample.parts.push((ending, path, bytes));
     }
-    sample.map(finish);
-    check_end(archive.into_inner())
+    sample.map_or(Ok(()), finish)?;
+    Ok(check_end(archive.into_inner())?)
 }
 
 /// Whether a file with this ending says anything about a row.
@@ -86,20 +87,22 @@ impl<R: Read> Read for Zeros<R> {
     }
 }
 
-fn check_end(mut rest: Zeros<impl Read>) -> Result<(), BadData> {
+fn check_end(mut rest: Zeros<impl Read>) -> Result<(), Unread> {
     if rest.count < BLOCK {
-        return Err(BadData::Tar { reason: "it has no end".to_owned() });
+        return Err(BadData::Tar { reason: "it has no end".to_owned() }.into());
     }
     let before = rest.count;
     let more = io::copy(&mut rest, &mut io::sink()).map_err(broken)?;
     match rest.count == before + more {
         true => Ok(()),
-        false => Err(BadData::Tar { reason: "something follows its end; is it several tars in one?".to_owned() }),
+        false => {
+            Err(BadData::Tar { reason: "something follows its end; is it several tars in one?".to_owned() }.into())
+        }
     }
 }
 
-fn broken(error: std::io::Error) -> BadData {
-    BadData::Tar { reason: error.to_string() }
+fn broken(error: io::Error) -> Unread {
+    BadData::Tar { reason: error.to_string() }.into()
 }
 
 /// Everything before the name's first dot, and everything after it. None for a hidden file, which is no part of a row.
@@ -123,7 +126,7 @@ impl Sample {
         let (class, object) = (part(&|ending| ending == CLASS), part(&|ending| ending == OBJECT));
         let payload = match (picture, words) {
             (Some(_), Some(_)) => return Err(BadData::Ambiguous),
-            (Some((_, path, bytes)), None) => image(bytes, path, place)?,
+            (Some((_, path, bytes)), None) => image(bytes, path, place, columns)?,
             (None, Some((_, path, bytes))) => written(path, bytes, place)?,
             (None, None) => {
                 let remedy = "put the image or the text right beside it, under the same name";

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use domain::chunk::Row;
 use domain::state::{Event, EventKind, State};
 use futures::future::join_all;
 use futures::stream::BoxStream;
@@ -23,6 +25,7 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use perennial_store as store;
+use perennial_store::examples::{BadData, Columns, Format, Unread};
 use perennial_store::log::CommitLog;
 use serde_json::json;
 use servers::Server;
@@ -37,6 +40,24 @@ pub fn skipped(what: &str, why: &str) {
     if !said.iter().any(|line| line == what) {
         said.push(what.to_owned());
         let _ = writeln!(std::io::stderr(), "SKIPPED {what}: {why}");
+    }
+}
+
+/// Every row of a file, or what is wrong with each.
+pub fn rows_of(
+    format: Format,
+    bytes: impl Into<Bytes>,
+    columns: &Columns,
+) -> Result<Vec<Result<Row, BadData>>, BadData> {
+    let mut rows = Vec::new();
+    let read = store::examples::read(format, bytes.into(), columns, |row| {
+        rows.push(row);
+        Ok::<_, Unread>(())
+    });
+    match read {
+        Ok(()) => Ok(rows),
+        Err(Unread::Bad(error)) => Err(error),
+        Err(Unread::Io(error)) => panic!("memory can be read: {error}"),
     }
 }
 
