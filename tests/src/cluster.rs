@@ -24,6 +24,8 @@ pub struct Options {
     pub apart: Vec<Worker>,
     /// Where everything is kept, if not in the cluster's own folder.
     pub bucket: Option<Bucket>,
+    /// Settings of the daemon's processes, as `--set` takes them.
+    pub set: Vec<&'static str>,
     /// What becomes of the connections of ingest and workers apart to the control role, in turn; later ones pass unharmed.
     pub faults: Vec<Fault>,
     /// Whatever ends badly is started again, as by Kubernetes, and with roles apart there are two for control.
@@ -48,7 +50,15 @@ pub struct Worker {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { roots: Vec::new(), slots: 4, apart: Vec::new(), bucket: None, faults: Vec::new(), supervised: false }
+        Self {
+            roots: Vec::new(),
+            slots: 4,
+            apart: Vec::new(),
+            bucket: None,
+            set: Vec::new(),
+            faults: Vec::new(),
+            supervised: false,
+        }
     }
 }
 
@@ -218,6 +228,7 @@ impl Cluster {
         if standby {
             command.arg("--standby");
         }
+        command.args(self.options.set.iter().flat_map(|setting| ["--set", *setting]));
         command.args(["--set", "recovery_budget=3s", "--set", &format!("worker.slots={}", self.options.slots)]);
         command.args(["--set", &format!("worker.cache={}", self.folder.path().join("cache").display())]);
         let roots: Vec<&str> = self.options.roots.iter().map(|root| root.to_str().expect("a plain path")).collect();
