@@ -55,22 +55,34 @@ pub async fn all_versions(cluster: &Cluster, pipeline: &str) -> Vec<v1::Version>
     insist(async || cluster.registry().list_versions(request.clone()).await).await.into_inner().versions
 }
 
-/// Runs until every chunk is absorbed. A run whose start was not answered may be under way or over, and one may fail over too
-/// many deaths.
+/// Runs until every chunk is absorbed. A run whose start was not answered may be under way or over; one that failed over too many
+/// deaths leaves its chunks refused, and they are released.
 pub async fn absorb(cluster: &Cluster, pipeline: &str) {
+    let mut pace = tokio::time::interval(Duration::from_millis(100));
     loop {
         let request = v1::ListRunsRequest { parent: resource(pipeline), page_size: PAGE, ..Default::default() };
         let runs = insist(async || cluster.runs().list_runs(request.clone()).await).await.into_inner().runs;
         if let Some(open) = runs.iter().find(|run| run.ended_at_ms == 0) {
             follow(cluster, &open.name).await;
         }
-        if all_chunks(cluster, pipeline).await.iter().all(|chunk| chunk.state == "absorbed") {
+        let chunks = all_chunks(cluster, pipeline).await;
+        if chunks.iter().all(|chunk| chunk.state == "absorbed") {
             return;
         }
-        let started = cluster.start_run(pipeline, &[]).await;
-        let refused = started.err().filter(|status| !is_silence(status) && status.code() != Code::FailedPrecondition);
-        assert!(refused.is_none(), "{refused:?}");
+        let refused = chunks.into_iter().filter(|chunk| chunk.state == "refused").map(|chunk| chunk.name).collect();
+        let request = v1::ReleaseChunksRequest { pipeline: resource(pipeline), chunks: refused };
+        if !request.chunks.is_empty() {
+            tolerated(cluster.chunks().release_chunks(request).await);
+        }
+        tolerated(cluster.start_run(pipeline, &[]).await);
+        pace.tick().await;
     }
+}
+
+/// Whether it was done shows later: nobody may have answered, or one that was not answered had done it before.
+fn tolerated<T>(answer: Result<T, Status>) {
+    let refused = answer.err().filter(|status| !is_silence(status) && status.code() != Code::FailedPrecondition);
+    assert!(refused.is_none(), "{refused:?}");
 }
 
 async fn follow(cluster: &Cluster, run: &str) {
