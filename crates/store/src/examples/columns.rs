@@ -7,18 +7,24 @@ use arrow::array::{Array, ArrayRef, AsArray, Int64Array, LargeBinaryArray, Large
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, SchemaRef, TimeUnit};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
+use parquet::basic::Type;
 use parquet::file::reader::ChunkReader;
 use serde_json::Value;
 
 use super::bad_data::BadData;
+use super::pages::{self, RATIO};
 
-/// Rows decoded at once. Small, because a column of a batch must stay under 2 GiB.
+/// Rows decoded at once, at most.
 const BATCH: usize = 128;
+/// Bytes of one column that are decoded at once. No value is larger than its page; rows may share one.
+const MOST_BYTES: u64 = 128 << 20;
 
 /// A Parquet file that is open, its rows not yet read.
 pub(crate) struct Table<R: ChunkReader + 'static> {
     builder: ParquetRecordBatchReaderBuilder<R>,
+    /// Of each leaf: [`pages::largest`].
+    largest: Vec<Result<u64, u64>>,
 }
 
 /// One column of a batch.
@@ -33,8 +39,14 @@ pub(crate) enum Cells {
 }
 
 pub(crate) fn open_table<R: ChunkReader + 'static>(file: R) -> Result<Table<R>, BadData> {
-    let builder = guarded(|| ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| e.to_string()))?;
-    Ok(Table { builder })
+    guarded(|| {
+        let metadata = ArrowReaderMetadata::load(&file, Default::default()).map_err(|e| e.to_string())?;
+        let groups = metadata.metadata().row_groups();
+        let leaf =
+            |at: usize| groups.iter().try_fold(0, |most, group| Ok(pages::largest(&file, group.column(at))?.max(most)));
+        let largest = (0..metadata.parquet_schema().num_columns()).map(leaf).collect();
+        Ok(Table { builder: ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata), largest })
+    })
 }
 
 impl<R: ChunkReader + 'static> Table<R> {
@@ -78,13 +90,31 @@ impl<R: ChunkReader + 'static> Table<R> {
     ) -> Result<impl Iterator<Item = Result<Vec<Cells>, BadData>> + use<R>, BadData> {
         let roots = columns.iter().filter_map(|name| self.schema().index_of(name).ok());
         let mask = ProjectionMask::roots(self.builder.parquet_schema(), roots);
-        let builder = self.builder.with_projection(mask).with_batch_size(BATCH);
+        let batch = self.batch(&mask)?;
+        let builder = self.builder.with_projection(mask).with_batch_size(batch);
         let mut reader = guarded(|| builder.build().map_err(|e| e.to_string()))?;
         let columns: Vec<String> = columns.iter().map(|name| (*name).to_owned()).collect();
         Ok(std::iter::from_fn(move || {
             let batch = guarded(|| reader.next().transpose().map_err(|e| e.to_string())).transpose()?;
             Some(batch.and_then(|batch| columns.iter().map(|name| cells(&batch, name)).collect()))
         }))
+    }
+}
+
+impl<R: ChunkReader + 'static> Table<R> {
+    /// Rows to decode at once.
+    fn batch(&self, mask: &ProjectionMask) -> Result<usize, BadData> {
+        let schema = self.builder.parquet_schema();
+        let mut most = 0;
+        for (at, largest) in self.largest.iter().enumerate().filter(|(at, _)| mask.leaf_included(*at)) {
+            let column = schema.column(at);
+            let swollen = |bytes| BadData::Page { column: column.path().string(), bytes, ratio: RATIO };
+            let page = largest.map_err(swollen)?;
+            if matches!(column.physical_type(), Type::BYTE_ARRAY | Type::FIXED_LEN_BYTE_ARRAY) {
+                most = most.max(page);
+            }
+        }
+        Ok((MOST_BYTES / most.max(1)).clamp(1, BATCH as u64) as usize)
     }
 }
 

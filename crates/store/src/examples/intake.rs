@@ -63,6 +63,10 @@ pub enum Format {
 
 /// Rows of a file that cannot be used, at most: what is said of each is kept.
 const MOST_BAD: usize = 10_000;
+/// Bytes that the rows of any file may take. Rows of Parquet that share a value have a copy each.
+const ROOM: u64 = 256 << 20;
+/// Of a larger file, times its own bytes.
+const RATIO: u64 = 16;
 
 /// Where a tar says that it is one.
 const TAR_MAGIC: std::ops::Range<usize> = 257..262;
@@ -103,27 +107,42 @@ pub fn detect(name: &str, bytes: &[u8]) -> Result<Format, BadData> {
 /// # Errors
 /// What is wrong with the file, or with its first row where no row is good: then it is not what it was taken for.
 pub fn read(format: Format, bytes: Bytes, columns: &Columns) -> Result<Vec<Result<Row, BadData>>, BadData> {
+    let room = ROOM.max(RATIO * bytes.len() as u64);
     match format {
-        Format::Parquet => gathered(labelled_rows(bytes, columns)?),
-        Format::Jsonl => gathered(jsonl::rows(&bytes, columns)),
-        Format::Csv(delimiter) => gathered(csv::rows(&*bytes, delimiter, columns)?.map(|row| row.map(|(_, row)| row))),
+        Format::Parquet => gathered(labelled_rows(bytes, columns)?, room),
+        Format::Jsonl => gathered(jsonl::rows(&bytes, columns), room),
+        Format::Csv(delimiter) => {
+            gathered(csv::rows(&*bytes, delimiter, columns)?.map(|row| row.map(|(_, row)| row)), room)
+        }
         Format::Tar => {
             let mut rows = Vec::new();
             web_dataset::read(&*bytes, columns, |_, row| rows.push(row))?;
-            gathered(rows.into_iter())
+            gathered(rows.into_iter(), room)
         }
     }
 }
 
+/// Bytes of a row in memory.
+fn taken(row: &Row) -> usize {
+    let payload = match &row.payload {
+        Payload::Image(bytes) => bytes.len(),
+        Payload::Text(text) => text.len(),
+    };
+    size_of::<Row>() + payload + row.id.len() + row.label.len() + row.subject.as_ref().map_or(0, String::len)
+}
+
 /// Ends at the first error that is not of one row: a reader may repeat it for ever.
-fn gathered(rows: impl Iterator<Item = Result<Row, BadData>>) -> Result<Vec<Result<Row, BadData>>, BadData> {
-    let (mut found, mut bad) = (Vec::new(), 0);
+fn gathered(rows: impl Iterator<Item = Result<Row, BadData>>, room: u64) -> Result<Vec<Result<Row, BadData>>, BadData> {
+    let (mut found, mut bad, mut bytes) = (Vec::new(), 0, 0);
     for row in rows {
         match &row {
             Err(error) if !error.is_of_a_row() => return row.map(|_| found),
             Err(error) if bad == MOST_BAD => return Err(BadData::TooMany { limit: MOST_BAD, last: error.to_string() }),
             Err(_) => bad += 1,
-            Ok(_) => {}
+            Ok(row) => bytes += taken(row) as u64,
+        }
+        if bytes > room {
+            return Err(BadData::Swells { limit: room, ratio: RATIO });
         }
         found.push(row);
     }
