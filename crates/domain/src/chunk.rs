@@ -48,6 +48,16 @@ impl Row {
     pub fn new(id: impl Into<String>, payload: Payload, label: impl Into<String>) -> Self {
         Self { id: id.into(), payload, label: label.into(), subject: None, event_time: None }
     }
+
+    /// That it takes in memory.
+    pub fn bytes(&self) -> u64 {
+        let payload = match &self.payload {
+            Payload::Image(bytes) => bytes.len(),
+            Payload::Text(text) => text.len(),
+        };
+        let names = self.id.len() + self.label.len() + self.subject.as_ref().map_or(0, String::len);
+        (size_of::<Self>() + payload + names) as u64
+    }
 }
 
 /// What our own clients write into the `split` column of a shard they push, since the header decides which

@@ -8,6 +8,7 @@ mod intake;
 mod jsonl;
 mod labels;
 mod object;
+mod pages;
 mod scan;
 mod shard;
 mod table;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 
-use domain::chunk::{Payload, Row, Shard};
+use domain::chunk::{Row, Shard};
 use domain::id::TaskName;
 use object_store::ObjectStore;
 use sha2::{Digest, Sha256};
@@ -82,11 +82,7 @@ impl Writer {
 
 impl Side {
     fn push(&mut self, row: Row) -> Result<(), Error> {
-        let payload = match &row.payload {
-            Payload::Image(bytes) => bytes.len(),
-            Payload::Text(text) => text.len(),
-        };
-        self.bytes += (size_of::<Row>() + payload + row.id.len() + row.label.len()) as u64;
+        self.bytes += row.bytes();
         self.rows.push(row);
         match self.rows.len() == SHARD_ROWS || self.bytes >= self.most {
             true => self.cut(),

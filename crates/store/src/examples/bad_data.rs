@@ -41,6 +41,12 @@ pub enum BadData {
     LargeFile { path: String, limit: u64 },
     #[error("more than {limit} rows cannot be used, such as: {last}")]
     TooMany { limit: usize, last: String },
+    #[error(
+        "column `{column}` has a page of {bytes} bytes, over {ratio} times what it takes in the file; write smaller pages"
+    )]
+    Page { column: String, bytes: u64, ratio: u64 },
+    #[error("its rows take more than {limit} bytes, over {ratio} times the file's own; push it in parts")]
+    Swells { limit: u64, ratio: u64 },
     #[error("line {line}, field `{column}`: found {found}, expected {expected}; {remedy}")]
     Field { line: u64, column: String, expected: String, found: String, remedy: &'static str },
 }
@@ -76,10 +82,21 @@ impl Place {
         expected: impl Into<String>,
         remedy: &'static str,
     ) -> BadData {
-        let (column, found, expected) = (column.to_owned(), found.into(), expected.into());
+        let (column, found, expected) = (shortened(column.to_owned()), shortened(found.into()), expected.into());
         match self {
             Self::Row(row) => BadData::Value { row, column, expected, found, remedy },
             Self::Line(line) => BadData::Field { line, column, expected, found, remedy },
         }
     }
+}
+
+/// Characters of what is repeated to its producer: the errors of 10,000 rows are kept, and a value may be as large as a file.
+const MOST_SAID: usize = 300;
+
+fn shortened(mut text: String) -> String {
+    if let Some((at, _)) = text.char_indices().nth(MOST_SAID) {
+        text.truncate(at);
+        text.push('…');
+    }
+    text
 }

@@ -7,21 +7,24 @@ use arrow::array::{Array, ArrayRef, AsArray, Int64Array, LargeBinaryArray, Large
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, SchemaRef, TimeUnit};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::file::metadata::RowGroupMetaData;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
+use parquet::basic::Type;
 use parquet::file::reader::ChunkReader;
 use serde_json::Value;
 
 use super::bad_data::BadData;
+use super::pages::{self, RATIO};
 
 /// Rows decoded at once, at most. Small, because a column of a batch must stay under 2 GiB.
 const BATCH: usize = 128;
-/// Bytes of them, about, where nothing else is said.
+/// Bytes of one column that are decoded at once, where nothing else is said. No value is larger than its page; rows may share one.
 const BATCH_BYTES: u64 = 128 << 20;
 
 /// A Parquet file that is open, its rows not yet read.
 pub(crate) struct Table<R: ChunkReader + 'static> {
     builder: ParquetRecordBatchReaderBuilder<R>,
+    /// Of each leaf: [`pages::largest`].
+    largest: Vec<Result<u64, u64>>,
 }
 
 /// One column of a batch.
@@ -36,8 +39,14 @@ pub(crate) enum Cells {
 }
 
 pub(crate) fn open_table<R: ChunkReader + 'static>(file: R) -> Result<Table<R>, BadData> {
-    let builder = guarded(|| ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| e.to_string()))?;
-    Ok(Table { builder })
+    guarded(|| {
+        let metadata = ArrowReaderMetadata::load(&file, Default::default()).map_err(|e| e.to_string())?;
+        let groups = metadata.metadata().row_groups();
+        let leaf =
+            |at: usize| groups.iter().try_fold(0, |most, group| Ok(pages::largest(&file, group.column(at))?.max(most)));
+        let largest = (0..metadata.parquet_schema().num_columns()).map(leaf).collect();
+        Ok(Table { builder: ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata), largest })
+    })
 }
 
 impl<R: ChunkReader + 'static> Table<R> {
@@ -82,8 +91,8 @@ impl<R: ChunkReader + 'static> Table<R> {
     ) -> Result<impl Iterator<Item = Result<Vec<Cells>, BadData>> + use<R>, BadData> {
         let roots: Vec<usize> = columns.iter().filter_map(|name| self.schema().index_of(name).ok()).collect();
         let mask = ProjectionMask::roots(self.builder.parquet_schema(), roots);
-        let rows = (bytes / self.longest_row(&mask).max(1)).clamp(1, BATCH as u64);
-        let builder = self.builder.with_projection(mask).with_batch_size(rows as usize);
+        let batch = self.batch(&mask, bytes)?;
+        let builder = self.builder.with_projection(mask).with_batch_size(batch);
         let mut reader = guarded(|| builder.build().map_err(|e| e.to_string()))?;
         let columns: Vec<String> = columns.iter().map(|name| (*name).to_owned()).collect();
         Ok(std::iter::from_fn(move || {
@@ -94,14 +103,19 @@ impl<R: ChunkReader + 'static> Table<R> {
 }
 
 impl<R: ChunkReader + 'static> Table<R> {
-    /// Bytes of a row: those of the row group where they are most on average.
-    fn longest_row(&self, mask: &ProjectionMask) -> u64 {
-        let average = |group: &RowGroupMetaData| {
-            let leaves = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
-            let bytes = leaves.map(|(_, column)| u64::try_from(column.uncompressed_size()).unwrap_or(u64::MAX));
-            bytes.fold(0, u64::saturating_add) / u64::try_from(group.num_rows()).unwrap_or(0).max(1)
-        };
-        self.builder.metadata().row_groups().iter().map(average).max().unwrap_or(0)
+    /// Rows to decode at once, for about so many bytes of a column.
+    fn batch(&self, mask: &ProjectionMask, bytes: u64) -> Result<usize, BadData> {
+        let schema = self.builder.parquet_schema();
+        let mut most = 0;
+        for (at, largest) in self.largest.iter().enumerate().filter(|(at, _)| mask.leaf_included(*at)) {
+            let column = schema.column(at);
+            let swollen = |bytes| BadData::Page { column: column.path().string(), bytes, ratio: RATIO };
+            let page = largest.map_err(swollen)?;
+            if matches!(column.physical_type(), Type::BYTE_ARRAY | Type::FIXED_LEN_BYTE_ARRAY) {
+                most = most.max(page);
+            }
+        }
+        Ok((bytes / most.max(1)).clamp(1, BATCH as u64) as usize)
     }
 }
 

@@ -69,6 +69,10 @@ pub enum Format {
 
 /// Rows of a file that cannot be used, at most: what is said of each is kept.
 const MOST_BAD: usize = 10_000;
+/// Bytes that the rows of any file may take. Rows of Parquet that share a value have a copy each.
+const ROOM: u64 = 256 << 20;
+/// Of a larger file, times its own bytes.
+const RATIO: u64 = 16;
 
 /// Where a tar says that it is one.
 const TAR_MAGIC: std::ops::Range<usize> = 257..262;
@@ -115,7 +119,8 @@ pub fn read<R: ChunkReader + 'static, E: From<Unread>>(
     columns: &Columns,
     each: impl FnMut(Result<Row, BadData>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut rows = Rows { each, good: false, bad: 0, first: None };
+    let room = ROOM.max(RATIO * source.len());
+    let mut rows = Rows { each, room, bytes: 0, good: false, bad: 0, first: None };
     match format {
         Format::Parquet => {
             labelled_rows(source, columns).map_err(Unread::Bad)?.try_for_each(|row| rows.take(row))?;
@@ -141,6 +146,10 @@ fn begin<R: ChunkReader>(source: &R) -> Result<impl Read + use<R>, Unread> {
 
 struct Rows<F> {
     each: F,
+    /// Bytes that good rows may take together.
+    room: u64,
+    /// Those that they take.
+    bytes: u64,
     good: bool,
     bad: usize,
     /// What is wrong with the first of those.
@@ -154,7 +163,10 @@ impl<F> Rows<F> {
         F: FnMut(Result<Row, BadData>) -> Result<(), E>,
     {
         match &row {
-            Ok(_) => self.good = true,
+            Ok(row) => {
+                self.good = true;
+                self.bytes += row.bytes();
+            }
             Err(error) if !error.is_of_a_row() => return Err(Unread::Bad(error.clone()).into()),
             Err(error) if self.bad == MOST_BAD => {
                 return Err(Unread::Bad(BadData::TooMany { limit: MOST_BAD, last: error.to_string() }).into());
@@ -163,6 +175,9 @@ impl<F> Rows<F> {
                 self.bad += 1;
                 self.first.get_or_insert_with(|| error.clone());
             }
+        }
+        if self.bytes > self.room {
+            return Err(Unread::Bad(BadData::Swells { limit: self.room, ratio: RATIO }).into());
         }
         (self.each)(row)
     }

@@ -14,6 +14,8 @@ pub(super) type Object = Map<String, Value>;
 /// What people who train on dialogues call the input and the label.
 const PROMPT: [&str; 2] = ["prompt", "completion"];
 const MESSAGES: &str = "messages";
+/// Field names that an error lists.
+const MOST_NAMES: usize = 20;
 
 /// The row at `place`, `position` counting rows.
 ///
@@ -151,8 +153,9 @@ fn string<'a>(object: &'a Object, column: &str, place: Place) -> Result<&'a str,
         Some(Value::Object(_)) => "an object".to_owned(),
         Some(other) => format!("`{other}`"),
         None => {
-            let names: Vec<String> = object.keys().map(|name| format!("`{name}`")).collect();
-            format!("no such field among {}", names.join(", "))
+            let names: Vec<String> = object.keys().take(MOST_NAMES).map(|name| format!("`{name:.40}`")).collect();
+            let more = if object.len() > MOST_NAMES { ", …" } else { "" };
+            format!("no such field among {}{more}", names.join(", "))
         }
     };
     Err(place.bad(column, found, "a string", "add or correct the field"))

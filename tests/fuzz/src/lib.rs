@@ -1,0 +1,10 @@
+//! What reads bytes that somebody else wrote, each as one function that takes any bytes at all.
+//!
+//! A target panics if what it calls does, or breaks a law that is stated beside it; what an input may cost in memory is
+//! [`heap`]'s. Knows no fuzzer: `tests/targets.rs` feeds them.
+
+pub mod documents;
+pub mod heap;
+pub mod log;
+pub mod rows;
+pub mod wire;
