@@ -115,7 +115,22 @@ async fn play(server: &Server, kills: bool) -> (Left, Front) {
     let bucket = Some(Bucket { url: format!("{}/{kills}", server.url), environment });
     let apart = ["trainer", "evaluator"].map(|role| Worker { role, slots: 2 }).to_vec();
     let cluster = Cluster::start(Options { bucket, apart, supervised: true, ..Options::default() }).await;
-    (history(&cluster).await, front)
+    let left = history(&cluster).await;
+    // What is removed goes behind its back. If it never does, the names tell.
+    let _ = tokio::time::timeout(DEADLINE, through(&front)).await;
+    (left, front)
+}
+
+/// Waits until every kind of write was met, and whoever was to die is dead.
+async fn through(front: &Front) {
+    let mut pace = tokio::time::interval(Duration::from_millis(100));
+    let is_through = || {
+        let met = front.met();
+        met.len() >= BOUNDARIES.len() && met.values().all(|met| met.to_die.is_empty())
+    };
+    while !is_through() {
+        pace.tick().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
