@@ -39,7 +39,7 @@ proto-golden:  ## Make the protocol as it is the golden one; with each release
 
 chaos: setup  ## Kill the daemon at random moments of runs: same bits, nothing lost: make chaos KILLS=1000
 	cargo build --workspace
-	PERENNIAL_KILLS=$(or $(KILLS),20) cargo test -p perennial-tests --test kill_anything -- --nocapture
+	PERENNIAL_KILLS=$(or $(KILLS),20) cargo test --workspace --test kill_anything -- --nocapture
 
 sim: setup  ## Control, ingest and registry in simulated worlds that fail: make sim SEEDS=2000; PERENNIAL_SIM_SEED=N make sim tells of one
 	PERENNIAL_SIM_SEEDS=$(or $(SEEDS),2000) cargo test --workspace --test sim -- --nocapture

@@ -53,6 +53,9 @@ pub enum WorkerRole {
     Evaluator,
 }
 
+/// Of `limits.decode_memory`.
+const LEAST_MEMORY: u64 = 8 << 20;
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
@@ -193,6 +196,10 @@ impl Config {
             );
             return Err(document.unfit("limits.max_frame_bytes", expected));
         }
+        if self.limits.decode_memory.0 < LEAST_MEMORY {
+            let expected = format!("expected {} or more: a row may take a quarter of it", Bytes(LEAST_MEMORY));
+            return Err(document.unfit("limits.decode_memory", expected));
+        }
         for (key, url) in [("control", &self.control), ("advertise", &self.advertise)] {
             let fits = |url: &String| url.starts_with("http://") && Endpoint::from_shared(url.clone()).is_ok();
             if url.as_ref().is_some_and(|url| !fits(url)) {
@@ -302,6 +309,8 @@ mod tests {
             let error = error(&format!("limits: {{max_frame_bytes: {size}}}"), &[]);
             assert!(error.contains("expected 128 KiB, which is what our own clients send, to 8 MiB"), "{error}");
         }
+        let little = error("limits: {decode_memory: 1 MiB}", &[]);
+        assert!(little.contains("`limits.decode_memory` is \"1 MiB\": expected 8 MiB or more"), "{little}");
         assert!(error("recovery_budget: 10ms", &[]).contains("`recovery_budget`: 10ms is out of range"));
     }
 

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Seek};
 
-use domain::chunk::{BadRow, Row, Split};
+use domain::chunk::{Row, Split};
 use domain::id::TaskName;
 use store::examples::{self, BadData, Columns, Format};
 
@@ -27,16 +27,8 @@ pub struct Work {
 pub struct Ready {
     pub shards: Shards,
     pub sealed: Sealed,
-    pub quarantine: Option<Quarantine>,
-}
-
-/// Why a chunk is not sealed.
-pub struct Quarantine {
-    pub reason: String,
-    /// The first of them; none where nothing can be read.
-    pub bad: Vec<BadRow>,
-    /// All of them.
-    pub bad_rows: u64,
+    /// Why it goes to quarantine, if it does.
+    pub reason: Option<String>,
 }
 
 impl Work {
@@ -47,8 +39,7 @@ impl Work {
             read => (None, read?),
         };
         let reason = unreadable.or(sealed.reason());
-        let quarantine = reason.map(|reason| Quarantine { reason, bad: sealed.bad.clone(), bad_rows: sealed.bad_rows });
-        Ok(Ready { shards, sealed, quarantine })
+        Ok(Ready { shards, sealed, reason })
     }
 
     fn read(&self, mut file: File) -> Result<(Shards, Sealed), Error> {

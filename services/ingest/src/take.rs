@@ -25,7 +25,7 @@ use crate::admission::{Admission, Turn};
 use crate::control::Control;
 use crate::header::{self, Header, Resume};
 use crate::limits::Limits;
-use crate::prepare::{Quarantine, Ready, Work};
+use crate::prepare::{Ready, Work};
 use crate::push::Push;
 use crate::shards::Stored;
 use crate::spool::{Payload, Spool};
@@ -199,7 +199,7 @@ impl Ingest {
     ) -> Result<Taken, Error> {
         let (store, folder) = (&*self.store, layout::chunk(&header.pipeline, &id));
         let raw = objects::put_open(store, &layout::chunk_raw(&header.pipeline, &id), payload.open()?).await?;
-        let Ready { shards, sealed, quarantine } = ready;
+        let Ready { shards, sealed, reason } = ready;
         let Stored { train, held_out } = shards.write(store, &folder).await?;
         let mut chunk = Chunk {
             train,
@@ -211,12 +211,12 @@ impl Ingest {
             newest: sealed.newest,
             ..Chunk::received(id, task, header.split, raw, (self.clock)())
         };
-        let Some(Quarantine { reason, bad, bad_rows: rows }) = quarantine else {
+        let Some(reason) = reason else {
             return self.control.record(header, &chunk, sealed.new_labels, String::new()).await;
         };
-        if !bad.is_empty() {
-            let object = keep_bad_rows(store, &folder, &bad).await?;
-            chunk.bad = Some(BadRows { rows, object, new_labels: sealed.new_labels, settled: false });
+        if !sealed.bad.is_empty() {
+            let object = keep_bad_rows(store, &folder, &sealed.bad).await?;
+            chunk.bad = Some(BadRows { rows: sealed.bad_rows, object, new_labels: sealed.new_labels, settled: false });
         }
         self.control.record(header, &chunk, Vec::new(), reason).await
     }

@@ -100,9 +100,7 @@ impl<R: ChunkReader + 'static> Table<R> {
             Some(batch.and_then(|batch| columns.iter().map(|name| cells(&batch, name)).collect()))
         }))
     }
-}
 
-impl<R: ChunkReader + 'static> Table<R> {
     /// Rows to decode at once, for about so many bytes of a column.
     fn batch(&self, mask: &ProjectionMask, bytes: u64) -> Result<usize, BadData> {
         let schema = self.builder.parquet_schema();
