@@ -5,11 +5,12 @@
 //! writer notices when a number it wants is taken.
 //!
 //! A writer may also sleep between choosing a number and creating it, for so long that the number
-//! was used *and retired* meanwhile: then its create succeeds. So before a record counts, its writer
-//! looks at the record before it, which retention removes first. Unless that is still the one
-//! it built upon, the writer is fenced. Its stray record stays: it may also be a record that
-//! a successor has already built upon, and strays lie below the snapshots, where nobody reads and
-//! retention sweeps.
+//! was used *and retired* meanwhile: then its create succeeds. So may a request that the network repeats. So
+//! retention removes records by blocks, and before anything of a block is removed, a mark that stays for good says that
+//! the block is retired. Whoever has created a record, or found none or another's, looks for the mark of its number next:
+//! without one, what it saw is the log. With one, the writer is fenced, and a record may be a stray. Strays stay: one may also
+//! be a record that a successor has already built upon, and they lie below the snapshots, where nobody reads and retention
+//! sweeps.
 
 mod encoding;
 mod files;
@@ -63,7 +64,7 @@ pub struct Record {
 pub struct Options {
     /// The longest wait for one append, its retries included.
     pub op_timeout: Duration,
-    /// Records between snapshots.
+    /// Records between snapshots, and numbers that retire together: whoever opens a log has to agree, from its beginning on.
     pub snapshot_every: u64,
     /// A writer that has nothing to append looks this often whether the log is still its own.
     pub check_every: Duration,
@@ -145,11 +146,11 @@ impl CommitLog {
             self.epoch = self.head.epoch + 1;
             let (number, record) = (self.head.number + 1, self.record(now, Vec::new()));
             let Claim::Taken(rival) = self.files.create(number, &record).await? else {
-                self.confirm(number).await?;
+                self.not_retired(number).await?;
                 self.head = Head::of(number, &record);
                 return Ok(());
             };
-            if self.files.holds(&self.head).await? {
+            if !self.files.is_retired(number).await? {
                 recover::apply(state, number, &rival)?;
                 self.head = Head::of(number, &rival);
                 continue;
@@ -206,41 +207,25 @@ impl CommitLog {
     async fn write(&self, record: &Record) -> Result<u64, Error> {
         let number = self.head.number + 1;
         match self.files.create(number, record).await? {
-            Claim::Ours => self.confirm(number).await.map(|()| number),
+            Claim::Ours => self.not_retired(number).await.map(|()| number),
             Claim::Taken(rival) => Err(Error::Fenced { by: rival.writer }),
         }
     }
 
-    /// Refuses a record that was created over a retired number.
-    ///
-    /// The record below must be the very one this writer built upon: another fenced writer's stray
-    /// may lie there too.
-    async fn confirm(&self, number: u64) -> Result<(), Error> {
-        if number == 1 {
-            return self.confirm_first().await;
+    /// Asked after the number was looked at: the log moved on, and what was seen there says nothing of it.
+    async fn not_retired(&self, number: u64) -> Result<(), Error> {
+        match self.files.is_retired(number).await? {
+            true => Err(Error::Fenced { by: "unknown: the log moved on".to_owned() }),
+            false => Ok(()),
         }
-        match self.files.read(number - 1).await? {
-            Some(below) if Head::of(number - 1, &below) == self.head => Ok(()),
-            Some(below) => Err(Error::Fenced { by: below.writer }),
-            None => Err(Error::Fenced { by: "unknown: the log moved on".to_owned() }),
-        }
-    }
-
-    /// The first record has none below it. It is ours unless anything was ever built above it.
-    async fn confirm_first(&self) -> Result<(), Error> {
-        let listing = self.files.list().await?;
-        if listing.records.range(2..).next().is_none() && listing.snapshots.is_empty() {
-            return Ok(());
-        }
-        Err(Error::Fenced { by: "unknown: the log moved on".to_owned() })
     }
 
     /// Fails if somebody else has taken the log over: then what this writer answers from its state may be old.
     pub async fn check(&self) -> Result<(), Error> {
-        match self.files.read(self.head.number + 1).await? {
+        let next = self.head.number + 1;
+        match self.files.read(next).await? {
             Some(rival) => Err(Error::Fenced { by: rival.writer }),
-            None if self.files.holds(&self.head).await? => Ok(()),
-            None => Err(Error::Fenced { by: "unknown: the log moved on".to_owned() }),
+            None => self.not_retired(next).await,
         }
     }
 
@@ -257,7 +242,7 @@ impl CommitLog {
         Ok(())
     }
 
-    /// Removes records that two snapshots cover, oldest first, and all but the last two snapshots.
+    /// Removes blocks of records that two snapshots cover, and all but the last two snapshots.
     ///
     /// Borrows nothing: it may run beside appends.
     pub fn sweep(&self) -> impl Future<Output = Result<(), Error>> + Send + 'static {

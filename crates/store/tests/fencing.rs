@@ -20,7 +20,7 @@ use futures::stream::{BoxStream, once};
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use perennial_store::log::{CommitLog, Error, Follower, Options};
@@ -324,13 +324,60 @@ async fn so_does_one_whose_answer_was_lost() {
     assert!(plays.await > 1000);
 }
 
+/// What the network does with requests of long ago: it carries them out once more. Here those that created the records there are.
+async fn echo(store: &Store) -> Actor {
+    let (gate, turns) = gated(store);
+    let mut records = Vec::new();
+    for number in support::records(store).await {
+        let path = Path::from(support::record_path(number));
+        let bytes = store.get(&path).await.unwrap().bytes().await.unwrap();
+        records.push((path, bytes));
+    }
+    Actor::new(gate, async move {
+        for (path, bytes) in records {
+            // Where it is there, it stays.
+            let _ = turns.put_opts(&path, bytes.into(), PutMode::Create.into()).await;
+        }
+        Outcome::default()
+    })
+}
+
+/// A writer that answers from its state, and looks before whether the log is still its own.
+async fn one_that_looks(store: &Store, is_taken: Arc<AtomicBool>) -> Actor {
+    let (gate, turns) = gated(store);
+    let (log, _) = CommitLog::open(turns.clone(), "old", 1, options()).await.unwrap();
+    Actor::new(gate.clone(), async move {
+        gate.turn().await;
+        let was_taken = is_taken.load(Ordering::Relaxed);
+        assert!(log.check().await.is_err() || !was_taken, "it takes the log for its own");
+        Outcome::default()
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_carried_out_again_at_any_time_makes_no_writer_of_one_that_is_fenced() {
+    let plays = every_order(|store| async move {
+        let is_taken = Arc::new(AtomicBool::new(false));
+        let old = one_that_looks(&store, is_taken.clone()).await;
+        let echo = echo(&store).await;
+        let (gate, turns) = gated(&store);
+        let new = Actor::new(gate, async move {
+            let taken = CommitLog::open(turns, "new", 1, options()).await;
+            is_taken.store(taken.is_ok(), Ordering::Relaxed);
+            reigns(taken, "new").await
+        });
+        vec![old, echo, new]
+    });
+    assert!(plays.await > 1000);
+}
+
 #[tokio::test(start_paused = true)]
 async fn old_writers_rivals_and_a_follower_agree_on_the_log() {
     drawn_orders(1_500, |store| async move {
         let first = old_writer(&store, "first", 2, false).await;
         let (watching, heir) = (follower(&store).await, heir(&store, "heir").await);
         let second = old_writer(&store, "second", 2, true).await;
-        vec![first, second, watching, heir, new_writer(&store, "new")]
+        vec![first, second, watching, heir, echo(&store).await, new_writer(&store, "new")]
     })
     .await;
 }

@@ -59,13 +59,10 @@ impl Publisher {
             for pending in self.journal.read(pending) {
                 failed |= !self.settle(pending).await;
             }
-            let again = async {
-                if failed { tokio::time::sleep(Duration::from_secs(1)).await } else { std::future::pending().await }
-            };
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 closed = changed.changed() => if closed.is_err() { return },
-                () = again => {}
+                () = tokio::time::sleep(Duration::from_secs(1)), if failed => {}
             }
         }
     }

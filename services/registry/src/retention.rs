@@ -6,6 +6,7 @@
 //! retired version never comes back, so that not even a process that lost the log can remove too much.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::chunk::ObjectRef;
 use domain::id::{PipelineId, Version};
@@ -22,6 +23,8 @@ use crate::error::Error;
 
 /// Versions whose removal one record tells of.
 const BATCH: usize = 64;
+/// After a store that did not answer.
+const AGAIN: Duration = Duration::from_secs(1);
 
 pub struct Retention {
     journal: Arc<Journal>,
@@ -40,17 +43,19 @@ impl Retention {
         Self { journal, store }
     }
 
-    /// Retires and removes whatever is due, at every change of the log, and first what earlier processes left.
+    /// Retires and removes whatever is due, at every change of the log and again after a failure, and first what earlier
+    /// processes left.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut changed = self.journal.watch();
         loop {
-            if let Err(error) = self.settle().await {
-                // The next change of the log tries again.
-                warn!(error = chain(&error), "old versions not removed");
+            let settled = self.settle().await;
+            if let Err(error) = &settled {
+                warn!(error = chain(error), "old versions not removed");
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 closed = changed.changed() => if closed.is_err() { return },
+                () = tokio::time::sleep(AGAIN), if settled.is_err() => {}
             }
         }
     }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::id::{PipelineId, RunNumber};
 use domain::state::State;
@@ -13,11 +14,15 @@ use store::{layout, objects};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// Sweeps whenever a run has ended, and first what earlier processes left, until shutdown.
+/// After a store that did not answer.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Sweeps whenever a run has ended and again after a failure, and first what earlier processes left, until shutdown.
 pub async fn run(journal: Arc<Journal>, store: Arc<dyn ObjectStore>, shutdown: CancellationToken) {
     let mut changed = journal.watch();
     let mut swept = BTreeMap::new();
     loop {
+        let mut failed = false;
         for (pipeline, run) in journal.read(ended) {
             if swept.get(&pipeline) == Some(&run) {
                 continue;
@@ -27,13 +32,16 @@ pub async fn run(journal: Arc<Journal>, store: Arc<dyn ObjectStore>, shutdown: C
                     info!(%pipeline, up_to_run = run, objects, "swept");
                     swept.insert(pipeline, run);
                 }
-                // The next change of the log tries again.
-                Err(error) => warn!(%pipeline, error = %perennial_proto::status::chain(&error), "not swept"),
+                Err(error) => {
+                    warn!(%pipeline, error = %perennial_proto::status::chain(&error), "not swept");
+                    failed = true;
+                }
             }
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
             closed = changed.changed() => if closed.is_err() { return },
+            () = tokio::time::sleep(AGAIN), if failed => {}
         }
     }
 }

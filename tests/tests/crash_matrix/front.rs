@@ -89,18 +89,20 @@ struct Asker {
 }
 
 async fn serve(stream: TcpStream, client: SocketAddr, watch: Arc<Watch>) {
+    let Ok(front) = stream.local_addr() else { return };
     // It may be gone already.
-    let Some(asker) = tokio::task::spawn_blocking(move || asker(client)).await.expect("it does not panic") else {
-        return;
-    };
+    let asked = tokio::task::spawn_blocking(move || asker(client, front)).await.expect("it does not panic");
+    let Some(asker) = asked else { return };
     let service = service_fn(move |request| watch.clone().pass(asker, request));
     // However a connection ends, whoever made it sees that.
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
-/// The process at the other end of a connection on this machine.
-fn asker(client: SocketAddr) -> Option<Asker> {
-    let entry = procfs::net::tcp().ok()?.into_iter().find(|entry| entry.local_address == client)?;
+/// The process at the other end of a connection on this machine. Its port alone does not tell: other connections had it before,
+/// and are listed for a minute after their end.
+fn asker(client: SocketAddr, front: SocketAddr) -> Option<Asker> {
+    let mut entries = procfs::net::tcp().ok()?.into_iter();
+    let entry = entries.find(|entry| (entry.local_address, entry.remote_address) == (client, front))?;
     let target = FDTarget::Socket(entry.inode);
     let holds = |process: &Process| process.fd().is_ok_and(|fds| fds.flatten().any(|fd| fd.target == target));
     all_processes().ok()?.flatten().find_map(|process| {

@@ -211,14 +211,18 @@ fn in_one_place(world: &World, current: &PipelineState) {
     }
 }
 
-/// What was seen of versions is what is there, and each passed.
+/// What was seen of versions is what is there, unless it was retired, and each passed.
 async fn versions(world: &World, told: &Told, current: &PipelineState) {
     let weights = |number: &u64| current.versions.get(&domain::id::Version(*number)).map(|known| &known.weights_sha256);
     if let Some((number, _)) = told.versions.iter().find(|(number, seen)| weights(number) != Some(seen)) {
         world.broken(format!("version {number} was seen and is not there"));
     }
+    if !current.leaving.is_empty() {
+        world.broken(format!("files of retired versions are still there: {:?}", current.leaving));
+    }
     for version in current.versions.values() {
-        for file in &version.files {
+        let stays = !current.retired.contains_key(&version.number);
+        for file in version.files.iter().filter(|_| stays) {
             whole(world, file).await;
         }
         if version.report.verdict != Verdict::Pass {

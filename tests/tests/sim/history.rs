@@ -70,9 +70,11 @@ impl History {
         }
     }
 
-    /// A version that somebody saw is whole, from the first moment on, and stays what it is.
+    /// A version that somebody saw is whole, from the first moment on, unless it may have been retired since, and stays what it
+    /// is.
     pub async fn saw(&self, world: &World, version: &v1::Version) {
-        for file in &version.files {
+        let stays = world.setting.versions_kept.is_none();
+        for file in version.files.iter().filter(|_| stays) {
             let found = world.bucket.look(&file.path).await;
             if found.map(|bytes| store::objects::sha256(&bytes)).as_ref() != Some(&file.sha256) {
                 world

@@ -77,6 +77,7 @@ async fn simulate(seed: u64) -> u64 {
         world.broken("clients do not get through, long after nothing fails any more");
     }
     check::settle(&clients[0]).await;
+    world.settle();
     // Nothing is under way any more, and listings show everything.
     sleep(Duration::from_secs(60)).await;
     check::everything(&world, &clients[0]).await;

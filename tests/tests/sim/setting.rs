@@ -8,6 +8,10 @@ pub struct Setting {
     /// Records between snapshots: small, so that retention follows closely.
     pub snapshot_every: u64,
     pub recovery_budget: u64,
+    /// How many versions the pipeline keeps; all of them by default.
+    pub versions_kept: Option<u64>,
+    /// When nothing else fails any more, the store still refuses to remove anything, until everything has settled.
+    pub removals_fail: bool,
     /// Whether there are versions before anything fails.
     pub warm_up: bool,
     pub faults_for: u64,
@@ -40,6 +44,8 @@ impl Setting {
         Self {
             snapshot_every: 2 + dice.below(dice.one(&[4, 30])),
             recovery_budget: dice.one(&[2000, 4000, 8000]),
+            versions_kept: dice.one(&[None, Some(1), Some(2)]),
+            removals_fail: dice.chance(0.5),
             warm_up: dice.chance(0.7),
             faults_for: 20_000 + dice.below(30_000),
             calm_between: dice.one(&[2000, 5000, 10_000]),

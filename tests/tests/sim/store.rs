@@ -272,7 +272,12 @@ impl ObjectStore for Store {
                 let gone = path.clone();
                 let delete = move |world: Arc<World>| {
                     let gone = gone.clone();
-                    async move { world.bucket.objects.delete(&gone).await }
+                    async move {
+                        match world.refuses_removals() {
+                            true => Err(failure()),
+                            false => world.bucket.objects.delete(&gone).await,
+                        }
+                    }
                 };
                 store.request("delete", true, path.as_ref(), delete).await?;
                 Ok(path)

@@ -21,7 +21,7 @@ const PUSHES: u64 = 12;
 pub async fn apply(client: &Client) {
     let spec = json!({
         "name": "notes", "model": "mlp:8", "method": "er", "labels": ["a", "b"], "seed": 7,
-        "evaluation": {"held_out_fraction": 0.25},
+        "evaluation": {"held_out_fraction": 0.25}, "retention": {"versions": client.world.setting.versions_kept},
     });
     let spec_json = spec.to_string().into_bytes();
     let apply = || {

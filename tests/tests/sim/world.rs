@@ -27,6 +27,7 @@ pub struct World {
     start: Instant,
     wild: AtomicBool,
     over: AtomicBool,
+    settled: AtomicBool,
     moments: AtomicU64,
     account: Mutex<Account>,
 }
@@ -48,6 +49,7 @@ impl World {
             start: Instant::now(),
             wild: AtomicBool::new(false),
             over: AtomicBool::new(false),
+            settled: AtomicBool::new(false),
             moments: AtomicU64::new(0),
             account: Mutex::default(),
         };
@@ -70,7 +72,7 @@ impl World {
         self.wild.store(true, Ordering::Relaxed);
     }
 
-    /// From here on nothing fails any more.
+    /// From here on nothing fails any more, except for removals in some worlds.
     pub fn calm_down(&self) {
         self.wild.store(false, Ordering::Relaxed);
         self.over.store(true, Ordering::Relaxed);
@@ -83,6 +85,16 @@ impl World {
     /// Whether what could fail has failed.
     pub fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
+    }
+
+    /// From here on nothing whatever fails.
+    pub fn settle(&self) {
+        self.settled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the store does not remove anything now.
+    pub fn refuses_removals(&self) -> bool {
+        self.setting.removals_fail && self.is_over() && !self.settled.load(Ordering::Relaxed)
     }
 
     /// Whether a fault of this share happens now.

@@ -7,12 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::encoding;
-use super::{Error, Head, Record, Snapshot};
+use super::{Error, Options, Record, Snapshot};
 
 /// Tries of one request, beside those of the store's own client.
 const TRIES: u32 = 3;
@@ -24,6 +24,8 @@ const SNAPSHOTS: usize = 2;
 pub(super) struct Files {
     store: Arc<dyn ObjectStore>,
     timeout: Duration,
+    /// Numbers that retire together.
+    block: u64,
 }
 
 /// Who owns a number.
@@ -46,14 +48,24 @@ fn snapshot_path(number: u64) -> Path {
     Path::from(format!("log/snapshots/{number:020}.bin"))
 }
 
+/// Outside of the log's folder, whose listings would grow with the marks.
+fn mark_path(block: u64) -> Path {
+    Path::from(format!("retired/{block:020}"))
+}
+
 /// As they were named when they were JSON.
 fn old_snapshot_path(number: u64) -> Path {
     Path::from(format!("log/snapshots/{number:020}.json"))
 }
 
 impl Files {
-    pub(super) fn new(store: Arc<dyn ObjectStore>, timeout: Duration) -> Self {
-        Self { store, timeout }
+    pub(super) fn new(store: Arc<dyn ObjectStore>, options: &Options) -> Self {
+        Self { store, timeout: options.op_timeout, block: options.snapshot_every }
+    }
+
+    /// Record 1 is the first of block 0.
+    fn block_of(&self, number: u64) -> u64 {
+        number.saturating_sub(1) / self.block
     }
 
     /// Creates a record, or says whose it is.
@@ -88,13 +100,9 @@ impl Files {
         encoding::read_record(&bytes).map(Some).map_err(undecodable)
     }
 
-    /// Whether the record at `head` is still there. Retention removes it before those above it.
-    pub(super) async fn holds(&self, head: &Head) -> Result<bool, Error> {
-        if head.number == 0 {
-            return Ok(false);
-        }
-        let there = self.read(head.number).await?;
-        Ok(there.is_some_and(|record| Head::of(head.number, &record) == *head))
+    /// Whether the number is used up and its record may be gone.
+    pub(super) async fn is_retired(&self, number: u64) -> Result<bool, Error> {
+        Ok(self.get(&mark_path(self.block_of(number))).await?.is_some())
     }
 
     /// A snapshot, or none if it is gone or torn.
@@ -138,22 +146,31 @@ impl Files {
     }
 
     /// See [`super::CommitLog::sweep`].
-    ///
-    /// One after the other, in ascending order: that n is gone must mean that n-1 is gone, or
-    /// [`super::CommitLog`] could not tell a retired number from a new one.
     pub(super) async fn sweep(&self, head: u64) -> Result<(), Error> {
         let listing = self.list().await?;
         let kept: Vec<u64> = listing.snapshots.iter().rev().take(SNAPSHOTS).copied().collect();
         let [_, oldest] = kept[..] else {
             return Ok(());
         };
-        // The record right under the head stays too: whoever appends next looks at it.
-        for &record in listing.records.range(..=oldest.min(head.saturating_sub(2))) {
-            self.remove(&record_path(record)).await?;
+        // Whole blocks, and none that whoever writes now still uses.
+        let covered = oldest.min(head) / self.block * self.block;
+        let records: Vec<u64> = listing.records.range(..=covered).copied().collect();
+        for block in records.chunk_by(|a, b| self.block_of(*a) == self.block_of(*b)) {
+            self.retire(block).await?;
         }
         for &snapshot in listing.snapshots.range(..oldest) {
             self.remove(&snapshot_path(snapshot)).await?;
             self.remove(&old_snapshot_path(snapshot)).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes records of one block. From the mark on, that one of its numbers has no record, or has one, means nothing.
+    async fn retire(&self, records: &[u64]) -> Result<(), Error> {
+        let mark = mark_path(self.block_of(records[0]));
+        self.within("sweep", self.store.put(&mark, PutPayload::new())).await?;
+        for &record in records {
+            self.remove(&record_path(record)).await?;
         }
         Ok(())
     }

@@ -20,26 +20,24 @@ pub struct Follower {
 impl Follower {
     /// Folds what there is.
     pub async fn open(store: Arc<dyn ObjectStore>, options: Options) -> Result<Self, Error> {
-        let files = Files::new(store, options.op_timeout);
+        let files = Files::new(store, &options);
         let found = recover::recover(&files).await?;
         Ok(Self { files, options, found })
     }
 
     /// Folds what was appended since. After any error the follower is of no use any more.
     pub async fn catch_up(&mut self) -> Result<(), Error> {
-        while let Some(next) = self.files.read(self.found.head.number + 1).await? {
-            // Over a retired number lies no record of the log.
-            if !self.files.holds(&self.found.head).await? {
-                break;
-            }
+        loop {
             let number = self.found.head.number + 1;
+            let next = self.files.read(number).await?;
+            if self.files.is_retired(number).await? {
+                self.found = recover::recover(&self.files).await?;
+                return Ok(());
+            }
+            let Some(next) = next else { return Ok(()) };
             recover::apply(&mut self.found.state, number, &next)?;
             self.found.head = Head::of(number, &next);
         }
-        if !self.files.holds(&self.found.head).await? {
-            self.found = recover::recover(&self.files).await?;
-        }
-        Ok(())
     }
 
     /// The name that the log's writer opened it under; None where nobody ever wrote.
