@@ -2,7 +2,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 BUF := npx --yes @bufbuild/buf@1.75.0
 BENCH := lora_step coreset online_er
 
-.PHONY: help setup reference stores build test lint proto-check proto-golden chaos sim bench results-text results-replay results-cifar results-gmc results-selection demo
+.PHONY: help setup reference stores build test lint proto-check proto-golden chaos sim fuzz bench results-text results-replay results-cifar results-gmc results-selection demo
 .NOTPARALLEL:
 
 help:  ## List the targets
@@ -43,6 +43,9 @@ chaos: setup  ## Kill the daemon at random moments of runs: same bits, nothing l
 
 sim: setup  ## Control, ingest and registry in simulated worlds that fail: make sim SEEDS=2000; PERENNIAL_SIM_SEED=N make sim tells of one
 	PERENNIAL_SIM_SEEDS=$(or $(SEEDS),2000) cargo test --workspace --test sim -- --nocapture
+
+fuzz:  ## Search for inputs that break a reader: make fuzz MINUTES=10 (for each), make fuzz ONLY=parquet
+	python3 -B scripts/fuzz.py --minutes $(or $(MINUTES),10) $(addprefix --only ,$(ONLY))
 
 bench: setup reference  ## Ours against others', in turns: make bench, make bench BENCH=lora_step ARGS="--only vit-f32"
 	set -e; for bench in $(BENCH); do cargo bench --workspace --bench $$bench -- $(ARGS); done
