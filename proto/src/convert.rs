@@ -190,6 +190,7 @@ pub fn chunk(pipeline: &PipelineId, chunk: &Chunk) -> v1::Chunk {
             _ => 0,
         },
         erased_rows: chunk.erased_rows(),
+        received_json: if chunk.state == ChunkState::Received { to_json(chunk) } else { Vec::new() },
     }
 }
 

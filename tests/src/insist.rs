@@ -49,6 +49,17 @@ pub async fn all_chunks(cluster: &Cluster, pipeline: &str) -> Vec<v1::Chunk> {
     }
 }
 
+/// Waits until the rows of every chunk are checked.
+pub async fn rows_checked(cluster: &Cluster, pipeline: &str) {
+    let mut pace = tokio::time::interval(Duration::from_millis(100));
+    let waiting = async {
+        while all_chunks(cluster, pipeline).await.iter().any(|chunk| chunk.state == "received") {
+            pace.tick().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, waiting).await.expect("somebody checks them");
+}
+
 /// The first page of them.
 pub async fn all_versions(cluster: &Cluster, pipeline: &str) -> Vec<v1::Version> {
     let request = v1::ListVersionsRequest { parent: resource(pipeline), page_size: PAGE, ..Default::default() };

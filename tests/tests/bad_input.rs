@@ -16,7 +16,7 @@ fn expect(outcome: Result<impl std::fmt::Debug, Status>, code: Code, words: &[&s
 }
 
 fn header(pipeline: &str) -> v1::ChunkHeader {
-    v1::ChunkHeader { pipeline: resource(pipeline), format: v1::Format::Jsonl.into(), ..Default::default() }
+    v1::ChunkHeader { pipeline: resource(pipeline), format: v1::Format::Jsonl.into(), wait: true, ..Default::default() }
 }
 
 #[tokio::test]

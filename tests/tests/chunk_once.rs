@@ -28,7 +28,7 @@ fn client(cluster: &Cluster, args: &[&str]) -> Output {
 fn push(cluster: &Cluster, file: &Path, sequence: &str) -> Output {
     let file = file.to_str().unwrap();
     let numbered = ["--producer", "kiosk", "--sequence", sequence];
-    client(cluster, &[&["chunk", "push", "digits", file, "--task", "clean"], &numbered[..]].concat())
+    client(cluster, &[&["chunk", "push", "--wait", "digits", file, "--task", "clean"], &numbered[..]].concat())
 }
 
 #[track_caller]

@@ -10,7 +10,7 @@ use perennial_proto::limits::FRAME_BYTES;
 use perennial_proto::v1::{self, Split};
 use perennial_tests::cluster::{pipeline, resource, role};
 use perennial_tests::digits::clean;
-use perennial_tests::insist::{absorb, all_chunks, all_versions, insist};
+use perennial_tests::insist::{absorb, all_chunks, all_versions, insist, rows_checked};
 use perennial_tests::{Cluster, Options, Worker};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -114,7 +114,7 @@ async fn a_daemon_killed_at_random_moments_loses_nothing() {
         let _ = torn.await.unwrap();
         whole_versions(&cluster.store());
         cluster.boot().await;
-        cluster.push_as(later(), &rows, FRAME_BYTES).await.unwrap();
+        cluster.push_as(v1::ChunkHeader { wait: true, ..later() }, &rows, FRAME_BYTES).await.unwrap();
     }
     let run = cluster.ended(&run.name).await;
     println!("{within} of {kills} kills fell within the run, which took {} attempts", run.attempts);
@@ -208,7 +208,7 @@ async fn whatever_dies_while_clients_push_and_runs_train_the_history_is_the_same
         while !over.load(Ordering::Relaxed) {
             pace.tick().await;
             let rows = clean(1000 + pushed, 1, 20);
-            insist(async || cluster.push("inbox", "clean", Split::Train, &rows).await).await;
+            insist(async || cluster.leave("inbox", "clean", Split::Train, &rows).await).await;
             pushed += 1;
         }
         pushed
@@ -220,6 +220,7 @@ async fn whatever_dies_while_clients_push_and_runs_train_the_history_is_the_same
     assert_eq!((bits.len() as u64, whole_versions(&cluster.store()) as u64), (updates, updates));
     let line = all_chunks(&cluster, "digits").await.into_iter().map(|chunk| (chunk.state, chunk.version));
     assert!(line.eq((1..=updates).map(|version| ("absorbed".to_owned(), version))));
+    rows_checked(&cluster, "inbox").await;
     let inbox = all_chunks(&cluster, "inbox").await;
     let names: BTreeSet<&String> = inbox.iter().map(|chunk| &chunk.name).collect();
     assert_eq!((names.len() as u64, inbox.len() as u64), (pushed, pushed));

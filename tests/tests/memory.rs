@@ -84,6 +84,7 @@ async fn take_in(format: Format, payload: Vec<u8>) {
         task: "texts".to_owned(),
         split: Split::Auto.into(),
         format: format.into(),
+        wait: true,
         ..Default::default()
     };
     let chunk = cluster.push_as(header, &payload, FRAME_BYTES).await.unwrap().chunk.unwrap();

@@ -34,7 +34,7 @@ async fn rows_that_do_not_train_are_counted_with_their_reasons() {
     std::fs::write(&file, flawed()).unwrap();
 
     let (code, pushed, said) =
-        client(&cluster, &["chunk", "push", "digits", file.to_str().unwrap(), "--task", "clean"]);
+        client(&cluster, &["chunk", "push", "--wait", "digits", file.to_str().unwrap(), "--task", "clean"]);
     assert_eq!((code, &pushed["bad_rows"], &pushed["duplicate_rows"]), (Some(1), &2.into(), &3.into()), "{said}");
     assert!(said.contains("2 of 205 rows cannot be used"), "{said}");
     let chunk = pushed["chunk"].as_str().unwrap();

@@ -55,7 +55,7 @@ async fn a_large_push_goes_on_where_the_connection_was_cut() {
     let rows = texts(40 * MIB);
     std::fs::write(&file, &rows).unwrap();
     let proxy = Proxy::before(cluster.port(), [Fault::Cut { after: 21 * MIB }, Fault::Cut { after: 13 * MIB }]).await;
-    let output = client(proxy.url(), &["chunk", "push", "tickets", file.to_str().unwrap()]).await;
+    let output = client(proxy.url(), &["chunk", "push", "--wait", "tickets", file.to_str().unwrap()]).await;
     let pushed = answer(&output);
     assert_eq!((&pushed["state"], proxy.left()), (&"sealed".into(), 0));
     assert_eq!(pushed["bytes"], rows.len());
@@ -71,7 +71,7 @@ async fn a_small_push_is_made_anew_and_a_slow_one_waited_for() {
     cluster.apply(&pipeline("digits")).await.unwrap();
     let file = cluster.folder().join("rows.jsonl");
     std::fs::write(&file, clean(1, 0, 200)).unwrap();
-    let push = ["chunk", "push", "digits", file.to_str().unwrap()];
+    let push = ["chunk", "push", "--wait", "digits", file.to_str().unwrap()];
     let proxy =
         Proxy::before(cluster.port(), [Fault::Cut { after: 4096 }, Fault::Delay(Duration::from_millis(20))]).await;
     assert_eq!(answer(&client(proxy.url(), &push).await)["already_exists"], false);
@@ -88,7 +88,7 @@ async fn a_connection_that_falls_silent_is_given_up_and_made_anew() {
     let file = cluster.folder().join("rows.jsonl");
     std::fs::write(&file, clean(1, 0, 200)).unwrap();
     let proxy = Proxy::before(cluster.port(), [Fault::Silence { after: 4096 }]).await;
-    let output = client(proxy.url(), &["chunk", "push", "digits", file.to_str().unwrap()]).await;
+    let output = client(proxy.url(), &["chunk", "push", "--wait", "digits", file.to_str().unwrap()]).await;
     assert_eq!((&answer(&output)["state"], proxy.left()), (&"sealed".into(), 0));
 }
 

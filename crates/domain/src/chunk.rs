@@ -227,6 +227,19 @@ pub struct Chunk {
     /// What was received is gone, with rows of it.
     #[serde(default)]
     pub erased: bool,
+    /// How what was received is to be read. None: it was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reading: Option<Reading>,
+}
+
+/// What its producer said of a payload whose rows are not checked yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reading {
+    /// Such as `parquet`.
+    pub format: String,
+    /// None: whichever there is.
+    pub input: Option<String>,
+    pub label: String,
 }
 
 /// Labels of a chunk that were changed at once.
@@ -299,6 +312,7 @@ impl Chunk {
             trained_under: None,
             corrections: Vec::new(),
             erased: false,
+            reading: None,
         }
     }
 

@@ -10,6 +10,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use domain::Timestamp;
+use domain::chunk::ChunkState;
+use domain::id::{ChunkId, PipelineId};
 use domain::state::{Event, Inapplicable, State};
 use object_store::ObjectStore;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -109,6 +111,22 @@ impl Journal {
     /// The number of the newest record, and every change of it.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.shared.head.subscribe()
+    }
+
+    /// Waits until the rows of all that the pipeline has received by now are checked, as long as a commit may take. Else it names
+    /// a chunk whose are not.
+    pub async fn rows_checked(&self, pipeline: &PipelineId) -> Result<(), ChunkId> {
+        let mut changed = self.watch();
+        let mut left = self.read(|state| unchecked(state, pipeline));
+        let waiting = async {
+            while !left.is_empty() && changed.changed().await.is_ok() {
+                let now = self.read(|state| unchecked(state, pipeline));
+                left.retain(|chunk| now.contains(chunk));
+            }
+        };
+        // What is left says whether it was long enough.
+        let _ = tokio::time::timeout(self.patience, waiting).await;
+        left.into_iter().next().map_or(Ok(()), Err)
     }
 
     /// Records what `decide` decides on the newest state, and returns its answer once that is durable.
@@ -243,6 +261,12 @@ fn gathered(first: Box<dyn Job>, queue: &mut mpsc::Receiver<Box<dyn Job>>) -> Ve
         group.push(next);
     }
     group
+}
+
+/// Chunks that were received and whose rows nobody has checked yet.
+fn unchecked(state: &State, pipeline: &PipelineId) -> Vec<ChunkId> {
+    let chunks = state.pipelines.get(pipeline).into_iter().flat_map(|current| current.chunks.values());
+    chunks.filter(|chunk| chunk.state == ChunkState::Received).map(|chunk| chunk.id.clone()).collect()
 }
 
 /// Whether the journal has to close.

@@ -227,11 +227,12 @@ async fn control(node: &Node, follower: Option<Follower>, services: &mut Service
     Ok(Control { journal, tasks })
 }
 
-/// The service, and the watch over prefixes.
+/// The service, the watch over prefixes, and the patrol.
 fn ingest(node: &Node, services: &mut Services, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
     let control = node.config.control.clone().unwrap_or_else(|| node.url.clone());
     // A control role that vanishes with its machine breaks no connection.
-    let silence = node.config.recovery_budget.timeouts().lease;
+    let timeouts = node.config.recovery_budget.timeouts();
+    let silence = timeouts.lease;
     let endpoint = Endpoint::from_shared(control)?.connect_timeout(Duration::from_secs(5));
     let endpoint = endpoint.http2_keep_alive_interval(silence).keep_alive_timeout(silence).keep_alive_while_idle(true);
     let channel = (node.machine.dial)(endpoint);
@@ -249,6 +250,11 @@ fn ingest(node: &Node, services: &mut Services, tasks: &mut JoinSet<()>) -> anyh
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let shutdown = node.shutdown.clone();
     tasks.spawn(async move { shutdown.run_until_cancelled(watcher.run(ticks)).await.unwrap_or(()) });
+    // Whoever received a chunk is at its rows for about as long before another one is.
+    let mut ticks = tokio::time::interval(timeouts.collective);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (shutdown, patrol) = (node.shutdown.clone(), ingest.clone().patrol(ticks));
+    tasks.spawn(async move { shutdown.run_until_cancelled(patrol).await.unwrap_or(()) });
     add!(services, ingest_service_server::IngestServiceServer, ingest);
     Ok(())
 }

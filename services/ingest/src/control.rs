@@ -44,8 +44,8 @@ impl Control {
         Ok(Facts { pipeline, labels: found.labels })
     }
 
-    /// Those of every namespace that watch a prefix.
-    pub async fn watching(&self) -> Result<Vec<Pipeline>, Error> {
+    /// Those of every namespace.
+    pub async fn pipelines(&self) -> Result<Vec<Pipeline>, Error> {
         let (mut pipelines, mut page_token) = (Vec::new(), String::new());
         loop {
             let request = v1::ListPipelinesRequest { parent: "namespaces/-".to_owned(), page_size: 0, page_token };
@@ -53,7 +53,7 @@ impl Control {
             let page = answer.into_inner();
             for found in page.pipelines {
                 let pipeline: Pipeline = from_json("spec_json", &found.spec_json).map_err(Error::Answer)?;
-                pipelines.extend((!pipeline.sources.is_empty()).then_some(pipeline));
+                pipelines.push(pipeline);
             }
             if page.next_page_token.is_empty() {
                 return Ok(pipelines);
@@ -64,16 +64,29 @@ impl Control {
 
     /// Of each chunk that was taken from a watched prefix: the object's URI and tag.
     pub async fn taken(&self, pipeline: &PipelineId) -> Result<Vec<(String, String)>, Error> {
-        let (mut taken, mut page_token) = (Vec::new(), String::new());
+        let chunks = self.chunks(pipeline, "").await?.into_iter();
+        let sources = chunks.map(|chunk| (chunk.source_uri, chunk.source_tag));
+        Ok(sources.filter(|(uri, _)| !uri.is_empty()).collect())
+    }
+
+    /// Those whose rows nobody has checked yet, in the order in which they came.
+    pub async fn unchecked(&self, pipeline: &PipelineId) -> Result<Vec<Chunk>, Error> {
+        let chunks = self.chunks(pipeline, "received").await?;
+        let chunk = |chunk: v1::Chunk| from_json("received_json", &chunk.received_json).map_err(Error::Answer);
+        chunks.into_iter().map(chunk).collect()
+    }
+
+    /// `state`: empty for all.
+    async fn chunks(&self, pipeline: &PipelineId, state: &str) -> Result<Vec<v1::Chunk>, Error> {
+        let (mut chunks, mut page_token) = (Vec::new(), String::new());
         loop {
-            let (parent, state) = (pipeline.to_string(), String::new());
+            let (parent, state) = (pipeline.to_string(), state.to_owned());
             let request = v1::ListChunksRequest { parent, page_size: 1000, page_token, state };
             let answer = self.chunks.clone().list_chunks(self.request(request)).await.map_err(Error::Control)?;
             let page = answer.into_inner();
-            let sources = page.chunks.into_iter().map(|chunk| (chunk.source_uri, chunk.source_tag));
-            taken.extend(sources.filter(|(uri, _)| !uri.is_empty()));
+            chunks.extend(page.chunks);
             if page.next_page_token.is_empty() {
-                return Ok(taken);
+                return Ok(chunks);
             }
             page_token = page.next_page_token;
         }
@@ -99,6 +112,12 @@ impl Control {
         let chunk_json = to_json(chunk);
         self.send(header, v1::RecordChunkRequest { chunk_json, new_labels, quarantine_reason, ..Default::default() })
             .await
+    }
+
+    /// The rows of the chunk are not checked yet.
+    pub async fn receive(&self, header: &Header, chunk: &Chunk) -> Result<Taken, Error> {
+        let chunk_json = to_json(chunk);
+        self.send(header, v1::RecordChunkRequest { chunk_json, received: true, ..Default::default() }).await
     }
 
     /// A chunk that is recorded was pushed again.

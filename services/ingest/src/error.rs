@@ -70,6 +70,10 @@ pub enum Error {
     LabelsClosed(domain::id::PipelineId),
     #[error("labels of the same rows keep changing; push these again")]
     LabelsMoved,
+    #[error("the rows of chunk {0} are not checked yet, and may be among those; push the labels again")]
+    Unchecked(ChunkId),
+    #[error("{most} payloads wait until their rows are checked; push again when some are")]
+    Full { most: usize },
     /// Held-out rows measure what the others taught: no row may be on both sides.
     #[error(
         "chunk {chunk} (task `{task}`, split `{}`) holds the same payload; under another task or split its held-out rows would \
@@ -99,9 +103,9 @@ impl Error {
             }
             Self::Digest { .. } | Self::Data(_) => Code::InvalidArgument,
             Self::Idle(_) => Code::DeadlineExceeded,
-            Self::Busy { .. } => Code::ResourceExhausted,
+            Self::Busy { .. } | Self::Full { .. } => Code::ResourceExhausted,
             Self::Store(error) => error.rpc_code().into(),
-            Self::Spool(_) | Self::Log(_) => Code::Unavailable,
+            Self::Spool(_) | Self::Log(_) | Self::Unchecked(_) => Code::Unavailable,
             Self::Stream(status) => status.code(),
             Self::Control(status) => control_code(status),
             Self::Refused(refusal) => refused(refusal).code(),
@@ -186,7 +190,7 @@ impl From<Error> for Status {
             Error::Control(answer) => {
                 unavailable(format!("the control role does not answer: {}", answer.message()), RETRY_AFTER)
             }
-            error @ Error::Busy { .. } => retry(code, "BUSY", error.to_string(), RETRY_AFTER),
+            error @ (Error::Busy { .. } | Error::Full { .. }) => retry(code, "BUSY", error.to_string(), RETRY_AFTER),
             error => coded(code, reason, short(&chain(&error), MAX_TEXT)),
         }
     }

@@ -1,6 +1,6 @@
 //! What a producer says about its payload, checked.
 
-use domain::chunk::Split;
+use domain::chunk::{Chunk, Reading, Split};
 use domain::evalset::ARCHIVE;
 use domain::id::{ChunkId, PipelineId, TaskName};
 use domain::producer::Origin;
@@ -26,6 +26,8 @@ pub struct Header {
     pub origin: Option<Origin>,
     /// None: a push that breaks is made anew.
     pub resume: Option<Resume>,
+    /// Whether the answer comes when the rows are checked.
+    pub wait: bool,
 }
 
 /// Where a resumable push goes on.
@@ -52,6 +54,7 @@ impl TryFrom<v1::ChunkHeader> for Header {
             input: given(wire.input_column),
             label: label.unwrap_or_else(|| Columns::default().label),
             origin: wire.origin.map(|origin| read_origin("header.origin", origin)).transpose()?,
+            wait: wire.wait,
         })
     }
 }
@@ -102,6 +105,31 @@ pub fn sha256(field: &str, sum: String) -> Result<String, Invalid> {
 impl Header {
     pub fn task(&self, facts: &Facts) -> TaskName {
         self.task.clone().unwrap_or_else(|| facts.pipeline.task.clone())
+    }
+
+    /// As the record keeps it until the rows are checked.
+    pub fn reading(&self, format: Format) -> Reading {
+        Reading { format: format.name().to_owned(), input: self.input.clone(), label: self.label.clone() }
+    }
+
+    /// What was said of a payload that was received.
+    pub fn of(pipeline: PipelineId, chunk: &Chunk) -> Result<Self, Invalid> {
+        let reading = chunk.reading.as_ref().ok_or_else(|| Invalid::new("reading", "missing"))?;
+        let format = Format::named(&reading.format);
+        let format =
+            format.ok_or_else(|| Invalid::new("reading.format", format!("`{}` is not known", reading.format)))?;
+        Ok(Self {
+            pipeline,
+            task: Some(chunk.task.clone()),
+            split: chunk.split,
+            format: Some(format),
+            sha256: Some(chunk.raw.sha256.clone()),
+            input: reading.input.clone(),
+            label: reading.label.clone(),
+            origin: None,
+            resume: None,
+            wait: true,
+        })
     }
 
     pub fn chunk_id(&self, payload_sha256: &str, task: &TaskName) -> ChunkId {

@@ -33,6 +33,7 @@ impl Record {
     pub(crate) async fn push_labels(&self, request: v1::PushLabelsRequest) -> Result<v1::PushLabelsResponse, Error> {
         let pipeline = pipeline_id("pipeline", &request.pipeline)?;
         let wanted = wanted(request.labels)?;
+        self.journal.rows_checked(&pipeline).await.map_err(Error::Unchecked)?;
         for _ in 0..TRIES {
             let chunks = self.journal.read(|state| {
                 let current = planning::pipeline(state, &pipeline)?;

@@ -17,6 +17,7 @@ mod shards;
 mod spill;
 mod spool;
 mod take;
+mod unchecked;
 mod upload;
 mod watch;
 

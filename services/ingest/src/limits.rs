@@ -22,6 +22,8 @@ pub struct Limits {
     pub namespace: Allowance,
     /// Chunks decoded at once; more wait their turn on disk.
     pub sealing: usize,
+    /// Payloads that were acknowledged and wait on this process's disk until their rows are checked; more are told to come back.
+    pub unchecked: usize,
 }
 
 impl Default for Limits {
@@ -36,6 +38,7 @@ impl Default for Limits {
             client: Allowance::UNLIMITED,
             namespace: Allowance::UNLIMITED,
             sealing: 2,
+            unchecked: 64,
         }
     }
 }

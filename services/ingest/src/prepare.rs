@@ -5,7 +5,7 @@ use std::io::{Read, Seek};
 
 use domain::chunk::{Row, Split};
 use domain::id::TaskName;
-use store::examples::{self, BadData, Columns, Format};
+use store::examples::{self, BadData, Columns, Format, Unread};
 
 use crate::Error;
 use crate::seal::{Facts, Sealed, Sealer, Side};
@@ -40,6 +40,26 @@ impl Work {
         };
         let reason = unreadable.or(sealed.reason());
         Ok(Ready { shards, sealed, reason })
+    }
+
+    /// Whether the payload is what it was taken for, by its first row that is good; and which format it has.
+    pub fn begins(&self, payload: &Payload) -> Result<Format, Error> {
+        enum End {
+            Good,
+            Unread(Unread),
+        }
+        impl From<Unread> for End {
+            fn from(error: Unread) -> Self {
+                Self::Unread(error)
+            }
+        }
+        let mut file = payload.open()?;
+        let format = self.format.map_or_else(|| detect(&self.name, &mut file), Ok)?;
+        let first = |row: Result<Row, BadData>| if row.is_ok() { Err(End::Good) } else { Ok(()) };
+        match examples::read(format, file, &self.columns, first) {
+            Err(End::Unread(error)) => Err(error.into()),
+            Err(End::Good) | Ok(()) => Ok(format),
+        }
     }
 
     fn read(&self, mut file: File) -> Result<(Shards, Sealed), Error> {

@@ -28,8 +28,14 @@ pub struct Record {
 
 /// How sealing ended.
 enum Outcome {
-    Sealed { new_labels: Vec<String> },
-    Quarantined { reason: String },
+    /// It has not begun.
+    Received,
+    Sealed {
+        new_labels: Vec<String>,
+    },
+    Quarantined {
+        reason: String,
+    },
 }
 
 impl Record {
@@ -48,6 +54,7 @@ impl Record {
         }
         let chunk: Chunk = from_json("chunk_json", &request.chunk_json)?;
         let outcome = match request.quarantine_reason {
+            _ if request.received => Outcome::Received,
             reason if reason.is_empty() => Outcome::Sealed { new_labels: request.new_labels },
             reason => Outcome::Quarantined { reason },
         };
@@ -167,7 +174,7 @@ impl Record {
 fn decide(
     state: &State,
     id: &PipelineId,
-    chunk: Chunk,
+    mut chunk: Chunk,
     outcome: Outcome,
     origin: Option<&Origin>,
 ) -> Result<(Vec<Event>, bool), Error> {
@@ -179,7 +186,16 @@ fn decide(
         return Ok((again(state, id, &name, origin)?.0, true));
     }
     let mut events = counted(current, id, &name, origin)?;
+    let waits = known.filter(|known| known.state == ChunkState::Received);
+    chunk.received_at = waits.map_or(chunk.received_at, |known| known.received_at);
     let seal = match outcome {
+        Outcome::Received if waits.is_some() => return Ok((events, true)),
+        Outcome::Received => {
+            check_payload(current, &chunk)?;
+            let chunk = Box::new(Chunk { state: ChunkState::Received, ..chunk });
+            events.push(event(EventKind::ChunkReceived { chunk }));
+            return Ok((events, false));
+        }
         Outcome::Sealed { new_labels } => {
             check_payload(current, &chunk)?;
             check_labels(current, id, &new_labels)?;
@@ -198,7 +214,7 @@ fn decide(
     };
     let chunk = Box::new(Chunk { state: ChunkState::Received, ..chunk });
     events.extend([event(EventKind::ChunkReceived { chunk }), event(seal)]);
-    Ok((events, false))
+    Ok((events, waits.is_some()))
 }
 
 /// The events of a chunk that is known and was pushed again.
@@ -226,9 +242,10 @@ fn counted(
 /// Under another split or task the rows that one chunk holds out the other would train.
 fn check_payload(current: &PipelineState, chunk: &Chunk) -> Result<(), Error> {
     let sealed = |other: &&Chunk| !other.can_be_sealed() && (!other.train.is_empty() || !other.held_out.is_empty());
+    let counts = |other: &&Chunk| sealed(other) || other.state == ChunkState::Received;
     let same = current.chunks.values().filter(|other| other.raw.sha256 == chunk.raw.sha256);
     let elsewhere = |other: &&Chunk| (&other.task, other.split) != (&chunk.task, chunk.split);
-    match same.filter(sealed).find(elsewhere) {
+    match same.filter(counts).find(elsewhere) {
         None => Ok(()),
         Some(other) => {
             Err(Error::KnownPayload { chunk: other.id.clone(), task: other.task.clone(), split: other.split })

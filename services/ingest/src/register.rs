@@ -41,6 +41,13 @@ pub async fn fetch(roots: &Arc<Roots>, uri: &str, sha256: Option<&str>, limits: 
     spool.finish(sha256).await
 }
 
+/// The payload at a path of a store of ours.
+pub async fn copy(store: &dyn ObjectStore, path: &str, sha256: &str, limits: &Limits) -> Result<Payload, Error> {
+    let mut spool = Spool::new(limits.max_chunk_bytes)?;
+    Place { uri: path, idle: limits.idle }.copy(store, &Path::from(path), &mut spool).await?;
+    spool.finish(Some(sha256)).await
+}
+
 struct Place<'a> {
     uri: &'a str,
     idle: Duration,

@@ -1,13 +1,12 @@
-//! Takes a payload in: rows are checked and sealed, objects made durable, then the chunk is
-//! recorded. In this order, so that a crash leaves at worst objects that the next push of the same
-//! payload writes again.
+//! Takes a payload in. Of one that nobody waits for: made durable, recorded as received, and answered; then its rows are checked
+//! and sealed, objects made durable, and the chunk recorded again. Of another, the first part falls away. In this order, so that
+//! a crash leaves at worst objects that are written again.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use domain::Timestamp;
 use domain::chunk::{BadRow, BadRows, Chunk, ObjectRef, SourceObject};
-use domain::id::{ChunkId, TaskName};
 use futures::Stream;
 use object_store::ObjectStore;
 use perennial_proto::convert::pipeline_id;
@@ -29,6 +28,7 @@ use crate::prepare::{Ready, Work};
 use crate::push::Push;
 use crate::shards::Stored;
 use crate::spool::{Payload, Spool};
+use crate::unchecked::{Job, Lines};
 use crate::upload::{self, Upload};
 use crate::{Error, register};
 
@@ -41,6 +41,9 @@ pub struct Ingest {
     limits: Limits,
     clock: fn() -> Timestamp,
     sealing: Arc<Semaphore>,
+    pub(crate) lines: Arc<Lines>,
+    /// For payloads in those.
+    pub(crate) places: Arc<Semaphore>,
     admission: Arc<Admission>,
 }
 
@@ -70,6 +73,8 @@ impl Ingest {
             roots: Arc::new(roots),
             control: Control::new(control, limits.control),
             sealing: Arc::new(Semaphore::new(limits.sealing.max(1))),
+            lines: Arc::default(),
+            places: Arc::new(Semaphore::new(limits.unchecked)),
             admission: Arc::new(Admission::new(limits.client, limits.namespace, limits.max_frame_bytes)),
             limits,
             clock,
@@ -145,6 +150,11 @@ impl Ingest {
         self.take(&header, payload, uri, None).await
     }
 
+    /// A payload that was received, from where it is durable.
+    pub(crate) async fn fetch_received(&self, raw: &ObjectRef) -> Result<Payload, Error> {
+        register::copy(&*self.store, &raw.path, &raw.sha256, &self.limits).await
+    }
+
     /// Takes an object below a watched prefix.
     pub(crate) async fn take_from(&self, header: &Header, source: SourceObject) -> Result<Taken, Error> {
         let payload = register::fetch(&self.roots, &source.uri, None, &self.limits).await?;
@@ -159,9 +169,7 @@ impl Ingest {
         name: &str,
         source: Option<SourceObject>,
     ) -> Result<Taken, Error> {
-        let turn = self.sealing.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let facts = self.control.facts(&header.pipeline).await?;
-        let task = header.task(&facts);
+        let task = header.task(&self.control.facts(&header.pipeline).await?);
         let id = header.chunk_id(&payload.sha256, &task);
         let known = self.control.known(&header.pipeline, &id).await?;
         if let Some(chunk) = known.filter(|chunk| !chunk.checked_again) {
@@ -170,35 +178,69 @@ impl Ingest {
                 None => Ok(Taken { chunk, already_exists: true }),
             };
         }
-        let work = Work {
-            name: name.to_owned(),
-            format: header.format,
-            columns: Columns { memory: self.limits.decode_memory, ..header.columns(&facts, &id) },
-            split: header.split,
-            task: task.clone(),
-            facts,
-            keeps_unreadable: source.is_some(),
-        };
-        let work = move || work.run(&payload).map(|ready| (ready, payload));
-        let (ready, _turn) = blocking(turn, work).await?;
-        let (ready, payload) = ready?;
-        let taken = self.keep(header, (id, task), source, &payload, ready).await?;
+        let job = Job { header: header.clone(), id, task, name: name.to_owned(), payload, source, raw: None };
+        if header.wait { self.seal(job).await } else { self.receive(job).await }
+    }
+
+    /// Makes the payload durable and has it recorded; its rows are checked later.
+    async fn receive(&self, job: Job) -> Result<Taken, Error> {
+        let most = self.limits.unchecked;
+        let Ok(place) = self.places.clone().try_acquire_owned() else { return Err(Error::Full { most }) };
+        let work = self.work(&job).await?;
+        let begins = move || work.begins(&job.payload).map(|format| (format, job));
+        let (format, mut job) = spawn_blocking(begins).await??;
+        job.header.format = Some(format);
+        let raw = self.put_raw(&job).await?;
+        let received = Chunk::received(job.id.clone(), job.task.clone(), job.header.split, raw.clone(), (self.clock)());
+        let chunk = Chunk { reading: Some(job.header.reading(format)), ..received };
+        let taken = self.control.receive(&job.header, &chunk).await?;
+        // Counted by now: the record that ends it is no push.
+        job.header.origin = None;
+        job.raw = Some(raw);
+        self.check_later(job, place);
+        Ok(taken)
+    }
+
+    /// Checks the rows, makes the objects durable, then has the chunk recorded.
+    pub(crate) async fn seal(&self, job: Job) -> Result<Taken, Error> {
+        let turn = self.sealing.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let work = self.work(&job).await?;
+        let seal = move || work.run(&job.payload).map(|ready| (ready, job));
+        let (ready, _turn) = blocking(turn, seal).await?;
+        let (ready, job) = ready?;
+        let taken = self.keep(&job, ready).await?;
         let chunk = &taken.chunk;
         info!(chunk = %chunk.name, state = %chunk.state, train = chunk.train_rows, held_out = chunk.held_out_rows, "chunk taken in");
         Ok(taken)
     }
 
+    async fn work(&self, job: &Job) -> Result<Work, Error> {
+        let Job { header, id, .. } = job;
+        let facts = self.control.facts(&header.pipeline).await?;
+        Ok(Work {
+            name: job.name.clone(),
+            format: header.format,
+            columns: Columns { memory: self.limits.decode_memory, ..header.columns(&facts, id) },
+            split: header.split,
+            task: job.task.clone(),
+            facts,
+            keeps_unreadable: job.source.is_some() || job.raw.is_some(),
+        })
+    }
+
+    async fn put_raw(&self, job: &Job) -> Result<ObjectRef, Error> {
+        let path = layout::chunk_raw(&job.header.pipeline, &job.id);
+        Ok(objects::put_open(&*self.store, &path, job.payload.open()?).await?)
+    }
+
     /// Makes the objects durable, then has the chunk recorded.
-    async fn keep(
-        &self,
-        header: &Header,
-        (id, task): (ChunkId, TaskName),
-        source: Option<SourceObject>,
-        payload: &Payload,
-        ready: Ready,
-    ) -> Result<Taken, Error> {
-        let (store, folder) = (&*self.store, layout::chunk(&header.pipeline, &id));
-        let raw = objects::put_open(store, &layout::chunk_raw(&header.pipeline, &id), payload.open()?).await?;
+    async fn keep(&self, job: &Job, ready: Ready) -> Result<Taken, Error> {
+        let Job { header, id, task, source, .. } = job;
+        let (store, folder) = (&*self.store, layout::chunk(&header.pipeline, id));
+        let raw = match &job.raw {
+            Some(raw) => raw.clone(),
+            None => self.put_raw(job).await?,
+        };
         let Ready { shards, sealed, reason } = ready;
         let Stored { train, held_out } = shards.write(store, &folder).await?;
         let mut chunk = Chunk {
@@ -206,19 +248,33 @@ impl Ingest {
             held_out,
             labels: sealed.labels,
             duplicates: sealed.duplicates,
-            source,
+            source: source.clone(),
             names_subjects: sealed.names_subjects,
             newest: sealed.newest,
-            ..Chunk::received(id, task, header.split, raw, (self.clock)())
+            ..Chunk::received(id.clone(), task.clone(), header.split, raw, (self.clock)())
         };
         let Some(reason) = reason else {
-            return self.control.record(header, &chunk, sealed.new_labels, String::new()).await;
+            let taken = self.control.record(header, &chunk, sealed.new_labels, String::new()).await?;
+            self.forget(&chunk, &taken).await?;
+            return Ok(taken);
         };
         if !sealed.bad.is_empty() {
             let object = keep_bad_rows(store, &folder, &sealed.bad).await?;
             chunk.bad = Some(BadRows { rows: sealed.bad_rows, object, new_labels: sealed.new_labels, settled: false });
         }
         self.control.record(header, &chunk, Vec::new(), reason).await
+    }
+
+    /// Somebody else checked the same rows, and some were erased since: what was just written would bring them back.
+    async fn forget(&self, chunk: &Chunk, taken: &Taken) -> Result<(), Error> {
+        if !taken.already_exists || taken.chunk.erased_rows == 0 {
+            return Ok(());
+        }
+        let shards = chunk.train.iter().chain(&chunk.held_out).map(|shard| &shard.object);
+        for object in shards.chain([&chunk.raw]) {
+            objects::delete(&*self.store, &object.path).await?;
+        }
+        Ok(())
     }
 }
 

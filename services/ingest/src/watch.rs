@@ -53,10 +53,11 @@ impl Watcher {
 
     /// Lists every prefix once.
     pub async fn round(&mut self) {
-        let pipelines = match self.ingest.control.watching().await {
+        let mut pipelines = match self.ingest.control.pipelines().await {
             Ok(pipelines) => pipelines,
             Err(error) => return self.say("the list of pipelines", &error),
         };
+        pipelines.retain(|pipeline| !pipeline.sources.is_empty());
         let ids: HashSet<PipelineId> = pipelines.iter().map(|pipeline| pipeline.id()).collect();
         self.pipelines.retain(|id, _| ids.contains(id));
         for pipeline in pipelines {
@@ -143,5 +144,7 @@ fn header(pipeline: &PipelineId, source: &Source) -> Header {
         label: source.label_column.clone().unwrap_or(columns.label),
         origin: None,
         resume: None,
+        // Nobody waits, but what cannot be read now is not to be read again and again.
+        wait: true,
     }
 }

@@ -128,6 +128,7 @@ impl Eraser {
     }
 
     async fn erase(&self, pipeline: &PipelineId, target: &Target) -> Result<Option<Erasure>, Error> {
+        self.journal.rows_checked(pipeline).await.map_err(Error::Unchecked)?;
         for _ in 0..TRIES {
             let plan = self.plan(pipeline, target).await?;
             if plan.rewritten.is_empty() {

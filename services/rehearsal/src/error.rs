@@ -1,3 +1,4 @@
+use domain::id::ChunkId;
 use domain::planning::Refusal;
 use domain::state::Inapplicable;
 use perennial_proto::convert::Invalid;
@@ -15,6 +16,8 @@ pub enum Error {
     Store(#[from] store::Error),
     #[error("chunks keep coming while they are looked through; ask again")]
     Moving,
+    #[error("the rows of chunk {0} are not checked yet, so that nobody knows whom they are about; ask again")]
+    Unchecked(ChunkId),
     /// Asking again tells.
     #[error("the erasure may not have been recorded; ask for it again")]
     Log(#[source] Box<CommitError<std::convert::Infallible>>),
@@ -41,6 +44,7 @@ impl From<Error> for Status {
             Error::Invalid(invalid) => invalid.into(),
             Error::Store(ref source) => coded(source.rpc_code().into(), "STORE", chain(&error)),
             Error::Moving => coded(Code::Aborted, "MOVING", chain(&error)),
+            Error::Unchecked(_) => coded(Code::Unavailable, "UNCHECKED", chain(&error)),
             Error::Log(_) => coded(Code::Unavailable, "LOG", chain(&error)),
             Error::Inapplicable(_) => coded(Code::Internal, "LOG", chain(&error)),
         }

@@ -137,6 +137,21 @@ async fn a_subjects_rows_leave_their_places_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn rows_that_are_not_checked_yet_are_waited_for() {
+    let place = Place::new(json!({})).await;
+    let (id, pipeline): (_, PipelineId) = (ChunkId("c".to_owned()), NAME.parse().unwrap());
+    let raw = objects::put(&*place.store, &layout::chunk_raw(&pipeline, &id), "as it came".into()).await.unwrap();
+    let received = Chunk::received(id.clone(), "t".parse().unwrap(), Split::Auto, raw, NOW);
+    let event = Event { pipeline, kind: EventKind::ChunkReceived { chunk: Box::new(received) } };
+    place.journal.commit(move |_, _| Ok::<_, std::convert::Infallible>((vec![event], ()))).await.unwrap();
+    let mut erasing = Box::pin(place.erase(Some(Scope::Subject("anna".to_owned()))));
+    assert!(futures::poll!(&mut erasing).is_pending());
+    place.chunk("c", |_| ()).await;
+    let erasure = erasing.await.unwrap().unwrap();
+    assert_eq!((erasure.chunks, erasure.train_rows), (vec!["c".to_owned()], 6));
+}
+
+#[tokio::test]
 async fn the_labels_that_a_chunk_trained_under_stay_readable_without_the_rows() {
     let place = Place::new(json!({})).await;
     let trained = |chunk: &mut Chunk| chunk.trained_under = Some(vec![None, chunk.train[1].labels.take()]);

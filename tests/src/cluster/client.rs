@@ -56,6 +56,7 @@ impl Cluster {
         Ok(self.pipelines().apply_pipeline(request).await?.into_inner().pipeline.expect("it was applied"))
     }
 
+    /// Its rows are checked when this returns.
     pub async fn push(
         &self,
         pipeline: &str,
@@ -63,14 +64,19 @@ impl Cluster {
         split: v1::Split,
         payload: &[u8],
     ) -> Result<v1::PushChunkResponse, Status> {
-        let header = v1::ChunkHeader {
-            pipeline: resource(pipeline),
-            task: task.to_owned(),
-            split: split.into(),
-            format: v1::Format::Jsonl.into(),
-            ..Default::default()
-        };
+        let header = v1::ChunkHeader { wait: true, ..jsonl(pipeline, task, split) };
         self.push_as(header, payload, FRAME_BYTES).await
+    }
+
+    /// It is durable when this returns.
+    pub async fn leave(
+        &self,
+        pipeline: &str,
+        task: &str,
+        split: v1::Split,
+        payload: &[u8],
+    ) -> Result<v1::PushChunkResponse, Status> {
+        self.push_as(jsonl(pipeline, task, split), payload, FRAME_BYTES).await
     }
 
     /// A push that does not hold the cluster, which may be killed meanwhile.
@@ -137,5 +143,15 @@ impl Cluster {
     pub async fn list_chunks(&self, pipeline: &str) -> Vec<v1::Chunk> {
         let request = v1::ListChunksRequest { parent: resource(pipeline), ..Default::default() };
         self.chunks().list_chunks(request).await.expect("the pipeline is known").into_inner().chunks
+    }
+}
+
+fn jsonl(pipeline: &str, task: &str, split: v1::Split) -> v1::ChunkHeader {
+    v1::ChunkHeader {
+        pipeline: resource(pipeline),
+        task: task.to_owned(),
+        split: split.into(),
+        format: v1::Format::Jsonl.into(),
+        ..Default::default()
     }
 }

@@ -60,7 +60,7 @@ fn rows(seed: u64) -> Vec<u8> {
 
 async fn push(cluster: &Cluster, seed: u64) {
     let rows = rows(seed);
-    insist(async || cluster.push("digits", "clean", Split::Auto, &rows).await).await;
+    insist(async || cluster.leave("digits", "clean", Split::Auto, &rows).await).await;
 }
 
 /// Rows come and train; one has another label after all, and somebody is forgotten; and it goes on from there.

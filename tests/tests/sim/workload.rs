@@ -131,6 +131,7 @@ async fn try_push(client: &Client, origin: Option<v1::Origin>, bytes: &[u8]) -> 
         format: v1::Format::Jsonl.into(),
         split: v1::Split::Auto.into(),
         origin,
+        wait: dice.chance(0.3),
         ..Default::default()
     };
     if dice.chance(0.3) {

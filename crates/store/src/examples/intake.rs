@@ -67,6 +67,24 @@ pub enum Format {
     Tar,
 }
 
+const NAMES: [(&str, Format); 5] = [
+    ("parquet", Format::Parquet),
+    ("jsonl", Format::Jsonl),
+    ("csv", Format::Csv(Delimiter::Comma)),
+    ("tsv", Format::Csv(Delimiter::Tab)),
+    ("tar", Format::Tar),
+];
+
+impl Format {
+    pub fn name(self) -> &'static str {
+        NAMES.into_iter().find(|(_, format)| *format == self).expect("each has a name").0
+    }
+
+    pub fn named(name: &str) -> Option<Self> {
+        NAMES.into_iter().find(|(known, _)| *known == name).map(|(_, format)| format)
+    }
+}
+
 /// Rows of a file that cannot be used, at most: what is said of each is kept.
 const MOST_BAD: usize = 10_000;
 /// Bytes that the rows of any file may take. Rows of Parquet that share a value have a copy each.

@@ -95,11 +95,12 @@ class Client:
     def push(
         self, pipeline: str, rows: Any, *, task: str | None = None, split: str = "auto",
         input_column: str | None = None, label_column: str | None = None, format: str | None = None,
-        producer: str | None = None, sequence: int | None = None, progress: bool | None = None,
+        producer: str | None = None, sequence: int | None = None, wait: bool = True, progress: bool | None = None,
     ) -> Chunk:
         """Sends a file, a DataFrame, a pyarrow Table or a Dataset. When it returns, the rows are durable and checked.
 
-        Raises Quarantined where they will not train. The pushes of a `producer` are numbered.
+        Raises Quarantined where they will not train. Without `wait` it returns as soon as they are durable: their chunk is
+        `received`, and no run takes it before they are checked. The pushes of a `producer` are numbered.
         """
         with payload(rows) as path, self._numbering if producer else contextlib.nullcontext():
             kind, size = f"FORMAT_{format or path.suffix.removeprefix('.')}".upper(), path.stat().st_size
@@ -107,7 +108,7 @@ class Client:
                 pipeline=self._name(pipeline), task=task, split=f"SPLIT_{split}".upper(),
                 # Of other endings the server looks into the file.
                 format=kind if format or kind in v1.Format.keys() else None,
-                input_column=input_column, label_column=label_column,
+                input_column=input_column, label_column=label_column, wait=wait,
             )
             opened = self._open(header.pipeline, producer) if producer else v1.Producer()
             if producer or sequence:

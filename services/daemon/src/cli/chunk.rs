@@ -19,9 +19,10 @@ use super::{labels, producer, quarantine};
 
 #[derive(clap::Subcommand)]
 pub enum Verb {
-    /// Send a file of rows; when this returns, they are durable and checked
-    #[command(after_help = "Example:\n  perennial chunk push tickets june.parquet --task june\n\n\
-                            Exits with 1 and the reason when the rows go to quarantine")]
+    /// Send a file of rows; when this returns, it is durable and known by its content
+    #[command(after_help = "Example:\n  perennial chunk push tickets june.parquet --task june --wait\n\n\
+                            Its rows are checked next; only then can it train. `--wait` waits for that, and exits with 1 and the \
+                            reason when they go to quarantine")]
     Push {
         pipeline: PipelineName,
         /// Parquet, JSONL, CSV, TSV, or a WebDataset tar
@@ -30,7 +31,7 @@ pub enum Verb {
         header: Header,
     },
     /// Take in an object that lies in a store already, below one of the daemon's `roots`
-    #[command(after_help = "Example:\n  perennial chunk register tickets s3://bucket/june.parquet --task june")]
+    #[command(after_help = "Example:\n  perennial chunk register tickets s3://bucket/june.parquet --task june --wait")]
     Register {
         pipeline: PipelineName,
         uri: String,
@@ -236,6 +237,9 @@ impl From<v1::Chunk> for ChunkView {
 
 impl ChunkView {
     fn rows(&self) -> String {
+        if self.state == "received" {
+            return "rows not checked yet".to_owned();
+        }
         let left_out = [
             (self.unlabelled_rows, "without a label"),
             (self.duplicate_rows, "duplicate"),

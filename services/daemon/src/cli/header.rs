@@ -35,6 +35,10 @@ pub struct Header {
     /// The push's number, from 1: once taken, it stands for these rows [default: the producer's next]
     #[arg(long, value_name = "N", requires = "producer")]
     sequence: Option<NonZeroU64>,
+    /// Return when the rows are checked, and fail if they go to quarantine; a payload that cannot be read is refused then
+    /// [default: return when the payload is durable]
+    #[arg(long)]
+    wait: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -94,6 +98,7 @@ impl Header {
             input_column: self.input_column.unwrap_or_default(),
             label_column: self.label_column.unwrap_or_default(),
             origin,
+            wait: self.wait,
             ..Default::default()
         }
     }
@@ -132,6 +137,7 @@ mod tests {
             label_column: None,
             producer: None,
             sequence: None,
+            wait: false,
         };
         assert_eq!(header(None).format("s3://b/x.Parquet").unwrap(), Format::Parquet);
         assert_eq!(header(Some(Format::Jsonl)).format("rows.txt").unwrap(), Format::Jsonl);

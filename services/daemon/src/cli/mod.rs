@@ -40,7 +40,7 @@ use failure::Failure;
 const TOUR: &str = "\
 A first update, with perenniald running:
   perennial pipeline apply -f configs/pipelines/mlp.yaml
-  perennial chunk push clothes rows.parquet --task tops
+  perennial chunk push clothes rows.parquet --task tops --wait
   perennial run start clothes --watch
   perennial version ls clothes
 

@@ -29,6 +29,7 @@ use tonic::{Code, Request, Response, Status};
 
 pub const TICKETS: &str = "namespaces/default/pipelines/tickets";
 pub const FRAME: usize = 64;
+const NOW: fn() -> Timestamp = || 1_700_000_000_000;
 
 /// The registry's half that ingest asks for.
 struct Pipelines(Arc<Journal>);
@@ -74,11 +75,10 @@ impl Harness {
     /// `change` changes the pipeline `tickets`: text, labels `ham` and `spam`, closed.
     pub async fn start(change: Value) -> Self {
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-        let journal = Journal::open(store.clone(), "test", || 1_700_000_000_000).await.unwrap();
+        let journal = Journal::open(store.clone(), "test", NOW).await.unwrap();
         let journal = Arc::new(journal);
         let root = tempfile::tempdir().unwrap();
-        let (address, ingest, chunks) =
-            serve(store.clone(), journal.clone(), root.path(), || 1_700_000_000_000, Allowance::UNLIMITED).await;
+        let (address, ingest, chunks) = serve(store.clone(), journal.clone(), root.path(), NOW, limits()).await;
         let harness = Self { journal, store, ingest, chunks, root, address };
         harness.apply(change).await;
         harness
@@ -94,27 +94,31 @@ impl Harness {
 
     /// A second ingest process beside the first, whose clock is another.
     pub async fn again(&self, clock: fn() -> Timestamp) -> IngestServiceClient<Channel> {
-        serve(self.store.clone(), self.journal.clone(), self.root.path(), clock, Allowance::UNLIMITED).await.1
+        serve(self.store.clone(), self.journal.clone(), self.root.path(), clock, limits()).await.1
     }
 
     /// Another one that allows each client so much.
     pub async fn limited(&self, client: Allowance) -> IngestServiceClient<Channel> {
-        serve(self.store.clone(), self.journal.clone(), self.root.path(), || 1_700_000_000_000, client).await.1
+        self.serve(Limits { client, ..limits() }).await
     }
 
-    /// As after a start of the process that watches.
+    /// Another one within these limits.
+    pub async fn serve(&self, limits: Limits) -> IngestServiceClient<Channel> {
+        serve(self.store.clone(), self.journal.clone(), self.root.path(), NOW, limits).await.1
+    }
+
+    /// As after a start of the process.
+    pub fn role(&self, limits: Limits) -> Ingest {
+        role(self.store.clone(), &self.address, self.root.path(), NOW, limits)
+    }
+
     pub fn watcher(&self) -> Watcher {
-        let (store, root) = (self.store.clone(), self.root.path());
-        Watcher::new(
-            role(store, &self.address, root, || 1_700_000_000_000, Allowance::UNLIMITED),
-            roots(root),
-            "memory:///",
-        )
+        Watcher::new(self.role(limits()), roots(self.root.path()), "memory:///")
     }
 
     pub async fn push(&self, header: v1::ChunkHeader, payload: &[u8]) -> Result<v1::PushChunkResponse, Status> {
-        let frames = payload.chunks(FRAME).map(|frame| Part::Frame(frame.to_vec()));
-        self.send(std::iter::once(Part::Header(header)).chain(frames).collect()).await
+        let answer = self.ingest.clone().push_chunk(futures::stream::iter(messages(header, payload))).await;
+        answer.map(Response::into_inner)
     }
 
     pub async fn send(&self, parts: Vec<Part>) -> Result<v1::PushChunkResponse, Status> {
@@ -144,11 +148,11 @@ async fn serve(
     journal: Arc<Journal>,
     root: &std::path::Path,
     clock: fn() -> Timestamp,
-    client: Allowance,
+    limits: Limits,
 ) -> (String, IngestServiceClient<Channel>, ChunkServiceClient<Channel>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
-    let ingest = role(store.clone(), &address, root, clock, client);
+    let ingest = role(store.clone(), &address, root, clock, limits);
     let server = Server::builder()
         .add_service(IngestServiceServer::new(ingest))
         .add_service(ChunkServiceServer::new(Record::new(journal.clone(), store.clone())))
@@ -173,15 +177,24 @@ fn role(
     address: &str,
     root: &std::path::Path,
     clock: fn() -> Timestamp,
-    client: Allowance,
+    limits: Limits,
 ) -> Ingest {
-    let limits =
-        Limits { max_frame_bytes: FRAME, max_chunk_bytes: 100_000, part_bytes: 100, client, ..Limits::default() };
     Ingest::new(store, roots(root), connect(address), limits, clock)
 }
 
+fn limits() -> Limits {
+    Limits { max_frame_bytes: FRAME, max_chunk_bytes: 100_000, part_bytes: 100, ..Limits::default() }
+}
+
+/// Those of a push.
+pub fn messages(header: v1::ChunkHeader, payload: &[u8]) -> Vec<v1::PushChunkRequest> {
+    let frames = payload.chunks(FRAME).map(|frame| Part::Frame(frame.to_vec()));
+    let parts = std::iter::once(Part::Header(header)).chain(frames);
+    parts.map(|part| v1::PushChunkRequest { part: Some(part) }).collect()
+}
+
 pub fn header() -> v1::ChunkHeader {
-    v1::ChunkHeader { pipeline: TICKETS.to_owned(), ..v1::ChunkHeader::default() }
+    v1::ChunkHeader { pipeline: TICKETS.to_owned(), wait: true, ..v1::ChunkHeader::default() }
 }
 
 /// Rows as JSONL: text and label.

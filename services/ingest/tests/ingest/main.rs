@@ -7,5 +7,6 @@ mod labels;
 mod producers;
 mod push;
 mod quarantine;
+mod received;
 mod resume;
 mod watch;

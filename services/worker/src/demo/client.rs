@@ -101,6 +101,7 @@ impl Client {
                 format: v1::Format::Parquet.into(),
                 // The canonical shard has a column for each kind of input.
                 input_column: if is_text { "text" } else { "image" }.to_owned(),
+                wait: true,
                 ..v1::ChunkHeader::default()
             };
             let payload = store::examples::write_shard(push.rows, push.task, PUSHED)?;
