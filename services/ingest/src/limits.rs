@@ -22,7 +22,7 @@ pub struct Limits {
     pub namespace: Allowance,
     /// Chunks decoded at once; more wait their turn on disk.
     pub sealing: usize,
-    /// Payloads that were acknowledged and wait on this process's disk until their rows are checked; more are told to come back.
+    /// Chunks that were acknowledged and wait until their rows are checked; pushes beyond are told to come back.
     pub unchecked: usize,
 }
 
@@ -38,7 +38,7 @@ impl Default for Limits {
             client: Allowance::UNLIMITED,
             namespace: Allowance::UNLIMITED,
             sealing: 2,
-            unchecked: 64,
+            unchecked: 4096,
         }
     }
 }

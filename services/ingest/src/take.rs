@@ -28,7 +28,7 @@ use crate::prepare::{Ready, Work};
 use crate::push::Push;
 use crate::shards::Stored;
 use crate::spool::{Payload, Spool};
-use crate::unchecked::{Job, Lines};
+use crate::unchecked::{Held, Job, Lines};
 use crate::upload::{self, Upload};
 use crate::{Error, register};
 
@@ -42,10 +42,13 @@ pub struct Ingest {
     clock: fn() -> Timestamp,
     sealing: Arc<Semaphore>,
     pub(crate) lines: Arc<Lines>,
-    /// For payloads in those.
-    pub(crate) places: Arc<Semaphore>,
+    /// For payloads of those.
+    places: Arc<Semaphore>,
     admission: Arc<Admission>,
 }
+
+/// Payloads that wait on this process's disk until their rows are checked; more are fetched again.
+const HELD: usize = 16;
 
 /// What a payload without a name is called.
 const PUSHED: &str = "payload";
@@ -74,7 +77,7 @@ impl Ingest {
             control: Control::new(control, limits.control),
             sealing: Arc::new(Semaphore::new(limits.sealing.max(1))),
             lines: Arc::default(),
-            places: Arc::new(Semaphore::new(limits.unchecked)),
+            places: Arc::new(Semaphore::new(HELD)),
             admission: Arc::new(Admission::new(limits.client, limits.namespace, limits.max_frame_bytes)),
             limits,
             clock,
@@ -185,19 +188,19 @@ impl Ingest {
     /// Makes the payload durable and has it recorded; its rows are checked later.
     async fn receive(&self, job: Job) -> Result<Taken, Error> {
         let most = self.limits.unchecked;
-        let Ok(place) = self.places.clone().try_acquire_owned() else { return Err(Error::Full { most }) };
+        if self.lines.len() >= most {
+            return Err(Error::Full { most });
+        }
         let work = self.work(&job).await?;
         let begins = move || work.begins(&job.payload).map(|format| (format, job));
-        let (format, mut job) = spawn_blocking(begins).await??;
-        job.header.format = Some(format);
+        let (format, job) = spawn_blocking(begins).await??;
         let raw = self.put_raw(&job).await?;
-        let received = Chunk::received(job.id.clone(), job.task.clone(), job.header.split, raw.clone(), (self.clock)());
-        let chunk = Chunk { reading: Some(job.header.reading(format)), ..received };
-        let taken = self.control.receive(&job.header, &chunk).await?;
-        // Counted by now: the record that ends it is no push.
-        job.header.origin = None;
-        job.raw = Some(raw);
-        self.check_later(job, place);
+        let Job { header, id, task, payload, .. } = job;
+        let received = Chunk::received(id, task, header.split, raw, (self.clock)());
+        let chunk = Chunk { reading: Some(header.reading(format)), ..received };
+        let taken = self.control.receive(&header, &chunk).await?;
+        let held = self.places.clone().try_acquire_owned().ok().map(|place| Held { payload, place });
+        self.check_later(&header.pipeline, chunk, held);
         Ok(taken)
     }
 

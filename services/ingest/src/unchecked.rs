@@ -31,13 +31,27 @@ pub struct Job {
     pub raw: Option<ObjectRef>,
 }
 
-/// The jobs of this process that nobody waits for.
+/// A payload that is still on this process's disk.
+pub struct Held {
+    pub payload: Payload,
+    /// To hold one.
+    pub place: OwnedSemaphorePermit,
+}
+
+/// A chunk as it was received.
+struct Waiting {
+    chunk: Chunk,
+    /// None: it is fetched when its turn comes.
+    held: Option<Held>,
+}
+
+/// The chunks that this process will look at.
 #[derive(Default)]
 pub struct Lines(Mutex<HashMap<PipelineId, Line>>);
 
 #[derive(Default)]
 struct Line {
-    waiting: VecDeque<(Job, OwnedSemaphorePermit)>,
+    waiting: VecDeque<Waiting>,
     /// Those, and the one at whose rows somebody looks.
     chunks: HashSet<ChunkId>,
 }
@@ -47,23 +61,28 @@ impl Lines {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn holds(&self, pipeline: &PipelineId, chunk: &ChunkId) -> bool {
+    /// How many chunks there are.
+    pub fn len(&self) -> usize {
+        self.with(|lines| lines.values().map(|line| line.chunks.len()).sum())
+    }
+
+    fn has(&self, pipeline: &PipelineId, chunk: &ChunkId) -> bool {
         self.with(|lines| lines.get(pipeline).is_some_and(|line| line.chunks.contains(chunk)))
     }
 
     /// Whether nobody is at the pipeline's line, so that somebody has to be. A chunk that stands in it already does not again.
-    fn join(&self, job: Job, place: OwnedSemaphorePermit) -> bool {
+    fn join(&self, pipeline: &PipelineId, waiting: Waiting) -> bool {
         self.with(|lines| {
-            let is_new = !lines.contains_key(&job.header.pipeline);
-            let line = lines.entry(job.header.pipeline.clone()).or_default();
-            if line.chunks.insert(job.id.clone()) {
-                line.waiting.push_back((job, place));
+            let is_new = !lines.contains_key(pipeline);
+            let line = lines.entry(pipeline.clone()).or_default();
+            if line.chunks.insert(waiting.chunk.id.clone()) {
+                line.waiting.push_back(waiting);
             }
             is_new
         })
     }
 
-    fn next(&self, pipeline: &PipelineId, done: Option<&ChunkId>) -> Option<(Job, OwnedSemaphorePermit)> {
+    fn next(&self, pipeline: &PipelineId, done: Option<&ChunkId>) -> Option<Waiting> {
         self.with(|lines| {
             let line = lines.get_mut(pipeline)?;
             done.map(|chunk| line.chunks.remove(chunk));
@@ -77,20 +96,19 @@ impl Lines {
 }
 
 impl Ingest {
-    /// Puts a job into its pipeline's line.
-    pub(crate) fn check_later(&self, job: Job, place: OwnedSemaphorePermit) {
-        let pipeline = job.header.pipeline.clone();
-        if self.lines.join(job, place) {
-            let ingest = self.clone();
+    /// Puts a chunk that was received into its pipeline's line.
+    pub(crate) fn check_later(&self, pipeline: &PipelineId, chunk: Chunk, held: Option<Held>) {
+        if self.lines.join(pipeline, Waiting { chunk, held }) {
+            let (ingest, pipeline) = (self.clone(), pipeline.clone());
             tokio::spawn(async move { ingest.check_all(&pipeline).await });
         }
     }
 
     async fn check_all(&self, pipeline: &PipelineId) {
         let mut done = None;
-        while let Some((job, _place)) = self.lines.next(pipeline, done.as_ref()) {
-            let chunk = job.id.clone();
-            if let Err(error) = self.check(job).await {
+        while let Some(waiting) = self.lines.next(pipeline, done.as_ref()) {
+            let chunk = waiting.chunk.id.clone();
+            if let Err(error) = self.check(pipeline, waiting).await {
                 // Its payload is durable: a patrol finds it.
                 warn!(%pipeline, %chunk, error = chain(&error), "rows not checked");
             }
@@ -98,12 +116,19 @@ impl Ingest {
         }
     }
 
-    async fn check(&self, job: Job) -> Result<(), Error> {
-        let (pipeline, id) = (job.header.pipeline.clone(), job.id.clone());
-        match self.control.known(&pipeline, &id).await? {
-            Some(chunk) if chunk.checked_again => self.seal(job).await.map(drop),
-            _ => Ok(()),
+    async fn check(&self, pipeline: &PipelineId, Waiting { chunk, held }: Waiting) -> Result<(), Error> {
+        let known = self.control.known(pipeline, &chunk.id).await?;
+        if known.is_none_or(|known| !known.checked_again) {
+            return Ok(());
         }
+        let header = Header::of(pipeline.clone(), &chunk).map_err(Error::Answer)?;
+        let (payload, _place) = match held {
+            Some(Held { payload, place }) => (payload, Some(place)),
+            None => (self.fetch_received(&chunk.raw).await?, None),
+        };
+        let Chunk { id, task, raw, .. } = chunk;
+        let job = Job { header, id, task, name: raw.path.clone(), payload, source: None, raw: Some(raw) };
+        self.seal(job).await.map(drop)
     }
 
     /// Takes chunks over that were received and are in nobody's line. One round at each tick; never returns.
@@ -127,36 +152,18 @@ impl Ingest {
         for pipeline in self.control.pipelines().await? {
             let id = pipeline.id();
             for chunk in self.control.unchecked(&id).await? {
-                let name = (id.clone(), chunk.id.clone());
-                if self.lines.holds(&name.0, &name.1) {
+                if self.lines.has(&id, &chunk.id) {
                     continue;
                 }
-                // Where there is no place, the next round may find one.
-                let place = if seen.contains(&name) { self.places.clone().try_acquire_owned().ok() } else { None };
-                match place {
-                    Some(place) => self.take_over(&id, chunk, place).await,
-                    None => drop(found.insert(name)),
+                let name = (id.clone(), chunk.id.clone());
+                if seen.contains(&name) {
+                    info!(pipeline = %id, chunk = %chunk.id, "taken over: its rows were not checked");
+                    self.check_later(&id, chunk, None);
+                } else {
+                    found.insert(name);
                 }
             }
         }
         Ok(found)
-    }
-
-    async fn take_over(&self, pipeline: &PipelineId, chunk: Chunk, place: OwnedSemaphorePermit) {
-        let id = chunk.id.clone();
-        match self.job_of(pipeline, chunk).await {
-            Ok(job) => {
-                info!(%pipeline, chunk = %id, "taken over: its rows were not checked");
-                self.check_later(job, place);
-            }
-            Err(error) => warn!(%pipeline, chunk = %id, error = chain(&error), "not taken over"),
-        }
-    }
-
-    async fn job_of(&self, pipeline: &PipelineId, chunk: Chunk) -> Result<Job, Error> {
-        let header = Header::of(pipeline.clone(), &chunk).map_err(Error::Answer)?;
-        let payload = self.fetch_received(&chunk.raw).await?;
-        let Chunk { id, task, raw, .. } = chunk;
-        Ok(Job { header, id, task, name: raw.path.clone(), payload, source: None, raw: Some(raw) })
     }
 }
