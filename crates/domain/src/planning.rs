@@ -35,9 +35,9 @@ pub enum Refusal {
     #[error("run {0} has not ended; a pipeline trains one run at a time")]
     Busy(RunNumber),
     #[error(
-        "nothing to train: no sealed chunk has training rows ({refused} refused; name them with `--chunks` or release them)"
+        "nothing to train: no sealed chunk has training rows ({unchecked} wait until their rows are checked; {refused} refused: name them with `--chunks` or release them)"
     )]
-    NothingToTrain { refused: usize },
+    NothingToTrain { refused: usize, unchecked: usize },
     #[error("chunk {chunk} is {state}, only sealed and refused chunks can be trained")]
     NotTrainable { chunk: ChunkId, state: &'static str },
     #[error("chunk {chunk} is {state}, only refused and quarantined chunks can be released")]
@@ -176,7 +176,8 @@ fn waiting(current: &PipelineState) -> Result<Vec<&Chunk>, Refusal> {
     if !trains(&chosen) {
         let refused = |chunk: &&Chunk| matches!(chunk.state, ChunkState::Refused { .. });
         let refused = current.chunks.values().filter(refused).count();
-        return Err(Refusal::NothingToTrain { refused });
+        let unchecked = current.chunks.values().filter(|chunk| chunk.state == ChunkState::Received).count();
+        return Err(Refusal::NothingToTrain { refused, unchecked });
     }
     Ok(chosen)
 }

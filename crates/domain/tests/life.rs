@@ -34,7 +34,7 @@ fn a_refused_run_changes_nothing_but_its_chunks() {
     assert_eq!((story.now().champion(), story.now().tip), (Some(champion), Some(champion)));
     assert_eq!(story.now().chunks[&bad].state, ChunkState::Refused { reason: "it forgot".into() });
     let nothing = planning::start_run(&story.state, &story.id, &[]).unwrap_err();
-    assert_eq!(nothing, Refusal::NothingToTrain { refused: 1 });
+    assert_eq!(nothing, Refusal::NothingToTrain { refused: 1, unchecked: 0 });
     let (run, _) = planning::start_run(&story.state, &story.id, std::slice::from_ref(&bad)).unwrap();
     assert_eq!(run, 3);
     let released = planning::release(&story.state, &story.id, &[bad]).unwrap();
@@ -210,7 +210,7 @@ fn a_chunk_held_out_entirely_shares_the_fate_of_the_run_that_measured_on_it() {
     let mut story = Story::new(|_| ());
     let test = story.chunk("test", "t", 0, 5);
     let alone = planning::start_run(&story.state, &story.id, &[]).unwrap_err();
-    assert_eq!(alone, Refusal::NothingToTrain { refused: 0 });
+    assert_eq!(alone, Refusal::NothingToTrain { refused: 0, unchecked: 0 });
     let named = planning::start_run(&story.state, &story.id, &[test]).unwrap_err();
     assert!(named.to_string().contains("held out entirely"), "{named}");
     story.chunk("c1", "t", 10, 0);

@@ -113,15 +113,15 @@ impl Journal {
         self.shared.head.subscribe()
     }
 
-    /// Waits until the rows of all that the pipeline has received by now are checked, as long as a commit may take. Else it names
-    /// a chunk whose are not.
-    pub async fn rows_checked(&self, pipeline: &PipelineId) -> Result<(), ChunkId> {
+    /// Waits until the rows of what the pipeline has received by now are checked, of `one` chunk or of all, as long as a commit may
+    /// take. Else it names a chunk whose are not.
+    pub async fn rows_checked(&self, pipeline: &PipelineId, one: Option<&ChunkId>) -> Result<(), ChunkId> {
         let mut changed = self.watch();
         let mut left = self.read(|state| unchecked(state, pipeline));
+        left.retain(|chunk| one.is_none_or(|one| one == chunk));
         let waiting = async {
             while !left.is_empty() && changed.changed().await.is_ok() {
-                let now = self.read(|state| unchecked(state, pipeline));
-                left.retain(|chunk| now.contains(chunk));
+                self.read(|state| left.retain(|chunk| is_unchecked(state, pipeline, chunk)));
             }
         };
         // What is left says whether it was long enough.
@@ -267,6 +267,11 @@ fn gathered(first: Box<dyn Job>, queue: &mut mpsc::Receiver<Box<dyn Job>>) -> Ve
 fn unchecked(state: &State, pipeline: &PipelineId) -> Vec<ChunkId> {
     let chunks = state.pipelines.get(pipeline).into_iter().flat_map(|current| current.chunks.values());
     chunks.filter(|chunk| chunk.state == ChunkState::Received).map(|chunk| chunk.id.clone()).collect()
+}
+
+fn is_unchecked(state: &State, pipeline: &PipelineId, chunk: &ChunkId) -> bool {
+    let chunk = state.pipelines.get(pipeline).and_then(|current| current.chunks.get(chunk));
+    chunk.is_some_and(|chunk| chunk.state == ChunkState::Received)
 }
 
 /// Whether the journal has to close.

@@ -3,7 +3,7 @@
 //! ```text
 //! log/{n:020}.json                                     the commit log (crate::log)
 //! log/snapshots/{n:020}.bin
-//! retired/{n:020}                                      says that a block of the log is used up
+//! retired/{block:020}                                  says that 512 numbers of the log are used up
 //! namespaces/{ns}/pipelines/{p}/chunks/{id}/           raw, and a folder of shards named by their content
 //! namespaces/{ns}/pipelines/{p}/runs/{n}/              checkpoints/{step:012}/, candidate/{attempt}/
 //! namespaces/{ns}/pipelines/{p}/uploads/{sha256}/      parts of a payload that is not whole yet

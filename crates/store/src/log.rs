@@ -64,15 +64,22 @@ pub struct Record {
 pub struct Options {
     /// The longest wait for one append, its retries included.
     pub op_timeout: Duration,
-    /// Records between snapshots, and numbers that retire together: whoever opens a log has to agree, from its beginning on.
+    /// Records between snapshots.
     pub snapshot_every: u64,
+    /// Numbers that retire together. A mark counts in them: it is the same for everybody, over a log's whole life.
+    pub block: u64,
     /// A writer that has nothing to append looks this often whether the log is still its own.
     pub check_every: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { op_timeout: Duration::from_secs(30), snapshot_every: 512, check_every: Duration::from_secs(1) }
+        Self {
+            op_timeout: Duration::from_secs(30),
+            snapshot_every: 512,
+            block: 512,
+            check_every: Duration::from_secs(1),
+        }
     }
 }
 

@@ -31,7 +31,7 @@ const K: u64 = 1;
 
 fn options() -> Options {
     // Others' turns take no time.
-    Options { snapshot_every: K, op_timeout: Duration::from_secs(1_000_000), ..Options::default() }
+    Options { snapshot_every: K, block: K, op_timeout: Duration::from_secs(1_000_000), ..Options::default() }
 }
 
 #[derive(Debug, Default)]

@@ -11,7 +11,7 @@ use perennial_store::objects;
 use support::{Store, applied, everywhere, memory, push, record_path};
 
 fn options(snapshot_every: u64) -> Options {
-    Options { snapshot_every, check_every: Duration::from_millis(20), ..Options::default() }
+    Options { snapshot_every, block: snapshot_every, check_every: Duration::from_millis(20), ..Options::default() }
 }
 
 async fn open(store: &Store, name: &str) -> (CommitLog, State) {

@@ -18,7 +18,7 @@ fn clock() -> Timestamp {
 }
 
 async fn open(store: &Store) -> Journal {
-    let options = Options { op_timeout: Duration::from_secs(10), snapshot_every: 8, ..Options::default() };
+    let options = Options { op_timeout: Duration::from_secs(10), snapshot_every: 8, block: 8, ..Options::default() };
     Journal::open_with(store.clone(), "test", clock, options).await.unwrap()
 }
 

@@ -11,7 +11,7 @@ use perennial_store::objects;
 use support::{Bad, Store, Verb, applied, everywhere, inapplicable, memory, names, push, record_path, records};
 
 fn options(snapshot_every: u64) -> Options {
-    Options { snapshot_every, op_timeout: Duration::from_secs(10), ..Options::default() }
+    Options { snapshot_every, block: snapshot_every, op_timeout: Duration::from_secs(10), ..Options::default() }
 }
 
 async fn open(store: &Store, name: &str) -> (CommitLog, State) {

@@ -13,9 +13,10 @@ use perennial_proto::v1::pipeline_service_client::PipelineServiceClient;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 
+use crate::Error;
 use crate::header::Header;
+use crate::record::Recorded;
 use crate::seal::Facts;
-use crate::{Error, Taken};
 
 /// Every call has a deadline, and may be repeated.
 #[derive(Clone)]
@@ -108,31 +109,34 @@ impl Control {
         chunk: &Chunk,
         new_labels: Vec<String>,
         quarantine_reason: String,
-    ) -> Result<Taken, Error> {
+    ) -> Result<Recorded, Error> {
         let chunk_json = to_json(chunk);
         self.send(header, v1::RecordChunkRequest { chunk_json, new_labels, quarantine_reason, ..Default::default() })
             .await
     }
 
     /// The rows of the chunk are not checked yet.
-    pub async fn receive(&self, header: &Header, chunk: &Chunk) -> Result<Taken, Error> {
-        let chunk_json = to_json(chunk);
-        self.send(header, v1::RecordChunkRequest { chunk_json, received: true, ..Default::default() }).await
+    pub async fn receive(&self, header: &Header, chunk: &Chunk) -> Result<Recorded, Error> {
+        let received_json = to_json(chunk);
+        self.send(header, v1::RecordChunkRequest { received_json, ..Default::default() }).await
     }
 
     /// A chunk that is recorded was pushed again.
-    pub async fn record_again(&self, header: &Header, chunk: &ChunkId) -> Result<Taken, Error> {
+    pub async fn record_again(&self, header: &Header, chunk: &ChunkId) -> Result<Recorded, Error> {
         self.send(header, v1::RecordChunkRequest { known: chunk.to_string(), ..Default::default() }).await
     }
 
-    async fn send(&self, header: &Header, request: v1::RecordChunkRequest) -> Result<Taken, Error> {
+    async fn send(&self, header: &Header, request: v1::RecordChunkRequest) -> Result<Recorded, Error> {
         let request = self.request(v1::RecordChunkRequest {
             pipeline: header.pipeline.to_string(),
             origin: header.origin.as_ref().map(convert::origin),
             ..request
         });
         let answer = self.chunks.clone().record_chunk(request).await.map_err(Error::Control)?.into_inner();
-        Ok(Taken { chunk: answer.chunk.ok_or_else(|| missing("chunk"))?, already_exists: answer.already_exists })
+        let wire = answer.chunk.ok_or_else(|| missing("chunk"))?;
+        let json = Some(&answer.recorded_json).filter(|json| !json.is_empty());
+        let chunk = json.map(|json| from_json("recorded_json", json)).transpose().map_err(Error::Answer)?;
+        Ok(Recorded { wire, chunk, already_exists: answer.already_exists })
     }
 
     fn request<T>(&self, message: T) -> Request<T> {

@@ -105,11 +105,15 @@ impl Error {
             Self::Idle(_) => Code::DeadlineExceeded,
             Self::Busy { .. } | Self::Full { .. } => Code::ResourceExhausted,
             Self::Store(error) => error.rpc_code().into(),
-            Self::Spool(_) | Self::Log(_) | Self::Unchecked(_) => Code::Unavailable,
+            Self::Spool(_) | Self::Log(_) => Code::Unavailable,
             Self::Stream(status) => status.code(),
             Self::Control(status) => control_code(status),
             Self::Refused(refusal) => refused(refusal).code(),
-            Self::LabelsClosed(_) | Self::LabelsMoved | Self::Offset { .. } | Self::CutShort { .. } => Code::Aborted,
+            Self::LabelsClosed(_)
+            | Self::LabelsMoved
+            | Self::Unchecked(_)
+            | Self::Offset { .. }
+            | Self::CutShort { .. } => Code::Aborted,
             Self::KnownPayload { .. } => Code::AlreadyExists,
             Self::Answer(_) | Self::Inapplicable(_) | Self::Stopped(_) => Code::Internal,
         }

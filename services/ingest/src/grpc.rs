@@ -1,11 +1,12 @@
 //! The two services' faces: parse, call, reply.
 
-use perennial_proto::convert::{Invalid, chunk_id};
+use perennial_proto::convert::{Invalid, chunk_id, to_json};
 use perennial_proto::v1;
 use perennial_proto::v1::chunk_service_server::ChunkService;
 use perennial_proto::v1::ingest_service_server::IngestService;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::record::Recorded;
 use crate::{Ingest, Record, Taken};
 
 #[tonic::async_trait]
@@ -45,8 +46,9 @@ impl ChunkService for Record {
         &self,
         request: Request<v1::RecordChunkRequest>,
     ) -> Result<Response<v1::RecordChunkResponse>, Status> {
-        let Taken { chunk, already_exists } = self.record(request.into_inner()).await?;
-        Ok(Response::new(v1::RecordChunkResponse { chunk: Some(chunk), already_exists }))
+        let Recorded { wire, chunk, already_exists } = self.record(request.into_inner()).await?;
+        let recorded_json = chunk.map_or_else(Vec::new, |chunk| to_json(&chunk));
+        Ok(Response::new(v1::RecordChunkResponse { chunk: Some(wire), already_exists, recorded_json }))
     }
 
     async fn get_chunk(&self, request: Request<v1::GetChunkRequest>) -> Result<Response<v1::GetChunkResponse>, Status> {

@@ -33,7 +33,8 @@ impl Record {
     pub(crate) async fn push_labels(&self, request: v1::PushLabelsRequest) -> Result<v1::PushLabelsResponse, Error> {
         let pipeline = pipeline_id("pipeline", &request.pipeline)?;
         let wanted = wanted(request.labels)?;
-        self.journal.rows_checked(&pipeline).await.map_err(Error::Unchecked)?;
+        let one = (!request.chunk.is_empty()).then(|| named(&pipeline, &request.chunk));
+        self.journal.rows_checked(&pipeline, one.as_ref()).await.map_err(Error::Unchecked)?;
         for _ in 0..TRIES {
             let chunks = self.journal.read(|state| {
                 let current = planning::pipeline(state, &pipeline)?;
@@ -170,9 +171,14 @@ fn candidates(current: &PipelineState, pipeline: &PipelineId, named: &str) -> Re
         let chunks = current.arrivals.iter().rev().filter_map(|id| current.chunks.get(id));
         return Ok(chunks.filter(sealed).map(|chunk| chunk.id.clone()).collect());
     }
-    let id = ChunkId(named.strip_prefix(&format!("{pipeline}/chunks/")).unwrap_or(named).to_owned());
+    let id = self::named(pipeline, named);
     match current.chunks.contains_key(&id) {
         true => Ok(vec![id]),
         false => Err(Refusal::UnknownChunk(id).into()),
     }
+}
+
+/// By its id, or by its whole name.
+fn named(pipeline: &PipelineId, chunk: &str) -> ChunkId {
+    ChunkId(chunk.strip_prefix(&format!("{pipeline}/chunks/")).unwrap_or(chunk).to_owned())
 }

@@ -22,7 +22,7 @@ pub struct Limits {
     pub namespace: Allowance,
     /// Chunks decoded at once; more wait their turn on disk.
     pub sealing: usize,
-    /// Chunks that were acknowledged and wait until their rows are checked; pushes beyond are told to come back.
+    /// Chunks that this process acknowledged and that wait until their rows are checked; pushes beyond are told to come back.
     pub unchecked: usize,
 }
 

@@ -16,7 +16,7 @@ use perennial_proto::v1;
 use store::journal::Journal;
 use store::objects;
 
-use crate::{Error, Taken};
+use crate::Error;
 
 const STATES: [&str; 7] = ["received", "labelling", "sealed", "in_run", "absorbed", "refused", "quarantined"];
 
@@ -24,6 +24,14 @@ const STATES: [&str; 7] = ["received", "labelling", "sealed", "in_run", "absorbe
 pub struct Record {
     pub(crate) journal: Arc<Journal>,
     pub(crate) store: Arc<dyn ObjectStore>,
+}
+
+/// What became of a push, as the record has it.
+pub struct Recorded {
+    pub wire: v1::Chunk,
+    /// None: a control role from before it told.
+    pub chunk: Option<Chunk>,
+    pub already_exists: bool,
 }
 
 /// How sealing ended.
@@ -43,25 +51,35 @@ impl Record {
         Self { journal, store }
     }
 
-    pub(crate) async fn record(&self, request: v1::RecordChunkRequest) -> Result<Taken, Error> {
+    pub(crate) async fn record(&self, request: v1::RecordChunkRequest) -> Result<Recorded, Error> {
         let pipeline = pipeline_id("pipeline", &request.pipeline)?;
         let origin = request.origin.map(|origin| read_origin("origin", origin)).transpose()?;
         if !request.known.is_empty() {
             let (of, id) = (pipeline.clone(), ChunkId(request.known));
             let name = id.clone();
             self.journal.commit(move |state, _| again(state, &of, &name, origin.as_ref())).await?;
-            return Ok(Taken { chunk: self.get(&pipeline, &id)?, already_exists: true });
+            return self.recorded(&pipeline, &id, true);
         }
-        let chunk: Chunk = from_json("chunk_json", &request.chunk_json)?;
-        let outcome = match request.quarantine_reason {
-            _ if request.received => Outcome::Received,
-            reason if reason.is_empty() => Outcome::Sealed { new_labels: request.new_labels },
-            reason => Outcome::Quarantined { reason },
+        let (field, json, outcome) = match request.quarantine_reason {
+            _ if !request.received_json.is_empty() => ("received_json", &request.received_json, Outcome::Received),
+            reason if reason.is_empty() => {
+                ("chunk_json", &request.chunk_json, Outcome::Sealed { new_labels: request.new_labels })
+            }
+            reason => ("chunk_json", &request.chunk_json, Outcome::Quarantined { reason }),
         };
+        let chunk: Chunk = from_json(field, json)?;
         let (of, id) = (pipeline.clone(), chunk.id.clone());
         let decide = move |state: &State, _| decide(state, &of, chunk, outcome, origin.as_ref());
         let already_exists = self.journal.commit(decide).await?;
-        Ok(Taken { chunk: self.get(&pipeline, &id)?, already_exists })
+        self.recorded(&pipeline, &id, already_exists)
+    }
+
+    fn recorded(&self, pipeline: &PipelineId, id: &ChunkId, already_exists: bool) -> Result<Recorded, Error> {
+        self.journal.read(|state| {
+            let found = planning::pipeline(state, pipeline)?.chunks.get(id);
+            let chunk = found.ok_or_else(|| Refusal::UnknownChunk(id.clone()))?.clone();
+            Ok(Recorded { wire: convert::chunk(pipeline, &chunk), chunk: Some(chunk), already_exists })
+        })
     }
 
     pub(crate) fn get(&self, pipeline: &PipelineId, id: &ChunkId) -> Result<v1::Chunk, Error> {
@@ -189,7 +207,8 @@ fn decide(
     let waits = known.filter(|known| known.state == ChunkState::Received);
     chunk.received_at = waits.map_or(chunk.received_at, |known| known.received_at);
     let seal = match outcome {
-        Outcome::Received if waits.is_some() => return Ok((events, true)),
+        // What is known of its rows already is not to be lost.
+        Outcome::Received if known.is_some() => return Ok((events, true)),
         Outcome::Received => {
             check_payload(current, &chunk)?;
             let chunk = Box::new(Chunk { state: ChunkState::Received, ..chunk });

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use domain::chunk::ObjectRef;
 use futures::StreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -41,11 +42,11 @@ pub async fn fetch(roots: &Arc<Roots>, uri: &str, sha256: Option<&str>, limits: 
     spool.finish(sha256).await
 }
 
-/// The payload at a path of a store of ours.
-pub async fn copy(store: &dyn ObjectStore, path: &str, sha256: &str, limits: &Limits) -> Result<Payload, Error> {
-    let mut spool = Spool::new(limits.max_chunk_bytes)?;
-    Place { uri: path, idle: limits.idle }.copy(store, &Path::from(path), &mut spool).await?;
-    spool.finish(Some(sha256)).await
+/// A payload that was received, whatever its limit was then.
+pub async fn copy(store: &dyn ObjectStore, raw: &ObjectRef, limits: &Limits) -> Result<Payload, Error> {
+    let mut spool = Spool::new(raw.bytes)?;
+    Place { uri: &raw.path, idle: limits.idle }.copy(store, &Path::from(raw.path.as_str()), &mut spool).await?;
+    spool.finish(Some(&raw.sha256)).await
 }
 
 struct Place<'a> {

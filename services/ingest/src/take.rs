@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use domain::Timestamp;
-use domain::chunk::{BadRow, BadRows, Chunk, ObjectRef, SourceObject};
+use domain::chunk::{BadRow, BadRows, Chunk, ObjectRef, Shard, SourceObject};
 use futures::Stream;
 use object_store::ObjectStore;
 use perennial_proto::convert::pipeline_id;
@@ -26,6 +26,7 @@ use crate::header::{self, Header, Resume};
 use crate::limits::Limits;
 use crate::prepare::{Ready, Work};
 use crate::push::Push;
+use crate::record::Recorded;
 use crate::shards::Stored;
 use crate::spool::{Payload, Spool};
 use crate::unchecked::{Held, Job, Lines};
@@ -41,6 +42,8 @@ pub struct Ingest {
     limits: Limits,
     clock: fn() -> Timestamp,
     sealing: Arc<Semaphore>,
+    /// Payloads of which the first row is read at a time.
+    beginning: Arc<Semaphore>,
     pub(crate) lines: Arc<Lines>,
     /// For payloads of those.
     places: Arc<Semaphore>,
@@ -49,6 +52,9 @@ pub struct Ingest {
 
 /// Payloads that wait on this process's disk until their rows are checked; more are fetched again.
 const HELD: usize = 16;
+
+/// The state of a chunk whose rows nobody has checked.
+pub const RECEIVED: &str = "received";
 
 /// What a payload without a name is called.
 const PUSHED: &str = "payload";
@@ -76,6 +82,7 @@ impl Ingest {
             roots: Arc::new(roots),
             control: Control::new(control, limits.control),
             sealing: Arc::new(Semaphore::new(limits.sealing.max(1))),
+            beginning: Arc::new(Semaphore::new(limits.sealing.max(1))),
             lines: Arc::default(),
             places: Arc::new(Semaphore::new(HELD)),
             admission: Arc::new(Admission::new(limits.client, limits.namespace, limits.max_frame_bytes)),
@@ -155,7 +162,7 @@ impl Ingest {
 
     /// A payload that was received, from where it is durable.
     pub(crate) async fn fetch_received(&self, raw: &ObjectRef) -> Result<Payload, Error> {
-        register::copy(&*self.store, &raw.path, &raw.sha256, &self.limits).await
+        register::copy(&*self.store, raw, &self.limits).await
     }
 
     /// Takes an object below a watched prefix.
@@ -175,33 +182,39 @@ impl Ingest {
         let task = header.task(&self.control.facts(&header.pipeline).await?);
         let id = header.chunk_id(&payload.sha256, &task);
         let known = self.control.known(&header.pipeline, &id).await?;
+        // Rows that were checked before are checked now, or not at all: what is known of them is not to be lost.
+        let waits = header.wait || known.as_ref().is_some_and(|chunk| chunk.state != RECEIVED);
         if let Some(chunk) = known.filter(|chunk| !chunk.checked_again) {
             return match header.origin {
-                Some(_) => self.control.record_again(header, &id).await,
+                Some(_) => Ok(self.control.record_again(header, &id).await?.into()),
                 None => Ok(Taken { chunk, already_exists: true }),
             };
         }
         let job = Job { header: header.clone(), id, task, name: name.to_owned(), payload, source, raw: None };
-        if header.wait { self.seal(job).await } else { self.receive(job).await }
+        if waits { self.seal(job).await } else { self.receive(job).await }
     }
 
     /// Makes the payload durable and has it recorded; its rows are checked later.
     async fn receive(&self, job: Job) -> Result<Taken, Error> {
         let most = self.limits.unchecked;
-        if self.lines.len() >= most {
+        if self.lines.own() >= most {
             return Err(Error::Full { most });
         }
+        let turn = self.beginning.clone().acquire_owned().await.expect("the semaphore is never closed");
         let work = self.work(&job).await?;
         let begins = move || work.begins(&job.payload).map(|format| (format, job));
-        let (format, job) = spawn_blocking(begins).await??;
+        let (begins, turn) = blocking(turn, begins).await?;
+        drop(turn);
+        let (format, job) = begins?;
         let raw = self.put_raw(&job).await?;
         let Job { header, id, task, payload, .. } = job;
         let received = Chunk::received(id, task, header.split, raw, (self.clock)());
         let chunk = Chunk { reading: Some(header.reading(format)), ..received };
-        let taken = self.control.receive(&header, &chunk).await?;
+        let recorded = self.control.receive(&header, &chunk).await?;
+        self.forget(&chunk, &recorded).await?;
         let held = self.places.clone().try_acquire_owned().ok().map(|place| Held { payload, place });
-        self.check_later(&header.pipeline, chunk, held);
-        Ok(taken)
+        self.check_later(&header.pipeline, chunk, Some(held));
+        Ok(recorded.into())
     }
 
     /// Checks the rows, makes the objects durable, then has the chunk recorded.
@@ -244,7 +257,7 @@ impl Ingest {
             Some(raw) => raw.clone(),
             None => self.put_raw(job).await?,
         };
-        let Ready { shards, sealed, reason } = ready;
+        let Ready { shards, mut sealed, reason } = ready;
         let Stored { train, held_out } = shards.write(store, &folder).await?;
         let mut chunk = Chunk {
             train,
@@ -256,28 +269,36 @@ impl Ingest {
             newest: sealed.newest,
             ..Chunk::received(id.clone(), task.clone(), header.split, raw, (self.clock)())
         };
-        let Some(reason) = reason else {
-            let taken = self.control.record(header, &chunk, sealed.new_labels, String::new()).await?;
-            self.forget(&chunk, &taken).await?;
-            return Ok(taken);
-        };
-        if !sealed.bad.is_empty() {
-            let object = keep_bad_rows(store, &folder, &sealed.bad).await?;
-            chunk.bad = Some(BadRows { rows: sealed.bad_rows, object, new_labels: sealed.new_labels, settled: false });
+        let mut new_labels = std::mem::take(&mut sealed.new_labels);
+        if reason.is_some() {
+            let names = std::mem::take(&mut new_labels);
+            if !sealed.bad.is_empty() {
+                let object = keep_bad_rows(store, &folder, &sealed.bad).await?;
+                chunk.bad = Some(BadRows { rows: sealed.bad_rows, object, new_labels: names, settled: false });
+            }
         }
-        self.control.record(header, &chunk, Vec::new(), reason).await
+        let recorded = self.control.record(header, &chunk, new_labels, reason.unwrap_or_default()).await?;
+        self.forget(&chunk, &recorded).await?;
+        Ok(recorded.into())
     }
 
-    /// Somebody else checked the same rows, and some were erased since: what was just written would bring them back.
-    async fn forget(&self, chunk: &Chunk, taken: &Taken) -> Result<(), Error> {
-        if !taken.already_exists || taken.chunk.erased_rows == 0 {
-            return Ok(());
-        }
-        let shards = chunk.train.iter().chain(&chunk.held_out).map(|shard| &shard.object);
-        for object in shards.chain([&chunk.raw]) {
+    /// Somebody else recorded the same rows, and some were erased since: what was written now would bring them back.
+    async fn forget(&self, written: &Chunk, recorded: &Recorded) -> Result<(), Error> {
+        let Some(now) = recorded.chunk.as_ref().filter(|now| now.erased) else { return Ok(()) };
+        let kept: Vec<&str> =
+            now.train.iter().chain(&now.held_out).flat_map(Shard::objects).map(|object| &*object.path).collect();
+        let shards = written.train.iter().chain(&written.held_out).flat_map(Shard::objects);
+        let bad = written.bad.as_ref().map(|bad| &bad.object);
+        for object in shards.chain(bad).chain([&written.raw]).filter(|object| !kept.contains(&&*object.path)) {
             objects::delete(&*self.store, &object.path).await?;
         }
         Ok(())
+    }
+}
+
+impl From<Recorded> for Taken {
+    fn from(recorded: Recorded) -> Self {
+        Self { chunk: recorded.wire, already_exists: recorded.already_exists }
     }
 }
 
@@ -303,6 +324,35 @@ async fn blocking<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Two looked at the same rows, and some were erased after the first one's record.
+    #[tokio::test]
+    async fn what_was_erased_meanwhile_is_removed_again_and_what_is_left_of_the_chunk_stays() {
+        let store = Arc::new(object_store::memory::InMemory::new());
+        let control = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+        let roots = Roots::new::<&str>(&[]).unwrap();
+        let ingest = Ingest::new(store.clone(), roots, control, Limits::default(), || 0);
+        let object = async |path: &str| objects::put(&*store, path, path.to_owned().into()).await.unwrap();
+        let raw = object("raw").await;
+        let received = Chunk::received(
+            domain::id::ChunkId("c".to_owned()),
+            "t".parse().unwrap(),
+            domain::chunk::Split::Auto,
+            raw,
+            0,
+        );
+        let [train, held_out, erased] = [object("train").await, object("held_out").await, object("erased").await];
+        let shard = |object: &ObjectRef| vec![Shard::new(object.clone(), 1)];
+        let written = Chunk { train: shard(&train), held_out: shard(&held_out), ..received };
+        let now = Chunk { train: shard(&erased), erased: true, ..written.clone() };
+        for (now, left) in
+            [(written.clone(), vec!["erased", "held_out", "raw", "train"]), (now, vec!["erased", "held_out"])]
+        {
+            let recorded = Recorded { wire: v1::Chunk::default(), chunk: Some(now), already_exists: true };
+            ingest.forget(&written, &recorded).await.unwrap();
+            assert_eq!(objects::list(&*store, "").await.unwrap(), left);
+        }
+    }
 
     #[tokio::test]
     async fn work_that_nobody_waits_for_keeps_its_turn_until_it_ends() {

@@ -5,16 +5,19 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use domain::chunk::{Chunk, ObjectRef, SourceObject};
 use domain::id::{ChunkId, PipelineId, TaskName};
 use perennial_proto::status::chain;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Interval;
+use tonic::Code;
 use tracing::{info, warn};
 
 use crate::header::Header;
 use crate::spool::Payload;
+use crate::take::RECEIVED;
 use crate::{Error, Ingest};
 
 /// A payload whose rows are to be checked and sealed.
@@ -52,8 +55,8 @@ pub struct Lines(Mutex<HashMap<PipelineId, Line>>);
 #[derive(Default)]
 struct Line {
     waiting: VecDeque<Waiting>,
-    /// Those, and the one at whose rows somebody looks.
-    chunks: HashSet<ChunkId>,
+    /// Those, and the one at whose rows somebody looks; and whether this process received it.
+    chunks: HashMap<ChunkId, bool>,
 }
 
 impl Lines {
@@ -61,21 +64,21 @@ impl Lines {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// How many chunks there are.
-    pub fn len(&self) -> usize {
-        self.with(|lines| lines.values().map(|line| line.chunks.len()).sum())
+    /// How many chunks there are that this process received.
+    pub fn own(&self) -> usize {
+        self.with(|lines| lines.values().flat_map(|line| line.chunks.values()).filter(|own| **own).count())
     }
 
-    fn has(&self, pipeline: &PipelineId, chunk: &ChunkId) -> bool {
-        self.with(|lines| lines.get(pipeline).is_some_and(|line| line.chunks.contains(chunk)))
+    fn is_empty(&self, pipeline: &PipelineId) -> bool {
+        self.with(|lines| !lines.contains_key(pipeline))
     }
 
     /// Whether nobody is at the pipeline's line, so that somebody has to be. A chunk that stands in it already does not again.
-    fn join(&self, pipeline: &PipelineId, waiting: Waiting) -> bool {
+    fn join(&self, pipeline: &PipelineId, waiting: Waiting, own: bool) -> bool {
         self.with(|lines| {
             let is_new = !lines.contains_key(pipeline);
             let line = lines.entry(pipeline.clone()).or_default();
-            if line.chunks.insert(waiting.chunk.id.clone()) {
+            if line.chunks.insert(waiting.chunk.id.clone(), own).is_none() {
                 line.waiting.push_back(waiting);
             }
             is_new
@@ -95,10 +98,16 @@ impl Lines {
     }
 }
 
+/// Between two tries, while the store or the control role is away.
+const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(10)];
+/// Chunks of one pipeline that a round takes over at most. Who received them may live and be slow.
+const TAKEN_OVER: usize = 16;
+
 impl Ingest {
-    /// Puts a chunk that was received into its pipeline's line.
-    pub(crate) fn check_later(&self, pipeline: &PipelineId, chunk: Chunk, held: Option<Held>) {
-        if self.lines.join(pipeline, Waiting { chunk, held }) {
+    /// Puts a chunk that was received into its pipeline's line. `received`: by this process, with its payload if that is held.
+    pub(crate) fn check_later(&self, pipeline: &PipelineId, chunk: Chunk, received: Option<Option<Held>>) {
+        let own = received.is_some();
+        if self.lines.join(pipeline, Waiting { chunk, held: received.flatten() }, own) {
             let (ingest, pipeline) = (self.clone(), pipeline.clone());
             tokio::spawn(async move { ingest.check_all(&pipeline).await });
         }
@@ -106,29 +115,41 @@ impl Ingest {
 
     async fn check_all(&self, pipeline: &PipelineId) {
         let mut done = None;
-        while let Some(waiting) = self.lines.next(pipeline, done.as_ref()) {
-            let chunk = waiting.chunk.id.clone();
-            if let Err(error) = self.check(pipeline, waiting).await {
-                // Its payload is durable: a patrol finds it.
-                warn!(%pipeline, %chunk, error = chain(&error), "rows not checked");
+        while let Some(Waiting { chunk, mut held }) = self.lines.next(pipeline, done.as_ref()) {
+            let [mut pause, longest] = PAUSES;
+            while let Err(error) = self.check(pipeline, &chunk, held.take()).await {
+                warn!(%pipeline, chunk = %chunk.id, error = chain(&error), "rows not checked yet");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(longest);
             }
-            done = Some(chunk);
+            done = Some(chunk.id);
         }
     }
 
-    async fn check(&self, pipeline: &PipelineId, Waiting { chunk, held }: Waiting) -> Result<(), Error> {
+    /// An error passes. What does not puts the chunk into quarantine: or nobody would ever get past it.
+    async fn check(&self, pipeline: &PipelineId, chunk: &Chunk, held: Option<Held>) -> Result<(), Error> {
         let known = self.control.known(pipeline, &chunk.id).await?;
-        if known.is_none_or(|known| !known.checked_again) {
+        if known.is_none_or(|known| known.state != RECEIVED) {
             return Ok(());
         }
-        let header = Header::of(pipeline.clone(), &chunk).map_err(Error::Answer)?;
+        let header = Header::of(pipeline.clone(), chunk).map_err(Error::Answer)?;
+        match self.check_rows(&header, chunk, held).await {
+            Err(error) if is_final(&error) => {
+                let chunk = Chunk { reading: None, ..chunk.clone() };
+                self.control.record(&header, &chunk, Vec::new(), chain(&error)).await.map(drop)
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn check_rows(&self, header: &Header, chunk: &Chunk, held: Option<Held>) -> Result<(), Error> {
+        let Chunk { id, task, raw, .. } = chunk.clone();
         let (payload, _place) = match held {
             Some(Held { payload, place }) => (payload, Some(place)),
-            None => (self.fetch_received(&chunk.raw).await?, None),
+            None => (self.fetch_received(&raw).await?, None),
         };
-        let Chunk { id, task, raw, .. } = chunk;
-        let job = Job { header, id, task, name: raw.path.clone(), payload, source: None, raw: Some(raw) };
-        self.seal(job).await.map(drop)
+        let (header, name) = (header.clone(), raw.path.clone());
+        self.seal(Job { header, id, task, name, payload, source: None, raw: Some(raw) }).await.map(drop)
     }
 
     /// Takes chunks over that were received and are in nobody's line. One round at each tick; never returns.
@@ -143,7 +164,7 @@ impl Ingest {
         }
     }
 
-    /// What is in nobody's line here and has not been seen before; the others are taken over.
+    /// Of each pipeline of which nothing stands in a line here: what has not been seen before. The others are taken over.
     async fn look_around(
         &self,
         seen: &HashSet<(PipelineId, ChunkId)>,
@@ -151,10 +172,17 @@ impl Ingest {
         let mut found = HashSet::new();
         for pipeline in self.control.pipelines().await? {
             let id = pipeline.id();
-            for chunk in self.control.unchecked(&id).await? {
-                if self.lines.has(&id, &chunk.id) {
+            let unchecked = match self.control.unchecked(&id).await {
+                Ok(unchecked) => unchecked,
+                Err(error) => {
+                    warn!(pipeline = %id, error = chain(&error), "nobody looked for rows to check");
                     continue;
                 }
+            };
+            if !self.lines.is_empty(&id) {
+                continue;
+            }
+            for chunk in unchecked.into_iter().take(TAKEN_OVER) {
                 let name = (id.clone(), chunk.id.clone());
                 if seen.contains(&name) {
                     info!(pipeline = %id, chunk = %chunk.id, "taken over: its rows were not checked");
@@ -166,4 +194,11 @@ impl Ingest {
         }
         Ok(found)
     }
+}
+
+/// Whether it would happen again and again.
+fn is_final(error: &Error) -> bool {
+    use Code::{AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OutOfRange};
+    matches!(error, Error::Stopped(_))
+        || matches!(error.code(), AlreadyExists | FailedPrecondition | InvalidArgument | NotFound | OutOfRange)
 }

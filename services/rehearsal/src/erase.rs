@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use domain::chunk::{Chunk, Shard};
+use domain::chunk::{Chunk, ChunkState, Shard};
 use domain::erasure::{ErasedChunk, Erasure, Scope};
 use domain::id::{ChunkId, PipelineId};
 use domain::planning::{self, Refusal};
@@ -128,7 +128,13 @@ impl Eraser {
     }
 
     async fn erase(&self, pipeline: &PipelineId, target: &Target) -> Result<Option<Erasure>, Error> {
-        self.journal.rows_checked(pipeline).await.map_err(Error::Unchecked)?;
+        match target {
+            Target::Subject(_) | Target::Source(_) => self.journal.rows_checked(pipeline, None).await,
+            Target::Chunk(chunk) => self.journal.rows_checked(pipeline, Some(chunk)).await,
+            // It was received long ago.
+            Target::Expired(_) => Ok(()),
+        }
+        .map_err(Error::Unchecked)?;
         for _ in 0..TRIES {
             let plan = self.plan(pipeline, target).await?;
             if plan.rewritten.is_empty() {
@@ -152,6 +158,12 @@ impl Eraser {
         for id in candidates {
             let chunk = self.journal.read(|state| state.pipelines.get(pipeline)?.chunks.get(&id).cloned());
             let Some(chunk) = chunk else { continue };
+            // It came meanwhile: of a subject, this erasure does not speak of it.
+            match (&chunk.state, target) {
+                (ChunkState::Received, Target::Chunk(_) | Target::Expired(_)) => return Err(Error::Unchecked(id)),
+                (ChunkState::Received, _) => continue,
+                _ => {}
+            }
             let folder = layout::chunk(pipeline, &chunk.id);
             // Before anything is written: what is there now is what may hold the rows.
             let there = objects::list(&*self.store, &folder).await?;

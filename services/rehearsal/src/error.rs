@@ -44,7 +44,7 @@ impl From<Error> for Status {
             Error::Invalid(invalid) => invalid.into(),
             Error::Store(ref source) => coded(source.rpc_code().into(), "STORE", chain(&error)),
             Error::Moving => coded(Code::Aborted, "MOVING", chain(&error)),
-            Error::Unchecked(_) => coded(Code::Unavailable, "UNCHECKED", chain(&error)),
+            Error::Unchecked(_) => coded(Code::Aborted, "UNCHECKED", chain(&error)),
             Error::Log(_) => coded(Code::Unavailable, "LOG", chain(&error)),
             Error::Inapplicable(_) => coded(Code::Internal, "LOG", chain(&error)),
         }

@@ -10,7 +10,7 @@ use domain::report::Verdict;
 use domain::state::{EventKind, PipelineState, State};
 use domain::version::{Alias, lineage};
 use perennial_proto::convert;
-use store::log::{Follower, Options, Record};
+use store::log::{Follower, Record};
 use store::objects::sha256;
 use tokio::time::sleep;
 
@@ -61,7 +61,7 @@ pub async fn everything(world: &Arc<World>, client: &Client) {
     let chain = chain(world);
     let state = fold(world, &chain);
     let store = Arc::new(Store { world: world.clone(), host: "reader", life: Life::new() });
-    let reader = Follower::open(store, Options::default()).await;
+    let reader = Follower::open(store, world.setting.log()).await;
     match reader {
         Ok(reader) if *reader.state() == state => {}
         Ok(_) => world.broken("the state from the newest snapshot is not the state from the first record"),

@@ -11,7 +11,6 @@ use perennial::config::Config;
 use perennial::role::{Machine, Node, Role};
 use perennial::standby::Standby;
 use scheduler::Moment;
-use store::log::Options;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -139,7 +138,7 @@ async fn daemon(world: Arc<World>, host: usize, life: Arc<Life>) -> anyhow::Resu
         ..Config::default()
     };
     let store = Arc::new(Store { world: world.clone(), host: name, life: life.clone() });
-    let log = Options { snapshot_every: world.setting.snapshot_every, ..Options::default() };
+    let log = world.setting.log();
     let shutdown = CancellationToken::new();
     let (role, follower) = if name.starts_with(CONTROL) {
         let standby = Standby {

@@ -1,5 +1,7 @@
 //! What kind of world a seed makes: most have some faults only, so that rare ones are not drowned by the others.
 
+use store::log::Options;
+
 use crate::dice::Dice;
 
 /// Shares are of requests or of pieces of traffic; times are milliseconds.
@@ -38,6 +40,10 @@ pub struct Setting {
 }
 
 impl Setting {
+    pub fn log(&self) -> Options {
+        Options { snapshot_every: self.snapshot_every, block: self.snapshot_every, ..Options::default() }
+    }
+
     pub fn draw(dice: &Dice) -> Self {
         let some =
             |share: f64, most: f64| if dice.chance(share) { most * dice.below(1000) as f64 / 1000.0 } else { 0.0 };

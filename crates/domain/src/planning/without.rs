@@ -25,7 +25,7 @@ pub fn start_without(state: &State, id: &PipelineId, subject: &str) -> Result<(R
     parent.map(|parent| available(current, parent)).transpose()?;
     let chosen = absorbed_since(current, parent);
     if !trains(&chosen) {
-        return Err(Refusal::NothingToTrain { refused: 0 });
+        return Err(Refusal::NothingToTrain { refused: 0, unchecked: 0 });
     }
     let run = next_run(current);
     let opened = eval_sets_to_open(current, &chosen);

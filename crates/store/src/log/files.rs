@@ -60,7 +60,7 @@ fn old_snapshot_path(number: u64) -> Path {
 
 impl Files {
     pub(super) fn new(store: Arc<dyn ObjectStore>, options: &Options) -> Self {
-        Self { store, timeout: options.op_timeout, block: options.snapshot_every }
+        Self { store, timeout: options.op_timeout, block: options.block }
     }
 
     /// Record 1 is the first of block 0.

@@ -46,7 +46,11 @@ async fn replay(files: &Files, listing: &Listing) -> Result<Recovered, Error> {
         apply(&mut found.state, number, &record)?;
         found.head = Head::of(number, &record);
     }
-    Ok(found)
+    // Then the snapshot was an old one, and strays may lie where records were removed meanwhile.
+    match files.is_retired(first).await? {
+        true => Err(Error::Missing { record: first }),
+        false => Ok(found),
+    }
 }
 
 async fn newest_snapshot(files: &Files, listing: &Listing) -> Result<Recovered, Error> {

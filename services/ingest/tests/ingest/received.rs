@@ -23,7 +23,7 @@ fn at_once() -> v1::ChunkHeader {
 
 /// The only chunk, once its rows are checked.
 async fn checked(harness: &Harness) -> Chunk {
-    harness.journal.rows_checked(&pipeline()).await.unwrap();
+    harness.journal.rows_checked(&pipeline(), None).await.unwrap();
     harness.state(|state| state.chunks.values().next().unwrap().clone())
 }
 
@@ -36,9 +36,8 @@ async fn left_behind(harness: &Harness, payload: &[u8]) -> ChunkId {
     let raw = objects::put(&*harness.store, &path, payload.to_vec().into()).await.unwrap();
     let reading = Reading { format: "jsonl".to_owned(), input: None, label: "label".to_owned() };
     let received = Chunk::received(id.clone(), task, domain::chunk::Split::Auto, raw, 1_700_000_000_000);
-    let chunk_json = to_json(&Chunk { reading: Some(reading), ..received });
-    let request =
-        v1::RecordChunkRequest { pipeline: TICKETS.to_owned(), chunk_json, received: true, ..Default::default() };
+    let received_json = to_json(&Chunk { reading: Some(reading), ..received });
+    let request = v1::RecordChunkRequest { pipeline: TICKETS.to_owned(), received_json, ..Default::default() };
     harness.chunks.clone().record_chunk(request).await.unwrap();
     id
 }
@@ -47,7 +46,7 @@ async fn left_behind(harness: &Harness, payload: &[u8]) -> ChunkId {
 async fn patrol(harness: &Harness) {
     let ticks = tokio::time::interval(Duration::from_millis(10));
     let patrol = tokio::spawn(harness.role(Limits::default()).patrol(ticks));
-    harness.journal.rows_checked(&pipeline()).await.unwrap();
+    harness.journal.rows_checked(&pipeline(), None).await.unwrap();
     patrol.abort();
 }
 
@@ -92,7 +91,7 @@ async fn rows_are_checked_in_the_order_in_which_their_payloads_came() {
     for name in &names {
         harness.push(at_once(), &jsonl(&[("a", name), ("b", "ham")])).await.unwrap();
     }
-    harness.journal.rows_checked(&pipeline()).await.unwrap();
+    harness.journal.rows_checked(&pipeline(), None).await.unwrap();
     assert_eq!(harness.state(|state| state.labels[2..].to_vec()), names);
 }
 
@@ -107,7 +106,7 @@ async fn a_numbered_push_counts_when_it_is_acked_and_once() {
         assert!(!harness.push(header.clone(), &many(rows as usize)).await.unwrap().already_exists);
         assert!(harness.push(header, &many(rows as usize)).await.unwrap().already_exists);
     }
-    harness.journal.rows_checked(&pipeline()).await.unwrap();
+    harness.journal.rows_checked(&pipeline(), None).await.unwrap();
     let state = harness.state(Clone::clone);
     assert!(state.chunks.values().all(|chunk| chunk.state.name() == "sealed"));
     assert_eq!((state.arrivals.len(), state.producers.values().next().unwrap().next), (3, 4));
@@ -155,4 +154,29 @@ async fn a_process_with_too_many_unchecked_payloads_takes_no_more() {
     let messages = crate::harness::messages(at_once(), &many(20));
     refused(full.push_chunk(futures::stream::iter(messages)).await, Code::ResourceExhausted, &["0 payloads wait"]);
     assert_eq!(harness.objects().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_is_in_quarantine_keeps_what_is_known_of_it_when_it_is_pushed_again() {
+    let harness = Harness::start(json!({})).await;
+    let payload = jsonl(&[("a", "ham"), ("b", "eggs")]);
+    assert_eq!(harness.push(header(), &payload).await.unwrap().chunk.unwrap().state, "quarantined");
+    let state = harness.state(Clone::clone);
+    let again = harness.push(at_once(), &payload).await.unwrap();
+    assert!(again.already_exists);
+    assert_eq!((again.chunk.unwrap().state.as_str(), harness.state(Clone::clone)), ("quarantined", state));
+    harness.apply(json!({"labels": ["ham", "spam", "eggs"]})).await;
+    assert_eq!(harness.push(at_once(), &payload).await.unwrap().chunk.unwrap().state, "sealed");
+}
+
+#[tokio::test]
+async fn what_can_never_be_checked_does_not_hold_up_what_came_after_it() {
+    let harness = Harness::start(json!({})).await;
+    let id = left_behind(&harness, &many(20)).await;
+    let raw = harness.state(|state| state.chunks[&id].raw.clone());
+    objects::put(&*harness.store, &raw.path, "damaged".into()).await.unwrap();
+    patrol(&harness).await;
+    let chunk = checked(&harness).await;
+    assert_eq!(chunk.state.name(), "quarantined");
+    assert!(chunk.state.reason().unwrap().contains("the payload's SHA-256 is"), "{:?}", chunk.state);
 }

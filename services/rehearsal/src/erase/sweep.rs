@@ -32,18 +32,18 @@ impl Eraser {
     }
 
     async fn patrol(&self) {
-        for (pipeline, chunk) in self.expired().await {
-            match self.erase(&pipeline, &Target::Expired(chunk.clone())).await {
-                Ok(_) => info!(%pipeline, %chunk, "expired rows erased"),
-                Err(error) => warn!(%pipeline, %chunk, error = %chain(&error), "expired rows not erased"),
-            }
-        }
         for (pipeline, erasure) in self.journal.read(unfinished) {
             let number = erasure.number;
             match self.finish(&pipeline, erasure).await {
                 Ok(objects) => info!(%pipeline, erasure = number, objects, "erased rows are gone"),
                 // The next patrol tries again.
                 Err(error) => warn!(%pipeline, erasure = number, error = %chain(&error), "erased rows not removed"),
+            }
+        }
+        for (pipeline, chunk) in self.expired().await {
+            match self.erase(&pipeline, &Target::Expired(chunk.clone())).await {
+                Ok(_) => info!(%pipeline, %chunk, "expired rows erased"),
+                Err(error) => warn!(%pipeline, %chunk, error = %chain(&error), "expired rows not erased"),
             }
         }
     }
