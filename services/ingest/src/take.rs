@@ -27,9 +27,10 @@ use crate::limits::Limits;
 use crate::prepare::{Ready, Work};
 use crate::push::Push;
 use crate::record::Recorded;
+use crate::seal::Facts;
 use crate::shards::Stored;
 use crate::spool::{Payload, Spool};
-use crate::unchecked::{Held, Job, Lines};
+use crate::unchecked::{Held, Job, Lines, Waiting};
 use crate::upload::{self, Upload};
 use crate::{Error, register};
 
@@ -98,17 +99,17 @@ impl Ingest {
         let mut push = Push::new(stream, &self.limits);
         let header = push.header().await?;
         let turn = self.admission.enter(client, &header.pipeline.namespace)?;
-        // Before the payload travels. Asked again when it is there, by when labels may have grown.
-        self.control.facts(&header.pipeline).await?;
+        // Before the payload travels.
+        let facts = self.control.facts(&header.pipeline).await?;
         if let Some(resume) = &header.resume {
-            return self.resume(&header, resume, push, turn).await;
+            return self.resume(&header, resume, push, turn, facts).await;
         }
         let mut spool = Spool::new(self.limits.max_chunk_bytes)?;
         while let Some(frame) = push.frame().await? {
             self.admission.pace(&turn, frame.len()).await;
             spool.write(&frame).await?;
         }
-        self.take(&header, spool.finish(header.sha256.as_deref()).await?, PUSHED, None).await
+        self.take(&header, spool.finish(header.sha256.as_deref()).await?, PUSHED, None, facts).await
     }
 
     async fn resume<S>(
@@ -117,6 +118,7 @@ impl Ingest {
         resume: &Resume,
         mut push: Push<'_, S>,
         turn: Turn,
+        facts: Facts,
     ) -> Result<Taken, Error>
     where
         S: Stream<Item = Result<v1::PushChunkRequest, Status>> + Unpin,
@@ -132,7 +134,7 @@ impl Ingest {
             receiver.write(&frame).await?;
         }
         let (payload, upload) = receiver.finish(resume).await?;
-        let taken = self.take(header, payload, PUSHED, None).await;
+        let taken = self.take(header, payload, PUSHED, None, facts).await;
         // What cannot be taken will not be when it comes again.
         if taken.as_ref().map_or_else(|error| error.code() == Code::InvalidArgument, |_| true) {
             upload.clear().await;
@@ -155,9 +157,9 @@ impl Ingest {
         let header: Header = header.try_into()?;
         let _turn = self.admission.enter(client, &header.pipeline.namespace)?;
         register::check(uri)?;
-        self.control.facts(&header.pipeline).await?;
+        let facts = self.control.facts(&header.pipeline).await?;
         let payload = register::fetch(&self.roots, uri, header.sha256.as_deref(), &self.limits).await?;
-        self.take(&header, payload, uri, None).await
+        self.take(&header, payload, uri, None, facts).await
     }
 
     /// A payload that was received, from where it is durable.
@@ -168,8 +170,8 @@ impl Ingest {
     /// Takes an object below a watched prefix.
     pub(crate) async fn take_from(&self, header: &Header, source: SourceObject) -> Result<Taken, Error> {
         let payload = register::fetch(&self.roots, &source.uri, None, &self.limits).await?;
-        let uri = source.uri.clone();
-        self.take(header, payload, &uri, Some(source)).await
+        let (facts, uri) = (self.control.facts(&header.pipeline).await?, source.uri.clone());
+        self.take(header, payload, &uri, Some(source), facts).await
     }
 
     async fn take(
@@ -178,8 +180,9 @@ impl Ingest {
         payload: Payload,
         name: &str,
         source: Option<SourceObject>,
+        facts: Facts,
     ) -> Result<Taken, Error> {
-        let task = header.task(&self.control.facts(&header.pipeline).await?);
+        let task = header.task(&facts);
         let id = header.chunk_id(&payload.sha256, &task);
         let known = self.control.known(&header.pipeline, &id).await?;
         // Rows that were checked before are checked now, or not at all: what is known of them is not to be lost.
@@ -191,17 +194,17 @@ impl Ingest {
             };
         }
         let job = Job { header: header.clone(), id, task, name: name.to_owned(), payload, source, raw: None };
-        if waits { self.seal(job).await } else { self.receive(job).await }
+        if waits { self.seal(job).await } else { self.receive(job, facts).await }
     }
 
     /// Makes the payload durable and has it recorded; its rows are checked later.
-    async fn receive(&self, job: Job) -> Result<Taken, Error> {
+    async fn receive(&self, job: Job, facts: Facts) -> Result<Taken, Error> {
         let most = self.limits.unchecked;
         if self.lines.own() >= most {
             return Err(Error::Full { most });
         }
         let turn = self.beginning.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let work = self.work(&job).await?;
+        let work = self.work(&job, facts);
         let begins = move || work.begins(&job.payload).map(|format| (format, job));
         let (begins, turn) = blocking(turn, begins).await?;
         drop(turn);
@@ -213,14 +216,15 @@ impl Ingest {
         let recorded = self.control.receive(&header, &chunk).await?;
         self.forget(&chunk, &recorded).await?;
         let held = self.places.clone().try_acquire_owned().ok().map(|place| Held { payload, place });
-        self.check_later(&header.pipeline, chunk, Some(held));
+        self.check_later(&header.pipeline, Waiting { chunk, held, own: true });
         Ok(recorded.into())
     }
 
     /// Checks the rows, makes the objects durable, then has the chunk recorded.
     pub(crate) async fn seal(&self, job: Job) -> Result<Taken, Error> {
         let turn = self.sealing.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let work = self.work(&job).await?;
+        // As they are by now: labels may have grown.
+        let work = self.work(&job, self.control.facts(&job.header.pipeline).await?);
         let seal = move || work.run(&job.payload).map(|ready| (ready, job));
         let (ready, _turn) = blocking(turn, seal).await?;
         let (ready, job) = ready?;
@@ -230,10 +234,9 @@ impl Ingest {
         Ok(taken)
     }
 
-    async fn work(&self, job: &Job) -> Result<Work, Error> {
+    fn work(&self, job: &Job, facts: Facts) -> Work {
         let Job { header, id, .. } = job;
-        let facts = self.control.facts(&header.pipeline).await?;
-        Ok(Work {
+        Work {
             name: job.name.clone(),
             format: header.format,
             columns: Columns { memory: self.limits.decode_memory, ..header.columns(&facts, id) },
@@ -241,7 +244,7 @@ impl Ingest {
             task: job.task.clone(),
             facts,
             keeps_unreadable: job.source.is_some() || job.raw.is_some(),
-        })
+        }
     }
 
     async fn put_raw(&self, job: &Job) -> Result<ObjectRef, Error> {
@@ -257,7 +260,7 @@ impl Ingest {
             Some(raw) => raw.clone(),
             None => self.put_raw(job).await?,
         };
-        let Ready { shards, mut sealed, reason } = ready;
+        let Ready { shards, sealed, reason } = ready;
         let Stored { train, held_out } = shards.write(store, &folder).await?;
         let mut chunk = Chunk {
             train,
@@ -269,15 +272,17 @@ impl Ingest {
             newest: sealed.newest,
             ..Chunk::received(id.clone(), task.clone(), header.split, raw, (self.clock)())
         };
-        let mut new_labels = std::mem::take(&mut sealed.new_labels);
-        if reason.is_some() {
-            let names = std::mem::take(&mut new_labels);
-            if !sealed.bad.is_empty() {
+        let new_labels = sealed.new_labels;
+        let (new_labels, reason) = match reason {
+            None => (new_labels, String::new()),
+            Some(reason) if sealed.bad.is_empty() => (Vec::new(), reason),
+            Some(reason) => {
                 let object = keep_bad_rows(store, &folder, &sealed.bad).await?;
-                chunk.bad = Some(BadRows { rows: sealed.bad_rows, object, new_labels: names, settled: false });
+                chunk.bad = Some(BadRows { rows: sealed.bad_rows, object, new_labels, settled: false });
+                (Vec::new(), reason)
             }
-        }
-        let recorded = self.control.record(header, &chunk, new_labels, reason.unwrap_or_default()).await?;
+        };
+        let recorded = self.control.record(header, &chunk, new_labels, reason).await?;
         self.forget(&chunk, &recorded).await?;
         Ok(recorded.into())
     }

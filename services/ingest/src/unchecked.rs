@@ -42,10 +42,12 @@ pub struct Held {
 }
 
 /// A chunk as it was received.
-struct Waiting {
-    chunk: Chunk,
+pub struct Waiting {
+    pub chunk: Chunk,
     /// None: it is fetched when its turn comes.
-    held: Option<Held>,
+    pub held: Option<Held>,
+    /// Whether this process received it.
+    pub own: bool,
 }
 
 /// The chunks that this process will look at.
@@ -55,7 +57,7 @@ pub struct Lines(Mutex<HashMap<PipelineId, Line>>);
 #[derive(Default)]
 struct Line {
     waiting: VecDeque<Waiting>,
-    /// Those, and the one at whose rows somebody looks; and whether this process received it.
+    /// Those, and the one at whose rows somebody looks; and of each whether it is an own one.
     chunks: HashMap<ChunkId, bool>,
 }
 
@@ -74,11 +76,11 @@ impl Lines {
     }
 
     /// Whether nobody is at the pipeline's line, so that somebody has to be. A chunk that stands in it already does not again.
-    fn join(&self, pipeline: &PipelineId, waiting: Waiting, own: bool) -> bool {
+    fn join(&self, pipeline: &PipelineId, waiting: Waiting) -> bool {
         self.with(|lines| {
             let is_new = !lines.contains_key(pipeline);
             let line = lines.entry(pipeline.clone()).or_default();
-            if line.chunks.insert(waiting.chunk.id.clone(), own).is_none() {
+            if line.chunks.insert(waiting.chunk.id.clone(), waiting.own).is_none() {
                 line.waiting.push_back(waiting);
             }
             is_new
@@ -104,10 +106,9 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1
 const TAKEN_OVER: usize = 16;
 
 impl Ingest {
-    /// Puts a chunk that was received into its pipeline's line. `received`: by this process, with its payload if that is held.
-    pub(crate) fn check_later(&self, pipeline: &PipelineId, chunk: Chunk, received: Option<Option<Held>>) {
-        let own = received.is_some();
-        if self.lines.join(pipeline, Waiting { chunk, held: received.flatten() }, own) {
+    /// Puts a chunk that was received into its pipeline's line.
+    pub(crate) fn check_later(&self, pipeline: &PipelineId, waiting: Waiting) {
+        if self.lines.join(pipeline, waiting) {
             let (ingest, pipeline) = (self.clone(), pipeline.clone());
             tokio::spawn(async move { ingest.check_all(&pipeline).await });
         }
@@ -115,7 +116,7 @@ impl Ingest {
 
     async fn check_all(&self, pipeline: &PipelineId) {
         let mut done = None;
-        while let Some(Waiting { chunk, mut held }) = self.lines.next(pipeline, done.as_ref()) {
+        while let Some(Waiting { chunk, mut held, .. }) = self.lines.next(pipeline, done.as_ref()) {
             let [mut pause, longest] = PAUSES;
             while let Err(error) = self.check(pipeline, &chunk, held.take()).await {
                 warn!(%pipeline, chunk = %chunk.id, error = chain(&error), "rows not checked yet");
@@ -186,7 +187,7 @@ impl Ingest {
                 let name = (id.clone(), chunk.id.clone());
                 if seen.contains(&name) {
                     info!(pipeline = %id, chunk = %chunk.id, "taken over: its rows were not checked");
-                    self.check_later(&id, chunk, None);
+                    self.check_later(&id, Waiting { chunk, held: None, own: false });
                 } else {
                     found.insert(name);
                 }
