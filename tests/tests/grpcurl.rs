@@ -66,7 +66,8 @@ async fn grpcurl_applies_pushes_runs_and_reads() {
 
     let spec = STANDARD.encode(pipeline("digits").to_string());
     grpcurl.answer("PipelineService/ApplyPipeline", &[json!({"spec_json": spec})]).await;
-    let header = json!({"header": {"pipeline": resource("digits"), "task": "clean", "format": "FORMAT_JSONL"}});
+    let header =
+        json!({"header": {"pipeline": resource("digits"), "task": "clean", "format": "FORMAT_JSONL", "wait": true}});
     let rows = clean(1, 0, 300);
     let frames = rows.chunks(64 << 10).map(|frame| json!({"frame": STANDARD.encode(frame)}));
     let parts: Vec<Value> = [header].into_iter().chain(frames).collect();
