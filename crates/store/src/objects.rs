@@ -1,6 +1,7 @@
 //! Immutable objects: written with their digest, never read without it.
 
 mod cache;
+mod writer;
 
 use std::path::{Path as FsPath, PathBuf};
 use std::time::Duration;
@@ -11,18 +12,21 @@ use domain::chunk::ObjectRef;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryFutureExt};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload, WriteMultipart};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use crate::Error;
 
 pub use cache::Cache;
+pub use writer::Writer;
 
 /// The longest wait for one request.
 const REQUEST: Duration = Duration::from_secs(180);
 /// Files larger than this go up in parts.
 const PART: usize = 8 << 20;
+/// Of a file that is uploaded, at a time.
+const READ: usize = 1 << 20;
 /// Of one object, before its source counts as damaged.
 const COPIES: usize = 2;
 /// Parts of one file under way at a time.
@@ -80,39 +84,15 @@ async fn upload(
     mut source: tokio::fs::File,
     shown: &FsPath,
 ) -> Result<ObjectRef, Error> {
-    let mut first = vec![0; PART];
-    let filled = fill(&mut source, &mut first).await.map_err(Error::file("read", shown))?;
-    first.truncate(filled);
-    if filled < PART {
-        return put(store, path, first.into()).await;
-    }
-    let key = key(path)?;
-    let upload = request("begin to upload", path, store.put_multipart(&key)).await?;
-    let mut upload = WriteMultipart::new_with_chunk_size(upload, PART);
-    let (mut hash, mut bytes, mut part) = (Sha256::new(), 0, Bytes::from(first));
-    while !part.is_empty() {
-        hash.update(&part);
-        bytes += part.len() as u64;
-        request("upload", path, upload.wait_for_capacity(PARTS)).await?;
-        upload.put(part);
-        let mut next = vec![0; PART];
-        let filled = fill(&mut source, &mut next).await.map_err(Error::file("read", shown))?;
-        next.truncate(filled);
-        part = next.into();
-    }
-    request("finish the upload of", path, upload.finish()).await?;
-    Ok(ObjectRef { path: path.to_owned(), sha256: hex::encode(hash.finalize()), bytes })
-}
-
-async fn fill(source: &mut tokio::fs::File, buffer: &mut [u8]) -> std::io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match source.read(&mut buffer[filled..]).await? {
-            0 => break,
-            n => filled += n,
+    let (mut writer, mut hash, mut buffer) = (Writer::new(path), Sha256::new(), vec![0; READ]);
+    loop {
+        let filled = source.read(&mut buffer).await.map_err(Error::file("read", shown))?;
+        if filled == 0 {
+            return writer.finish(store, hex::encode(hash.finalize())).await;
         }
+        hash.update(&buffer[..filled]);
+        writer.write(store, &buffer[..filled]).await?;
     }
-    Ok(filled)
 }
 
 /// The object's bytes, or an error if they are not the ones it names.

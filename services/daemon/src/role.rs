@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow, bail};
 use domain::Timestamp;
 use ingest::{Allowance, Ingest, Limits, Record, Watcher};
 use object_store::ObjectStore;
-use perennial_proto::limits::MAX_MESSAGE_BYTES;
+use perennial_proto::limits::{MAX_FRAME_BYTES, MAX_MESSAGE_BYTES};
 use perennial_proto::{DESCRIPTORS, v1};
 use registry::{Evaluations, ModelLimits, Pipelines, Publisher, Registry, Retention};
 use rehearsal::{Eraser, Rehearsal};
@@ -309,6 +309,9 @@ async fn stop(mut child: Child, alive: Option<ChildStdin>) {
     let _ = tokio::time::timeout(Duration::from_secs(5), child.wait()).await;
 }
 
+/// Bytes of one stream that may be under way.
+const STREAM_WINDOW: u32 = 4 << 20;
+
 async fn serve<I>(
     incoming: impl Stream<Item = io::Result<I>>,
     services: Services,
@@ -325,6 +328,10 @@ where
         || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
     Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        // A payload's frames travel whole, and some of them at a time, however far away their producer is.
+        .max_frame_size(MAX_FRAME_BYTES as u32)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(4 * STREAM_WINDOW)
         .add_routes(services.routes.routes())
         .add_service(health_service)
         .add_service(reflection().build_v1()?)

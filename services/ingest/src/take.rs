@@ -48,11 +48,16 @@ pub struct Ingest {
     pub(crate) lines: Arc<Lines>,
     /// For payloads of those.
     places: Arc<Semaphore>,
+    /// For larger payloads that go into the store as they come.
+    copies: Arc<Semaphore>,
     admission: Arc<Admission>,
 }
 
 /// Payloads that wait on this process's disk until their rows are checked; more are fetched again.
 const HELD: usize = 16;
+
+/// Larger payloads that go into the store as they come; more wait on this process's disk until they are whole.
+const COPIES: usize = 4;
 
 /// The state of a chunk whose rows nobody has checked.
 pub const RECEIVED: &str = "received";
@@ -86,6 +91,7 @@ impl Ingest {
             beginning: Arc::new(Semaphore::new(limits.sealing.max(1))),
             lines: Arc::default(),
             places: Arc::new(Semaphore::new(HELD)),
+            copies: Arc::new(Semaphore::new(COPIES)),
             admission: Arc::new(Admission::new(limits.client, limits.namespace, limits.max_frame_bytes)),
             limits,
             clock,
@@ -104,7 +110,7 @@ impl Ingest {
         if let Some(resume) = &header.resume {
             return self.resume(&header, resume, push, turn, facts).await;
         }
-        let mut spool = Spool::new(self.limits.max_chunk_bytes)?;
+        let mut spool = self.spool(&header, &facts)?;
         while let Some(frame) = push.frame().await? {
             self.admission.pace(&turn, frame.len()).await;
             spool.write(&frame).await?;
@@ -128,7 +134,7 @@ impl Ingest {
         }
         upload::sweep(&*self.store, &header.pipeline, (self.clock)()).await?;
         let upload = Upload::open(&*self.store, &header.pipeline, &resume.sha256).await?;
-        let mut receiver = upload.resume(resume.offset, &self.limits).await?;
+        let mut receiver = upload.resume(resume.offset, self.spool(header, &facts)?, &self.limits).await?;
         while let Some(frame) = push.frame().await? {
             self.admission.pace(&turn, frame.len()).await;
             receiver.write(&frame).await?;
@@ -140,6 +146,14 @@ impl Ingest {
             upload.clear().await;
         }
         taken
+    }
+
+    /// For a payload that comes with its header. What a record of it would name, if it is the one announced, is known then.
+    fn spool(&self, header: &Header, facts: &Facts) -> Result<Spool, Error> {
+        let spool = Spool::new(self.limits.max_chunk_bytes)?;
+        let Some(sha256) = &header.sha256 else { return Ok(spool) };
+        let id = header.chunk_id(sha256, &header.task(facts));
+        Ok(spool.copied(self.store.clone(), layout::chunk_raw(&header.pipeline, &id), self.copies.clone()))
     }
 
     pub(crate) async fn durable_bytes(&self, request: v1::QueryUploadRequest) -> Result<u64, Error> {
@@ -208,8 +222,8 @@ impl Ingest {
         let begins = move || work.begins(&job.payload).map(|format| (format, job));
         let (begins, turn) = blocking(turn, begins).await?;
         drop(turn);
-        let (format, job) = begins?;
-        let raw = self.put_raw(&job).await?;
+        let (format, mut job) = begins?;
+        let raw = self.put_raw(&mut job).await?;
         let Job { header, id, task, payload, .. } = job;
         let received = Chunk::received(id, task, header.split, raw, (self.clock)());
         let chunk = Chunk { reading: Some(header.reading(format)), ..received };
@@ -224,11 +238,12 @@ impl Ingest {
     pub(crate) async fn seal(&self, job: Job) -> Result<Taken, Error> {
         let turn = self.sealing.clone().acquire_owned().await.expect("the semaphore is never closed");
         // As they are by now: labels may have grown.
-        let work = self.work(&job, self.control.facts(&job.header.pipeline).await?);
+        let facts = self.control.facts(&job.header.pipeline).await?;
+        let work = self.work(&job, facts);
         let seal = move || work.run(&job.payload).map(|ready| (ready, job));
         let (ready, _turn) = blocking(turn, seal).await?;
         let (ready, job) = ready?;
-        let taken = self.keep(&job, ready).await?;
+        let taken = self.keep(job, ready).await?;
         let chunk = &taken.chunk;
         info!(chunk = %chunk.name, state = %chunk.state, train = chunk.train_rows, held_out = chunk.held_out_rows, "chunk taken in");
         Ok(taken)
@@ -247,19 +262,19 @@ impl Ingest {
         }
     }
 
-    async fn put_raw(&self, job: &Job) -> Result<ObjectRef, Error> {
+    async fn put_raw(&self, job: &mut Job) -> Result<ObjectRef, Error> {
         let path = layout::chunk_raw(&job.header.pipeline, &job.id);
-        Ok(objects::put_open(&*self.store, &path, job.payload.open()?).await?)
+        job.payload.keep(&*self.store, &path).await
     }
 
     /// Makes the objects durable, then has the chunk recorded.
-    async fn keep(&self, job: &Job, ready: Ready) -> Result<Taken, Error> {
-        let Job { header, id, task, source, .. } = job;
-        let (store, folder) = (&*self.store, layout::chunk(&header.pipeline, id));
-        let raw = match &job.raw {
-            Some(raw) => raw.clone(),
-            None => self.put_raw(job).await?,
+    async fn keep(&self, mut job: Job, ready: Ready) -> Result<Taken, Error> {
+        let raw = match job.raw.take() {
+            Some(raw) => raw,
+            None => self.put_raw(&mut job).await?,
         };
+        let Job { header, id, task, source, .. } = &job;
+        let (store, folder) = (&*self.store, layout::chunk(&header.pipeline, id));
         let Ready { shards, sealed, reason } = ready;
         let Stored { train, held_out } = shards.write(store, &folder).await?;
         let mut chunk = Chunk {

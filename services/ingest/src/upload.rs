@@ -47,8 +47,7 @@ impl<'a> Upload<'a> {
     }
 
     /// Takes the payload from `offset` on, which is where one of its parts ends.
-    pub async fn resume(self, offset: u64, limits: &Limits) -> Result<Receiver<'a>, Error> {
-        let mut spool = Spool::new(limits.max_chunk_bytes)?;
+    pub async fn resume(self, offset: u64, mut spool: Spool, limits: &Limits) -> Result<Receiver<'a>, Error> {
         for part in &self.parts {
             if spool.bytes() >= offset {
                 break;

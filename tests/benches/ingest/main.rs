@@ -66,10 +66,12 @@ async fn push(cluster: &Cluster, payload: &[u8]) -> f64 {
         task: "texts".to_owned(),
         split: Split::Auto.into(),
         format: Format::Jsonl.into(),
+        sha256: store::objects::sha256(payload),
         ..Default::default()
     };
+    let pushed = cluster.push_as(header, payload, FRAME_BYTES);
     let start = Instant::now();
-    let pushed = cluster.push_as(header, payload, FRAME_BYTES).await.expect("it is acked");
+    let pushed = pushed.await.expect("it is acked");
     assert_eq!(pushed.chunk.expect("a chunk").state, "received");
     start.elapsed().as_secs_f64()
 }
