@@ -8,6 +8,7 @@ use domain::planning::Expected;
 use domain::producer::{Origin, Producer};
 use domain::report::{EvalReport, average_accuracy, calibration};
 use domain::run::{Run, RunState};
+use domain::shift::{Against, Measured, Moved, Shift, Tested};
 use domain::state::PipelineState;
 use domain::version::{AdapterVersion, Alias, Disposition};
 
@@ -160,7 +161,8 @@ impl From<Split> for v1::Split {
     }
 }
 
-pub fn chunk(pipeline: &PipelineId, chunk: &Chunk) -> v1::Chunk {
+/// `measured`: how it compared, if it was compared.
+pub fn chunk(pipeline: &PipelineId, chunk: &Chunk, measured: Option<&Measured>) -> v1::Chunk {
     let (run, version) = match chunk.state {
         ChunkState::InRun { run } => (run, 0),
         ChunkState::Absorbed { version } => (0, version.0),
@@ -191,7 +193,30 @@ pub fn chunk(pipeline: &PipelineId, chunk: &Chunk) -> v1::Chunk {
         },
         erased_rows: chunk.erased_rows(),
         received_json: if chunk.state == ChunkState::Received { to_json(chunk) } else { Vec::new() },
+        shift_p_values: measured
+            .map(Measured::smallest)
+            .into_iter()
+            .flatten()
+            .map(|(of, p)| (of.name().to_owned(), p))
+            .collect(),
     }
+}
+
+pub fn shift(shift: &Shift) -> v1::Shift {
+    let moved = |moved: &Moved| v1::ShiftedPart { name: moved.name.clone(), by: moved.by };
+    let test = |tested: &Tested| v1::ShiftTest {
+        detector: tested.detector.name().to_owned(),
+        statistic: tested.statistic,
+        p_value: tested.p_value,
+        reference_rows: tested.rows[0],
+        rows: tested.rows[1],
+        moved: tested.moved.iter().map(moved).collect(),
+    };
+    let task = match &shift.against {
+        Against::Buffer => String::new(),
+        Against::Task(task) => task.to_string(),
+    };
+    v1::Shift { task, tests: shift.tests.iter().map(test).collect() }
 }
 
 pub fn pipeline(state: &PipelineState) -> v1::Pipeline {

@@ -126,7 +126,7 @@ fn free_port() -> u16 {
     listener.local_addr().expect("it is bound").port()
 }
 
-/// The shortest pipeline over [`crate::digits`]: a small network, experience replay, quick checkpoints.
+/// The shortest pipeline over [`crate::digits`]: a small network, experience replay, quick checkpoints, no comparing of chunks.
 pub fn pipeline(name: &str) -> Value {
     json!({
         "name": name,
@@ -140,6 +140,7 @@ pub fn pipeline(name: &str) -> Value {
         },
         "evaluation": {"held_out_fraction": 0.2},
         "gate": {"max_forgetting": 0.2, "max_average_accuracy_drop": 0.05},
+        "data": {"shift": false},
         "seed": 7,
     })
 }

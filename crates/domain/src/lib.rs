@@ -21,6 +21,7 @@ pub mod planning;
 pub mod producer;
 pub mod report;
 pub mod run;
+pub mod shift;
 pub mod stability;
 pub mod state;
 pub mod version;

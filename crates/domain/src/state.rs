@@ -4,6 +4,7 @@
 //! recorded. `apply` refuses only what would leave the tables inconsistent.
 
 mod chunks;
+mod shifts;
 mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,7 @@ use crate::manifest::Manifest;
 use crate::pipeline::{GateMode, Pipeline};
 use crate::producer::Producer;
 use crate::run::{IllegalTransition, Run, RunEvent, RunState};
+use crate::shift::Measured;
 use crate::version::{AdapterVersion, Alias, Disposition, lineage};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -60,6 +62,12 @@ pub struct PipelineState {
     /// Of those, whose files may still lie in the store.
     #[serde(default)]
     pub leaving: BTreeSet<Version>,
+    /// Places in `arrivals` of chunks that nobody has compared with what was known yet; the newest of them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unmeasured: BTreeSet<u64>,
+    /// How chunks compared.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shifts: BTreeMap<ChunkId, Measured>,
 }
 
 /// A named slice of the data, and every EvalSet it has had.
@@ -105,6 +113,11 @@ pub enum EventKind {
     },
     ChunkReleased {
         chunk: ChunkId,
+    },
+    /// Its rows were compared with what its pipeline knew.
+    ChunkMeasured {
+        chunk: ChunkId,
+        measured: Box<Measured>,
     },
     /// It stays in quarantine for good.
     ChunkDropped {
@@ -226,6 +239,8 @@ impl PipelineState {
             holds: BTreeMap::new(),
             retired: BTreeMap::new(),
             leaving: BTreeSet::new(),
+            unmeasured: BTreeSet::new(),
+            shifts: BTreeMap::new(),
         }
     }
 
@@ -255,10 +270,12 @@ impl PipelineState {
             EventKind::ChunkSealed { chunk, new_labels } => {
                 self.chunk(chunk)?.state = ChunkState::Sealed;
                 self.append_labels(new_labels);
+                self.await_measure(chunk);
             }
             EventKind::ChunkLabelling { chunk, new_labels, until } => {
                 self.chunk(chunk)?.state = ChunkState::Labelling { until: *until };
                 self.append_labels(new_labels);
+                self.await_measure(chunk);
             }
             EventKind::LabelsPushed { labelled } => self.label(labelled, at)?,
             EventKind::RowsErased { erasure } => self.erase(erasure, at)?,
@@ -268,6 +285,7 @@ impl PipelineState {
                 self.chunk(chunk)?.state = ChunkState::Quarantined { reason };
             }
             EventKind::ChunkReleased { chunk } => self.release(chunk)?,
+            EventKind::ChunkMeasured { chunk, measured } => self.measured(chunk, measured),
             EventKind::ChunkDropped { chunk } => self.drop_chunk(chunk)?,
             EventKind::ProducerOpened { producer, epoch } => {
                 self.producers.entry(producer.clone()).or_default().epoch = *epoch;

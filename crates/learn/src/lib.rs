@@ -34,6 +34,7 @@ mod prefix;
 pub mod publish;
 mod selection;
 pub mod selective;
+pub mod shift;
 mod stage;
 pub mod update;
 mod validation;

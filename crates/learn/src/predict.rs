@@ -3,7 +3,8 @@
 use domain::chunk::Row;
 use tch::{Device, Kind, Tensor};
 
-use crate::data::{Dataset, Reader};
+use crate::data::Reader;
+use crate::input::Input;
 use crate::model::Net;
 
 /// A row that this model cannot read.
@@ -14,8 +15,8 @@ pub struct Unreadable {
     pub reason: String,
 }
 
-/// Each row's probabilities in the order of the head's rows. Rows are read in the order in which little is padded, and
-/// answered in their own. Where tasks have heads, a row of `task` has none of the others' labels. `batch` bounds memory; it changes a probability by rounding only.
+/// Each row's probabilities in the order of the head's rows. Where tasks have heads, a row of `task` has none of the others'
+/// labels. `batch` bounds memory; it changes a probability by rounding only.
 pub fn predict(
     net: &Net,
     reader: &Reader,
@@ -24,28 +25,44 @@ pub fn predict(
     batch: usize,
     device: Device,
 ) -> Result<Vec<Vec<f32>>, Unreadable> {
+    each(reader, rows, batch, device, |input| net.answer_within(input, task).softmax(-1, Kind::Float))
+}
+
+/// Each row's pooled features. `batch` as for [`predict`].
+pub fn features(
+    net: &Net,
+    reader: &Reader,
+    rows: &[Row],
+    batch: usize,
+    device: Device,
+) -> Result<Vec<Vec<f32>>, Unreadable> {
+    each(reader, rows, batch, device, |input| net.features(input).to_kind(Kind::Float))
+}
+
+/// What `look` makes of each row. Rows are read in the order in which little is padded, and answered in their own.
+fn each(
+    reader: &Reader,
+    rows: &[Row],
+    batch: usize,
+    device: Device,
+    look: impl Fn(&Input) -> Tensor,
+) -> Result<Vec<Vec<f32>>, Unreadable> {
     let _guard = tch::no_grad_guard();
     // Images are all of one size. Decoding more than a batch of them would only take memory.
     let window = if matches!(reader, Reader::Images(_)) { batch } else { rows.len().max(1) };
-    let mut scores = Vec::with_capacity(rows.len());
-    for rows in rows.chunks(window) {
-        let refused = |(position, reason)| Unreadable { position: scores.len() + position, reason };
+    let mut found = vec![Vec::new(); rows.len()];
+    for (number, rows) in rows.chunks(window).enumerate() {
+        let start = number * window;
+        let refused = |(position, reason)| Unreadable { position: start + position, reason };
         let dataset = reader.decode_inputs(rows).map_err(refused)?.to_device(device);
-        scores.extend(score(net, reader, &dataset, task, batch));
-    }
-    Ok(scores)
-}
-
-fn score(net: &Net, reader: &Reader, dataset: &Dataset, task: Option<&str>, batch: usize) -> Vec<Vec<f32>> {
-    let mut scores = vec![Vec::new(); dataset.len()];
-    for positions in dataset.reading_order().chunks(batch) {
-        let (input, _) = dataset.take(positions);
-        let probabilities = net.answer_within(&reader.apply(input), task).softmax(-1, Kind::Float);
-        for (position, row) in positions.iter().zip(split(&probabilities)) {
-            scores[*position as usize] = row;
+        for positions in dataset.reading_order().chunks(batch) {
+            let (input, _) = dataset.take(positions);
+            for (position, row) in positions.iter().zip(split(&look(&reader.apply(input)))) {
+                found[start + *position as usize] = row;
+            }
         }
     }
-    scores
+    Ok(found)
 }
 
 fn split(probabilities: &Tensor) -> Vec<Vec<f32>> {

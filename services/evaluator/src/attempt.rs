@@ -9,6 +9,7 @@ use domain::evalset::EvalSet;
 use domain::manifest::{Candidate, Manifest};
 use domain::pipeline::Model;
 use domain::report::Score;
+use domain::shift::Shift;
 use learn::data::images::PREPROCESSOR;
 use serde::{Deserialize, Serialize};
 use store::Kind;
@@ -17,6 +18,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
+use crate::measure::MeasureJob;
 use crate::score::{EvalJob, Fault};
 
 /// What an evaluation needs of the machine it runs on.
@@ -52,6 +54,7 @@ pub enum Line {
     /// Rows scored so far.
     Progress(u64),
     Scores(Vec<Score>),
+    Shifts(Vec<Shift>),
     Failed {
         reason: String,
         fault: Fault,
@@ -107,10 +110,35 @@ pub async fn run(
         if subject.files.is_empty() {
             job.preprocessor = preprocessor(node, subjects).await?;
         }
-        scores.push(score(node, &job, folder.join("job.json"), &mut |rows| done(before + rows)).await?);
+        match child(node, "score", &job, folder.join("job.json"), &mut |rows| done(before + rows)).await? {
+            Line::Scores(found) => scores.push(found),
+            other => return Err(Error::ended(format!("said {other:?} in place of its scores"))),
+        }
         before += subject.items();
     }
     Ok(scores)
+}
+
+/// Compares the manifest's chunk with its parent's memory and with its EvalSets. `scratch` exists.
+pub async fn measure(
+    node: &Node<'_>,
+    manifest: &Manifest,
+    scratch: PathBuf,
+    done: &mut (dyn FnMut(u64) + Send),
+) -> Result<Vec<Shift>, Error> {
+    let sets = manifest.eval_sets.clone();
+    let files = manifest.parent.as_ref().map(|parent| parent.files.clone()).unwrap_or_default();
+    let shards = manifest.shards().chain(shards(&sets)).collect();
+    let model = prepare(node, manifest, &Subject { files, candidate: None, sets }, &scratch).await?;
+    let snapshot = match &manifest.snapshot {
+        Some(snapshot) => Some(node.fetcher.file(&snapshot.object).await?),
+        None => None,
+    };
+    let model = EvalJob { shards: node.fetcher.shards(shards).await?, ..model };
+    match child(node, "measure", &MeasureJob { model, snapshot }, scratch.join("job.json"), done).await? {
+        Line::Shifts(shifts) => Ok(shifts),
+        other => Err(Error::ended(format!("said {other:?} in place of what it found"))),
+    }
 }
 
 async fn prepare(node: &Node<'_>, manifest: &Manifest, subject: &Subject, folder: &PathBuf) -> Result<EvalJob, Error> {
@@ -151,16 +179,18 @@ fn shards(sets: &[EvalSet]) -> Vec<Shard> {
     sets.iter().flat_map(|set| &set.parts).flat_map(|part| part.shards.clone()).collect()
 }
 
-async fn score(
+/// The last line of a process that does `what` with the job.
+async fn child(
     node: &Node<'_>,
-    job: &EvalJob,
+    what: &str,
+    job: &impl Serialize,
     path: PathBuf,
     done: &mut (dyn FnMut(u64) + Send),
-) -> Result<Vec<Score>, Error> {
+) -> Result<Line, Error> {
     let text = serde_json::to_vec(job).expect("a job is plain JSON");
     tokio::fs::write(&path, text).await.map_err(|source| Error::Scratch { path: path.clone(), source })?;
     let mut command = Command::new(&node.program);
-    command.arg("score").arg("--job").arg(&path);
+    command.arg(what).arg("--job").arg(&path);
     // The open pipe is the child's sign that its parent lives.
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let child = command.spawn().map_err(|source| Error::Spawn { program: node.program.clone(), source })?;
@@ -171,7 +201,7 @@ async fn score(
 const LAST_WORDS: usize = 8;
 
 /// Reads the child to its end, or kills it when it says nothing for `stall`.
-async fn attend(mut child: Child, stall: Duration, done: &mut (dyn FnMut(u64) + Send)) -> Result<Vec<Score>, Error> {
+async fn attend(mut child: Child, stall: Duration, done: &mut (dyn FnMut(u64) + Send)) -> Result<Line, Error> {
     let _alive = child.stdin.take();
     let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
     let mut errors = child.stderr.take().expect("piped");
@@ -199,8 +229,8 @@ async fn attend(mut child: Child, stall: Duration, done: &mut (dyn FnMut(u64) + 
     }
     let status = child.wait().await.map_err(|e| Error::ended(e.to_string()))?;
     match last {
-        Some(Line::Scores(scores)) if status.success() => Ok(scores),
         Some(Line::Failed { reason, fault }) => Err(Error::Failed { reason: format!("failed: {reason}"), fault }),
+        Some(line) if status.success() => Ok(line),
         _ => {
             let words = words.await.unwrap_or_default();
             let end = words.lines().count().saturating_sub(LAST_WORDS);
@@ -216,7 +246,7 @@ async fn attend(mut child: Child, stall: Duration, done: &mut (dyn FnMut(u64) + 
 mod tests {
     use super::*;
 
-    async fn said(script: &str, stall: Duration) -> (Result<Vec<Score>, Error>, Vec<u64>) {
+    async fn said(script: &str, stall: Duration) -> (Result<Line, Error>, Vec<u64>) {
         let mut command = Command::new("sh");
         command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut heard = Vec::new();
@@ -229,7 +259,8 @@ mod tests {
     #[tokio::test]
     async fn progress_is_passed_on_and_scores_end_it() {
         let (ended, heard) = said(r#"echo '{"progress":128}'; echo noise; echo '{"scores":[]}'"#, LONG).await;
-        assert_eq!((ended.unwrap(), heard), (vec![], vec![128]));
+        assert!(matches!(ended.unwrap(), Line::Scores(scores) if scores.is_empty()));
+        assert_eq!(heard, [128]);
     }
 
     #[tokio::test]

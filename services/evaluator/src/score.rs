@@ -1,9 +1,9 @@
 //! One model on a run's EvalSets. Meant for a child process, like a rank.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use domain::chunk::Row;
+use domain::chunk::{ObjectRef, Row, Shard};
 use domain::evalset::EvalSet;
 use domain::manifest::{Candidate, Manifest};
 use domain::report::Score;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use store::examples::read_shard;
 
 /// Rows scored at once. Bounds memory; does not change what is right or wrong.
-const BATCH: usize = 128;
+pub(crate) const BATCH: usize = 128;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EvalJob {
@@ -59,6 +59,10 @@ pub enum Error {
     NoShard(String),
     #[error("chunk {chunk} holds {found} held-out rows, and the EvalSet of `{task}` names {rows}")]
     TooFew { chunk: String, task: String, rows: u64, found: u64 },
+    #[error("a row of chunk {chunk} cannot be read: {reason}")]
+    Unreadable { chunk: String, reason: String },
+    #[error("the snapshot cannot be read: {0}")]
+    Snapshot(String),
     #[error("`{0}` is not a device: expected `cpu` or `cuda:N`")]
     Device(String),
     #[error("the candidate cannot be loaded")]
@@ -151,7 +155,7 @@ fn score(set: &EvalSet, scored: evaluate::Scored) -> Score {
 }
 
 /// The rows each part names, in order.
-fn read(job: &EvalJob, set: &EvalSet) -> Result<Vec<Row>, Error> {
+pub(crate) fn read(job: &EvalJob, set: &EvalSet) -> Result<Vec<Row>, Error> {
     let mut rows = Vec::new();
     for part in &set.parts {
         let mut found: Vec<Row> = Vec::new();
@@ -159,11 +163,9 @@ fn read(job: &EvalJob, set: &EvalSet) -> Result<Vec<Row>, Error> {
             if found.len() as u64 >= part.rows {
                 break;
             }
-            let file = |sha256: &String| job.shards.get(sha256).ok_or_else(|| Error::NoShard(sha256.clone()));
-            let labels = shard.labels.as_ref().map(|labels| file(&labels.sha256)).transpose()?;
-            let rows = read_shard(file(&shard.object.sha256)?, labels.map(PathBuf::as_path))?;
+            let (file, labels) = fetched(job, shard)?;
             // What nobody has labelled yet is no item.
-            found.extend(rows.into_iter().map(|(_, row)| row).filter(|row| !row.label.is_empty()));
+            found.extend(read_shard(file, labels)?.into_iter().map(|(_, row)| row).filter(|row| !row.label.is_empty()));
         }
         if (found.len() as u64) < part.rows {
             return Err(Error::TooFew {
@@ -176,6 +178,15 @@ fn read(job: &EvalJob, set: &EvalSet) -> Result<Vec<Row>, Error> {
         rows.extend(found.into_iter().take(part.rows as usize));
     }
     Ok(rows)
+}
+
+/// The shard's file, and that of its late labels.
+pub(crate) fn fetched<'a>(job: &'a EvalJob, shard: &Shard) -> Result<(&'a Path, Option<&'a Path>), Error> {
+    let file = |object: &ObjectRef| {
+        let path = job.shards.get(&object.sha256).map(PathBuf::as_path);
+        path.ok_or_else(|| Error::NoShard(object.sha256.clone()))
+    };
+    Ok((file(&shard.object)?, shard.labels.as_ref().map(file).transpose()?))
 }
 
 #[cfg(test)]

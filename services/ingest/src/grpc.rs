@@ -64,6 +64,10 @@ impl ChunkService for Record {
         Ok(Response::new(self.list(request.get_ref())?))
     }
 
+    async fn get_shift(&self, request: Request<v1::GetShiftRequest>) -> Result<Response<v1::GetShiftResponse>, Status> {
+        Ok(Response::new(self.shift(request.get_ref())?))
+    }
+
     async fn open_producer(
         &self,
         request: Request<v1::OpenProducerRequest>,

@@ -14,6 +14,7 @@ mod record;
 mod register;
 mod seal;
 mod shards;
+mod shift;
 mod spill;
 mod spool;
 mod take;

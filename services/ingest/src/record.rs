@@ -76,17 +76,18 @@ impl Record {
 
     fn recorded(&self, pipeline: &PipelineId, id: &ChunkId, already_exists: bool) -> Result<Recorded, Error> {
         self.journal.read(|state| {
-            let found = planning::pipeline(state, pipeline)?.chunks.get(id);
-            let chunk = found.ok_or_else(|| Refusal::UnknownChunk(id.clone()))?.clone();
-            Ok(Recorded { wire: convert::chunk(pipeline, &chunk), chunk: Some(chunk), already_exists })
+            let current = planning::pipeline(state, pipeline)?;
+            let chunk = current.chunks.get(id).ok_or_else(|| Refusal::UnknownChunk(id.clone()))?;
+            let wire = convert::chunk(pipeline, chunk, current.shifts.get(id));
+            Ok(Recorded { wire, chunk: Some(chunk.clone()), already_exists })
         })
     }
 
     pub(crate) fn get(&self, pipeline: &PipelineId, id: &ChunkId) -> Result<v1::Chunk, Error> {
         self.journal.read(|state| {
-            let found = planning::pipeline(state, pipeline)?.chunks.get(id);
-            let chunk = found.ok_or_else(|| Refusal::UnknownChunk(id.clone()))?;
-            Ok(convert::chunk(pipeline, chunk))
+            let current = planning::pipeline(state, pipeline)?;
+            let chunk = current.chunks.get(id).ok_or_else(|| Refusal::UnknownChunk(id.clone()))?;
+            Ok(convert::chunk(pipeline, chunk, current.shifts.get(id)))
         })
     }
 
@@ -98,10 +99,11 @@ impl Record {
             return Err(Invalid::new("state", reason).into());
         }
         self.journal.read(|state| {
-            let chunks = planning::pipeline(state, &pipeline)?.chunks_in_order();
-            let chosen = chunks.filter(|chunk| wanted.is_empty() || chunk.state.name() == wanted);
+            let current = planning::pipeline(state, &pipeline)?;
+            let chosen = current.chunks_in_order().filter(|chunk| wanted.is_empty() || chunk.state.name() == wanted);
             let (chosen, next_page_token) = page(chosen.collect(), request.page_size, &request.page_token)?;
-            let chunks = chosen.into_iter().map(|chunk| convert::chunk(&pipeline, chunk));
+            let chunks =
+                chosen.into_iter().map(|chunk| convert::chunk(&pipeline, chunk, current.shifts.get(&chunk.id)));
             Ok(v1::ListChunksResponse { chunks: chunks.collect(), next_page_token })
         })
     }

@@ -139,6 +139,7 @@ impl Scheduler {
             Action::Start { pipeline, run, gang } => self.start(RunId { pipeline, number: run }, gang).await?,
             Action::Lose { key, reason } => self.end(key, reason, Ending::Lost).await?,
             Action::Evaluate { key, worker } => self.evaluate(key, worker),
+            Action::Measure { key, worker } => self.measure(key, worker),
             Action::JudgeUnscored { key } => drop(self.judge(&key, Vec::new()).await?),
             Action::Drop { key } => self.unassign(&key, None),
         }
@@ -206,6 +207,16 @@ impl Scheduler {
         self.assign(key, vec![share], &manifest, |_, _| {
             v1::assignment::Work::Evaluate(v1::EvaluateWork { subjects: subjects.clone() })
         });
+    }
+
+    fn measure(&self, key: Key, worker: String) {
+        let manifest = self.journal.read(|state| {
+            let current = state.pipelines.get(&key.pipeline)?;
+            planning::manifest_to_measure(current, key.run)
+        });
+        let Some(manifest) = manifest else { return };
+        let share = Share { worker, first: 0, ranks: 1 };
+        self.assign(key, vec![share], &manifest, |_, _| v1::assignment::Work::Measure(v1::MeasureWork {}));
     }
 
     /// Remembers who works on `key` and tells them. A worker that cannot be told has gone, and with it the attempt.

@@ -11,6 +11,7 @@ use perennial_proto::v1;
 pub enum Stage {
     Train,
     Evaluate,
+    Measure,
 }
 
 impl Stage {
@@ -18,17 +19,25 @@ impl Stage {
         match self {
             Self::Train => "train",
             Self::Evaluate => "evaluate",
+            Self::Measure => "measure",
         }
     }
 }
 
-/// One stage of one attempt: what a worker is assigned.
+/// One stage of one attempt, or a chunk to compare with what was known: what a worker is assigned.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     pub pipeline: PipelineId,
+    /// To measure: the chunk's place among the pipeline's.
     pub run: RunNumber,
     pub attempt: u32,
     pub stage: Stage,
+}
+
+impl Key {
+    pub fn to_measure(pipeline: &PipelineId, place: u64) -> Self {
+        Self { pipeline: pipeline.clone(), run: place, attempt: 1, stage: Stage::Measure }
+    }
 }
 
 /// Both clocks at once.
@@ -72,6 +81,8 @@ pub struct Assigned {
 pub struct Fleet {
     pub workers: BTreeMap<String, Worker>,
     pub assigned: BTreeMap<Key, Assigned>,
+    /// How often a chunk could not be measured.
+    pub failed: BTreeMap<Key, u32>,
 }
 
 impl Fleet {

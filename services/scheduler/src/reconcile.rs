@@ -4,9 +4,9 @@ use domain::id::{ChunkId, PipelineId};
 use domain::labelled;
 use domain::planning;
 use domain::run::{Run, RunState};
-use domain::state::State;
+use domain::state::{PipelineState, State};
 
-use crate::fleet::{Fleet, Key, Moment, Share, Stage};
+use crate::fleet::{Assigned, Fleet, Key, Moment, Share, Stage};
 use crate::gang;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +32,11 @@ pub enum Action {
         reason: String,
     },
     Evaluate {
+        key: Key,
+        worker: String,
+    },
+    /// A chunk is compared with what was known.
+    Measure {
         key: Key,
         worker: String,
     },
@@ -70,7 +75,39 @@ pub fn reconcile(now: Moment, state: &State, fleet: &Fleet, limits: Limits) -> V
             actions.push(action);
         }
     }
+    // What is left over.
+    for (id, current) in &state.pipelines {
+        if let Some(action) = measure(id, current, &fleet)
+            && let Action::Measure { key, worker } = &action
+        {
+            let shares = vec![Share { worker: worker.clone(), first: 0, ranks: 1 }];
+            fleet.assigned.insert(key.clone(), Assigned { shares, ..Assigned::default() });
+            actions.push(action);
+        }
+    }
     actions
+}
+
+/// One chunk of a pipeline at a time.
+fn measure(id: &PipelineId, current: &PipelineState, fleet: &Fleet) -> Option<Action> {
+    let measuring = |key: &Key| key.stage == Stage::Measure && key.pipeline == *id && fleet.lost_worker(key).is_none();
+    if fleet.assigned.keys().any(measuring) {
+        return None;
+    }
+    let key = Key::to_measure(id, planning::next_to_measure(current)?);
+    gang::evaluator(fleet).map(|worker| Action::Measure { key, worker })
+}
+
+/// Whether the state asks for this work.
+pub fn asked(state: &State, key: &Key) -> bool {
+    let Some(current) = state.pipelines.get(&key.pipeline) else { return false };
+    match key.stage {
+        // A run that is under way needs the machines more.
+        Stage::Measure => current.active_run().is_none() && current.to_measure(key.run).is_some(),
+        Stage::Train | Stage::Evaluate => {
+            current.runs.get(&key.run).and_then(|run| wanted(&key.pipeline, run)).as_ref() == Some(key)
+        }
+    }
 }
 
 /// The key of the work that a run's state asks for, if it asks for any.
@@ -84,11 +121,8 @@ pub fn wanted(id: &PipelineId, run: &Run) -> Option<Key> {
 }
 
 fn stale<'a>(state: &'a State, fleet: &'a Fleet) -> impl Iterator<Item = Key> + 'a {
-    let wanted = |key: &&Key| {
-        let run = state.pipelines.get(&key.pipeline).and_then(|current| current.runs.get(&key.run));
-        run.and_then(|run| wanted(&key.pipeline, run)).as_ref() == Some(*key)
-    };
-    fleet.assigned.keys().filter(move |key| !wanted(key)).cloned()
+    let lost = |key: &Key| key.stage == Stage::Measure && fleet.lost_worker(key).is_some();
+    fleet.assigned.keys().filter(move |key| !asked(state, key) || lost(key)).cloned()
 }
 
 fn next(now: Moment, id: &PipelineId, run: &Run, fleet: &Fleet, limits: Limits) -> Option<Action> {
@@ -117,8 +151,8 @@ fn next(now: Moment, id: &PipelineId, run: &Run, fleet: &Fleet, limits: Limits) 
             let reason = "the control process restarted and no worker claimed the attempt".to_owned();
             waited.then_some(Action::Lose { key, reason })
         }
-        (Stage::Evaluate, false, _) if early => None,
-        (Stage::Evaluate, false, _) => gang::evaluator(fleet).map(|worker| Action::Evaluate { key, worker }),
+        (_, false, _) if early => None,
+        (_, false, _) => gang::evaluator(fleet).map(|worker| Action::Evaluate { key, worker }),
     }
 }
 
@@ -137,7 +171,7 @@ fn promise(fleet: &mut Fleet, id: &PipelineId, run: &Run, action: &Action) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::{Assigned, Worker};
+    use crate::fleet::Worker;
     use domain::chunk::{Chunk, ObjectRef, Shard, Split};
     use domain::manifest::{Candidate, Cost, SnapshotMeta};
     use domain::run::{Ending, RunEvent};
@@ -290,6 +324,36 @@ mod tests {
         assert!(
             matches!(&reconcile(at(0), &state, &fleet, LIMITS)[..], [Action::Lose { key: lost, .. }] if *lost == key)
         );
+    }
+
+    #[test]
+    fn a_chunk_is_compared_once_at_a_time_on_a_free_evaluator_and_gives_way_to_a_run() {
+        let mut state = State::default();
+        let id = with_chunk(&mut state, "p", "manual");
+        let key = Key::to_measure(&id, 0);
+        let idle = Fleet { workers: fleet(1, 0).workers, ..Fleet::default() };
+        assert_eq!(reconcile(at(0), &state, &idle, LIMITS), [], "there is no version to compare with");
+        let current = state.pipelines.get_mut(&id).unwrap();
+        (current.tip, current.unmeasured) = (Some(domain::id::Version(1)), [0].into());
+        let worker = idle.workers.keys().next().unwrap().clone();
+        let measure = Action::Measure { key: key.clone(), worker: worker.clone() };
+        assert_eq!(reconcile(at(0), &state, &idle, LIMITS), [measure]);
+        assert_eq!(reconcile(at(0), &state, &Fleet::default(), LIMITS), []);
+        let assigned =
+            |worker: String| Assigned { shares: vec![Share { worker, first: 0, ranks: 1 }], ..Assigned::default() };
+        let mut busy = idle.clone();
+        busy.assigned.insert(key.clone(), assigned(worker));
+        assert_eq!(reconcile(at(0), &state, &busy, LIMITS), []);
+        let mut lost = idle;
+        lost.assigned.insert(key.clone(), assigned("gone".to_owned()));
+        let actions = reconcile(at(0), &state, &lost, LIMITS);
+        assert!(matches!(&actions[..], [Action::Drop { .. }, Action::Measure { .. }]), "{actions:?}");
+
+        let current = state.pipelines.get_mut(&id).unwrap();
+        current.tip = None;
+        queue(&mut state, &id);
+        assert!(!asked(&state, &key));
+        assert!(reconcile(at(0), &state, &busy, LIMITS).contains(&Action::Drop { key }));
     }
 
     #[test]

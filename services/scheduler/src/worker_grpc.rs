@@ -7,6 +7,7 @@ use domain::manifest::Candidate;
 use domain::planning;
 use domain::report::Score;
 use domain::run::{Ending, RunEvent, RunState};
+use domain::shift::Measured;
 use domain::state::{Event, EventKind};
 use futures::Stream;
 use perennial_proto::convert::{Invalid, from_json, pipeline_id};
@@ -16,21 +17,27 @@ use perennial_proto::v1::{self, lease_response::Instruction};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Response, Status};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::drive::{Instructions, Scheduler, wire_key};
 use crate::erased::Told;
 use crate::error::Error;
 use crate::evaluation;
 use crate::fleet::{Fleet, Key, Stage, Worker};
-use crate::reconcile::wanted;
+use crate::reconcile::asked;
+
+/// Of comparing a chunk.
+const MEASURE_TRIES: u32 = 3;
 
 fn key(id: Option<v1::AssignmentId>) -> Result<Key, Invalid> {
     let id = id.ok_or_else(|| Invalid::new("id", "is missing"))?;
     let stage = match id.stage.as_str() {
         "train" => Stage::Train,
         "evaluate" => Stage::Evaluate,
-        other => return Err(Invalid::new("id.stage", format!("`{other}` is neither `train` nor `evaluate`"))),
+        "measure" => Stage::Measure,
+        other => {
+            return Err(Invalid::new("id.stage", format!("`{other}` is none of `train`, `evaluate` and `measure`")));
+        }
     };
     let pipeline = pipeline_id("id.pipeline", &id.pipeline)?;
     Ok(Key { pipeline, run: id.run, attempt: id.attempt, stage })
@@ -90,11 +97,7 @@ impl Scheduler {
     fn claim(&self, fleet: &mut Fleet, worker: &str, running: Vec<Key>, stream: &Instructions) {
         fleet.forget_unclaimed(worker, &running);
         for key in running {
-            let asked = self.journal.read(|state| {
-                let run = state.pipelines.get(&key.pipeline)?.runs.get(&key.run)?;
-                wanted(&key.pipeline, run)
-            });
-            if asked.as_ref() == Some(&key) {
+            if self.journal.read(|state| asked(state, &key)) {
                 fleet.adopt(key, worker);
             } else {
                 send(stream, Instruction::Cancel(wire_key(&key)));
@@ -141,6 +144,11 @@ impl Scheduler {
                 self.change(&key, RunEvent::Trained { attempt, candidate: Box::new(candidate) }).await?
             }
             Outcome::ScoresJson(json) => self.judge(&key, from_json("scores_json", &json)?).await?,
+            Outcome::MeasuredJson(json) => self.measured(&key, from_json("measured_json", &json)?).await?,
+            Outcome::Failed(failure) if key.stage == Stage::Measure => {
+                self.not_measured(&key, &request.worker, failure).await?;
+                return Ok(true);
+            }
             Outcome::Failed(failure) => {
                 let ending = match failure.kind() {
                     v1::FailureKind::Permanent => Ending::Permanent,
@@ -156,6 +164,34 @@ impl Scheduler {
         };
         self.unassign(&key, Some(&request.worker));
         Ok(accepted)
+    }
+
+    async fn measured(&self, key: &Key, measured: Measured) -> Result<bool, Error> {
+        let key = key.clone();
+        self.commit(move |state| Ok(planning::measured(state, &key.pipeline, key.run, measured))).await
+    }
+
+    /// It is tried again, since rows may have been erased under it; but not for ever.
+    async fn not_measured(&self, key: &Key, worker: &str, failure: v1::Failure) -> Result<(), Error> {
+        warn!(chunk = key.run, pipeline = %key.pipeline, reason = failure.reason, "chunk not compared");
+        let counts = failure.kind() != v1::FailureKind::Unavailable;
+        let failed = {
+            let mut fleet = self.fleet();
+            let failed = fleet.failed.entry(key.clone()).or_default();
+            *failed += u32::from(counts);
+            *failed
+        };
+        if failed >= MEASURE_TRIES {
+            self.fleet().failed.remove(key);
+            let tip = self.journal.read(|state| state.pipelines.get(&key.pipeline).and_then(|current| current.tip));
+            let failure = Some(failure.reason);
+            let measured = tip.map(|version| Measured { version, shifts: Vec::new(), failure });
+            if let Some(measured) = measured {
+                self.measured(key, measured).await?;
+            }
+        }
+        self.unassign(key, Some(worker));
+        Ok(())
     }
 
     pub(crate) async fn judge(&self, key: &Key, scores: Vec<Vec<Score>>) -> Result<bool, Error> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use domain::evalset::EvalSet;
 use domain::manifest::Manifest;
+use domain::shift::Measured;
 use evaluator::attempt::Subject;
 use evaluator::score::Fault;
 use perennial_proto::convert::{from_json, to_json};
@@ -126,6 +127,7 @@ async fn carry_out(
     match assignment.work {
         Some(Work::Train(work)) => train(worker, manifest, &id, work, scratch, means, at).await,
         Some(Work::Evaluate(work)) => evaluate(worker, &manifest, work, scratch, means, at).await.map(Some),
+        Some(Work::Measure(v1::MeasureWork {})) => measure(worker, &manifest, scratch, means, at).await.map(Some),
         None => Err(broken("the assignment has no work")),
     }
 }
@@ -183,7 +185,30 @@ async fn evaluate(
     let mut done = |rows| at.lock().expect("no holder panics").step("evaluate", rows);
     done(0);
     at.lock().expect("no holder panics").total = total;
-    let node = evaluator::attempt::Node {
+    let node = evaluator(worker, &slots, limits);
+    let scores = evaluator::attempt::run(&node, manifest, &subjects, scratch.0.clone(), &mut done).await;
+    scores.map(|scores| Outcome::ScoresJson(to_json(&scores))).map_err(not_evaluated)
+}
+
+async fn measure(
+    worker: &Worker,
+    manifest: &Manifest,
+    scratch: &Scratch,
+    Means { slots, limits }: Means,
+    at: &Shared,
+) -> Result<Outcome, v1::Failure> {
+    let version = manifest.parent.as_ref().map(|parent| parent.version);
+    let version = version.ok_or_else(|| broken("there is no version to compare with"))?;
+    let mut done = |rows| at.lock().expect("no holder panics").step("measure", rows);
+    done(0);
+    let node = evaluator(worker, &slots, limits);
+    let shifts = evaluator::attempt::measure(&node, manifest, scratch.0.clone(), &mut done).await;
+    let measured = shifts.map(|shifts| Measured { version, shifts, failure: None });
+    measured.map(|measured| Outcome::MeasuredJson(to_json(&measured))).map_err(not_evaluated)
+}
+
+fn evaluator<'a>(worker: &'a Worker, slots: &[u32], limits: Limits) -> evaluator::attempt::Node<'a> {
+    evaluator::attempt::Node {
         fetcher: &worker.node.fetcher,
         program: worker.node.program.clone(),
         device: match worker.node.device.as_str() {
@@ -191,16 +216,15 @@ async fn evaluate(
             other => other.to_owned(),
         },
         stall: limits.stall,
+    }
+}
+
+fn not_evaluated(error: evaluator::attempt::Error) -> v1::Failure {
+    let kind = match error.fault() {
+        Fault::Spoiled => v1::FailureKind::Spoiled.into(),
+        fault => kind(fault == Fault::Permanent, error.is_unavailable()),
     };
-    let scores = evaluator::attempt::run(&node, manifest, &subjects, scratch.0.clone(), &mut done).await;
-    let failure = |error: evaluator::attempt::Error| {
-        let kind = match error.fault() {
-            Fault::Spoiled => v1::FailureKind::Spoiled.into(),
-            fault => kind(fault == Fault::Permanent, error.is_unavailable()),
-        };
-        v1::Failure { reason: chain(&error), progressed: false, kind }
-    };
-    scores.map(|scores| Outcome::ScoresJson(to_json(&scores))).map_err(failure)
+    v1::Failure { reason: chain(&error), progressed: false, kind }
 }
 
 fn subject(manifest: &Manifest, wire: v1::Subject) -> Result<Subject, v1::Failure> {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use collective::{Collective, Gloo, Nccl, Rendezvous, Solo};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use trainer::gang::{Failure, Line};
 use trainer::job::{Phase, TrainJob};
 use trainer::rank;
@@ -111,6 +112,18 @@ fn join(args: &RankArgs, device: &str) -> Result<Box<dyn Collective>, String> {
 }
 
 pub fn score(job: &Path) -> ExitCode {
+    evaluation(job, |job, done| evaluator::score::evaluate(job, done).map(evaluator::attempt::Line::Scores))
+}
+
+pub fn measure(job: &Path) -> ExitCode {
+    evaluation(job, |job, done| evaluator::measure::measure(job, done).map(evaluator::attempt::Line::Shifts))
+}
+
+/// Does what the job in this file asks for, and says what came of it.
+fn evaluation<J: DeserializeOwned>(
+    job: &Path,
+    work: impl FnOnce(&J, &mut dyn FnMut(u64)) -> Result<evaluator::attempt::Line, evaluator::score::Error>,
+) -> ExitCode {
     use evaluator::attempt::Line;
     use evaluator::score::Fault;
     die_with_parent();
@@ -125,8 +138,8 @@ pub fn score(job: &Path) -> ExitCode {
             say(&Line::Progress(rows));
         }
     };
-    match evaluator::score::evaluate(&job, &mut done) {
-        Ok(scores) => say(&Line::Scores(scores)),
+    match work(&job, &mut done) {
+        Ok(line) => say(&line),
         Err(error) => say(&Line::Failed { reason: chain(&error), fault: error.fault() }),
     }
 }

@@ -1,6 +1,6 @@
 //! `perennial-worker`: the one binary that links libtorch.
 //!
-//! Without a subcommand it leases work; `rank` and `score` are the child processes it starts; `bench`,
+//! Without a subcommand it leases work; `rank`, `score` and `measure` are the child processes it starts; `bench`,
 //! `demo`, `predict` and `pretrain` are what `perennial` hands over.
 
 mod agent;
@@ -37,6 +37,12 @@ enum Command {
     /// One evaluation; started by the worker
     #[command(hide = true)]
     Score {
+        #[arg(long)]
+        job: PathBuf,
+    },
+    /// One comparison of a chunk with what was known; started by the worker
+    #[command(hide = true)]
+    Measure {
         #[arg(long)]
         job: PathBuf,
     },
@@ -78,6 +84,7 @@ fn main() -> std::process::ExitCode {
     match cli.command {
         Some(Command::Rank(args)) => child::rank(&args),
         Some(Command::Score { job }) => child::score(&job),
+        Some(Command::Measure { job }) => child::measure(&job),
         Some(Command::Bench(args)) => bench::main(&args),
         Some(Command::Demo(args)) => demo::main(&args),
         Some(Command::Predict(args)) => predict::main(&args),

@@ -133,7 +133,7 @@ async fn served(client: &Client, id: &PipelineId, current: &PipelineState) {
             world.broken(format!("the {what} that are served are not those of the log"));
         }
     };
-    let chunks: Vec<_> = current.chunks_in_order().map(|chunk| convert::chunk(id, chunk)).collect();
+    let chunks: Vec<_> = current.chunks_in_order().map(|chunk| convert::chunk(id, chunk, None)).collect();
     says("chunks", client.insist(|| client.all_chunks()).await == chunks);
     let runs: Vec<_> = current.runs.values().map(|run| convert::run(current, run, None)).collect();
     says("runs", client.insist(|| client.all_runs()).await == runs);

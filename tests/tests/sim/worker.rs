@@ -11,6 +11,7 @@ use domain::draw::Draw;
 use domain::id::ChunkId;
 use domain::manifest::{Candidate, Cost, Manifest, SnapshotMeta};
 use domain::report::Score;
+use domain::shift::Measured;
 use perennial_proto::convert::{from_json, to_json};
 use perennial_proto::v1;
 use perennial_proto::v1::assignment::Work;
@@ -117,6 +118,7 @@ impl Worker {
         let outcome = match assignment.work {
             Some(Work::Train(_)) => self.train(&manifest, id.attempt).await,
             Some(Work::Evaluate(work)) => Ok(Outcome::ScoresJson(to_json(&scores(&manifest, &work.subjects)))),
+            Some(Work::Measure(_)) => Ok(Outcome::MeasuredJson(to_json(&measured(&manifest)))),
             None => return,
         };
         let outcome = outcome.unwrap_or_else(|error| {
@@ -200,4 +202,9 @@ fn scores(manifest: &Manifest, subjects: &[v1::Subject]) -> Vec<Vec<Score>> {
         sets.map(score).collect()
     };
     subjects.iter().map(of).collect()
+}
+
+fn measured(manifest: &Manifest) -> Measured {
+    let version = manifest.parent.as_ref().expect("chunks are compared once there is a version").version;
+    Measured { version, shifts: Vec::new(), failure: None }
 }

@@ -11,7 +11,7 @@ use crate::chunk::Chunk;
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Data {
     /// Rows may come without a label. Default: one without goes to quarantine.
@@ -19,6 +19,14 @@ pub struct Data {
     /// Days after which the rows of a chunk are erased, from the latest `event_time` of them, or from when they came where none
     /// has one. Default: they stay.
     pub ttl_days: Option<NonZeroU32>,
+    /// Compare each chunk with what is remembered and held out, on an evaluator that has nothing else to do.
+    pub shift: bool,
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Self { late_labels: None, ttl_days: None, shift: true }
+    }
 }
 
 /// When a chunk trains some of whose rows have no label. Labels that come later still count.

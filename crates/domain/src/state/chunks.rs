@@ -17,6 +17,7 @@ impl PipelineState {
             bad.new_labels.clone()
         });
         self.append_labels(&labels.unwrap_or_default());
+        self.await_measure(id);
         Ok(())
     }
 

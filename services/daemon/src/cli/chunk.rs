@@ -185,6 +185,8 @@ struct ChunkView {
     version: Option<u64>,
     received_at_ms: Option<u64>,
     labelling_until_ms: Option<u64>,
+    /// By test, the smallest over what the chunk was compared with.
+    shift_p_values: BTreeMap<String, f64>,
 }
 
 #[derive(Serialize)]
@@ -231,6 +233,7 @@ impl From<v1::Chunk> for ChunkView {
             version: some(wire.version),
             received_at_ms: some(wire.received_at_ms),
             labelling_until_ms: some(wire.labelling_until_ms),
+            shift_p_values: wire.shift_p_values.into_iter().collect(),
         }
     }
 }

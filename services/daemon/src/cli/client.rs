@@ -88,6 +88,10 @@ impl Context {
         &self.namespace
     }
 
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     pub fn show(&self, result: &impl Render) -> Result<(), Failure> {
         self.output.print(result)
     }

@@ -25,6 +25,7 @@ mod push;
 mod quarantine;
 mod reference;
 mod run;
+mod shift;
 mod upload;
 mod version;
 mod watch;
@@ -76,6 +77,8 @@ enum Noun {
     /// What evaluations found
     #[command(subcommand)]
     Eval(eval::Verb),
+    /// Whether a chunk's rows look like, and are labelled like, those before
+    Shift(shift::Args),
     /// Base models
     #[command(subcommand)]
     Model(model::Verb),
@@ -143,6 +146,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Noun::Version(verb) => verb.run(&ctx).await,
         Noun::Buffer(verb) => verb.run(&ctx).await,
         Noun::Eval(verb) => verb.run(&ctx).await,
+        Noun::Shift(args) => args.run(&ctx).await,
         Noun::Model(verb) => verb.run(&ctx).await,
         Noun::Predict(args) => args.run(&ctx, output).await,
         Noun::Schema => pipeline::schema(),

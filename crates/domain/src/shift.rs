@@ -1,0 +1,111 @@
+//! How far a chunk's rows lie from what its pipeline knew.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{TaskName, Version};
+
+/// How a chunk compared with what its pipeline knew.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// The version whose memory, tasks and losses they are.
+    pub version: Version,
+    pub shifts: Vec<Shift>,
+    /// Why nothing could be compared. None: it could.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
+impl Measured {
+    /// Of each test the smallest p-value.
+    pub fn smallest(&self) -> BTreeMap<Detector, f64> {
+        let mut smallest = BTreeMap::new();
+        for tested in self.shifts.iter().flat_map(|shift| &shift.tests) {
+            let known: &mut f64 = smallest.entry(tested.detector).or_insert(1.0);
+            *known = known.min(tested.p_value);
+        }
+        smallest
+    }
+}
+
+/// What of a chunk was compared with one reference.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Shift {
+    pub against: Against,
+    /// In the order of [`Detector`]; one that had too little to go on is not there.
+    pub tests: Vec<Tested>,
+}
+
+/// What a chunk is compared with.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Against {
+    /// The rows that the pipeline remembers.
+    Buffer,
+    /// The held-out items of a task.
+    Task(TaskName),
+}
+
+impl fmt::Display for Against {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Buffer => f.write_str("buffer"),
+            Self::Task(task) => write!(f, "task {task}"),
+        }
+    }
+}
+
+/// A way to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Detector {
+    /// Rows look different: maximum mean discrepancy of their features.
+    Mmd,
+    /// Some feature is distributed differently: Kolmogorov and Smirnov's test of each, corrected by Bonferroni.
+    Ks,
+    /// Labels come in other proportions: χ² on their histograms; where nobody has labelled the rows, on those of the champion's answers.
+    Labels,
+    /// The same rows would now have other labels: the champion's loss on fresh ones is higher.
+    Concept,
+}
+
+impl Detector {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mmd => "mmd",
+            Self::Ks => "ks",
+            Self::Labels => "labels",
+            Self::Concept => "concept",
+        }
+    }
+}
+
+/// One test of the hypothesis that nothing has changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tested {
+    pub detector: Detector,
+    pub statistic: f64,
+    /// How often so much would be found if nothing had changed.
+    pub p_value: f64,
+    /// That were compared: of the reference, and of the chunk.
+    pub rows: [u64; 2],
+    /// What moved most, most first.
+    pub moved: Vec<Moved>,
+}
+
+impl Tested {
+    /// 1 − p, as Renate (Zappella et al., 2023) scores a shift: near 1 is surprising, around one half is not.
+    pub fn score(&self) -> f64 {
+        1.0 - self.p_value
+    }
+}
+
+/// A class, and by how much: for `mmd` its own discrepancy, for `labels` the change of its share (where nobody has labelled the rows, as black-box shift estimation has it), for `concept` that of its mean
+/// loss in nats. For `ks` a feature, and the distance of its two distribution functions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Moved {
+    pub name: String,
+    pub by: f64,
+}
