@@ -7,6 +7,7 @@ pub mod examples;
 pub mod fetch;
 pub mod journal;
 pub mod layout;
+pub mod leftovers;
 pub mod log;
 pub mod objects;
 mod open;

@@ -4,9 +4,11 @@
 pub mod cli;
 pub mod config;
 pub mod role;
+mod serve;
 pub mod shutdown;
 pub mod spawn;
 pub mod standby;
 pub mod telemetry;
+mod tidy;
 pub mod units;
 pub mod yaml;

@@ -9,8 +9,8 @@ use anyhow::{Context, anyhow, bail};
 use domain::Timestamp;
 use ingest::{Allowance, Ingest, Limits, Record, Watcher};
 use object_store::ObjectStore;
-use perennial_proto::limits::{MAX_FRAME_BYTES, MAX_MESSAGE_BYTES};
-use perennial_proto::{DESCRIPTORS, v1};
+use perennial_proto::limits::MAX_MESSAGE_BYTES;
+use perennial_proto::v1;
 use registry::{Evaluations, ModelLimits, Pipelines, Publisher, Registry, Retention};
 use rehearsal::{Eraser, Rehearsal};
 use scheduler::{Moment, Runs, Scheduler, Terms, Workers};
@@ -27,12 +27,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
 use tonic::service::RoutesBuilder;
 use tonic::transport::server::{Connected, TcpIncoming};
-use tonic::transport::{Channel, Endpoint, Server};
+use tonic::transport::{Channel, Endpoint};
 use tracing::{error, info, warn};
 
 use crate::config::{self, Config, reachable};
+use crate::serve::serve;
 use crate::spawn;
 use crate::standby::Standby;
+use crate::tidy;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Role {
@@ -46,9 +48,9 @@ pub enum Role {
 
 /// The services of a role, and their names for the health service.
 #[derive(Default)]
-struct Services {
-    routes: RoutesBuilder,
-    names: Vec<&'static str>,
+pub(crate) struct Services {
+    pub(crate) routes: RoutesBuilder,
+    pub(crate) names: Vec<&'static str>,
 }
 
 /// Adds a service of `v1` under the wire's message limits. Clients may compress.
@@ -107,6 +109,7 @@ pub async fn run(config: Config, role: Role, standby: bool, shutdown: Cancellati
     let store = store::open(&config.store)?;
     if role != Role::Ingest {
         store::probe::check(&store).await?;
+        tidy::in_background(config.store.clone(), now());
     }
     let machine = Machine { now, moment, dial: Arc::new(|endpoint| endpoint.connect_lazy()) };
     let ready = ready(&config, &store, &machine, standby, &shutdown).await?;
@@ -307,38 +310,6 @@ fn keep_worker(node: &Node) -> Option<JoinHandle<()>> {
 async fn stop(mut child: Child, alive: Option<ChildStdin>) {
     drop(alive);
     let _ = tokio::time::timeout(Duration::from_secs(5), child.wait()).await;
-}
-
-/// Bytes of one stream that may be under way.
-const STREAM_WINDOW: u32 = 4 << 20;
-
-async fn serve<I>(
-    incoming: impl Stream<Item = io::Result<I>>,
-    services: Services,
-    shutdown: CancellationToken,
-) -> anyhow::Result<()>
-where
-    I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
-{
-    let (health, health_service) = tonic_health::server::health_reporter();
-    for name in services.names.iter().chain(&[""]) {
-        health.set_service_status(name, tonic_health::ServingStatus::Serving).await;
-    }
-    let reflection =
-        || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
-    Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(20)))
-        // A payload's frames travel whole, and some of them at a time, however far away their producer is.
-        .max_frame_size(MAX_FRAME_BYTES as u32)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(4 * STREAM_WINDOW)
-        .add_routes(services.routes.routes())
-        .add_service(health_service)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
-        .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
-        .await?;
-    Ok(())
 }
 
 impl Control {

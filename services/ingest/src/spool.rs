@@ -8,10 +8,12 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use domain::chunk::ObjectRef;
 use object_store::ObjectStore;
+use perennial_proto::status::chain;
 use sha2::{Digest, Sha256};
 use store::objects::{self, Writer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, spawn_blocking};
+use tracing::warn;
 
 use crate::Error;
 
@@ -49,7 +51,7 @@ struct Copy {
 }
 
 /// Bytes that go to disk together.
-const WRITE: usize = 1 << 20;
+const WRITE: usize = 256 << 10;
 /// So much of a payload is held in any case.
 const LITTLE: u64 = 256 << 10;
 
@@ -84,8 +86,12 @@ impl Spool {
             self.disk = Disk::Busy(spawn_blocking(move || disk.and(&gathered)));
         }
         self.copy.take_if(|copy| self.bytes > LITTLE && !copy.finds_place());
-        if let Some(Copy { store, writer, .. }) = &mut self.copy {
-            writer.write(&**store, frame).await?;
+        if let Some(Copy { store, writer, .. }) = &mut self.copy
+            && let Err(error) = writer.write(&**store, frame).await
+        {
+            // What is on disk is sent once it is whole. A part that failed is gone: the rest of them is worth nothing.
+            warn!(error = chain(&error), "a payload is not sent as it comes any more");
+            self.copy = None;
         }
         Ok(())
     }
@@ -96,7 +102,8 @@ impl Spool {
 
     /// The payload, if it is the `expected` one.
     pub async fn finish(mut self, expected: Option<&str>) -> Result<Payload, Error> {
-        let Written { file, hash } = self.disk.take().idle().await?.and(&self.gathered)?;
+        let (disk, rest) = (self.disk.take().idle().await?, self.gathered);
+        let Written { file, hash } = spawn_blocking(move || disk.and(&rest)).await??;
         let sha256 = hex::encode(hash.finalize());
         if let Some(expected) = expected
             && expected != sha256
@@ -147,10 +154,13 @@ impl Payload {
 
     /// Makes it durable: what is still to be sent of it, if it was sent as it came.
     pub async fn keep(&mut self, store: &dyn ObjectStore, path: &str) -> Result<ObjectRef, Error> {
-        Ok(match self.copy.take() {
-            Some(Copy { store, writer, .. }) => writer.finish(&*store, self.sha256.clone()).await?,
-            None => objects::put_open(store, path, self.open()?).await?,
-        })
+        if let Some(Copy { store, writer, .. }) = self.copy.take() {
+            match writer.finish(&*store, self.sha256.clone()).await {
+                Ok(object) => return Ok(object),
+                Err(error) => warn!(error = chain(&error), "a payload is sent again"),
+            }
+        }
+        Ok(objects::put_open(store, path, self.open()?).await?)
     }
 }
 
@@ -173,8 +183,17 @@ mod tests {
         }
 
         async fn spooled(&self, payload: &[u8], expected: Option<&str>) -> Result<Payload, Error> {
+            self.spooled_into(self.store.clone(), payload, expected).await
+        }
+
+        async fn spooled_into(
+            &self,
+            store: Arc<dyn ObjectStore>,
+            payload: &[u8],
+            expected: Option<&str>,
+        ) -> Result<Payload, Error> {
             let spool = Spool::new(1 << 30)?;
-            let mut spool = spool.copied(self.store.clone(), PATH.to_owned(), self.places.clone());
+            let mut spool = spool.copied(store, PATH.to_owned(), self.places.clone());
             for frame in payload.chunks(100_000) {
                 spool.write(frame).await?;
             }
@@ -225,5 +244,16 @@ mod tests {
         assert!(first.copy.is_some() && second.copy.is_none());
         second.keep(&*bench.store, PATH).await.unwrap();
         assert_eq!(bench.objects().await, [PATH]);
+    }
+
+    #[tokio::test]
+    async fn a_payload_whose_parts_the_store_lost_is_sent_again() {
+        let (bench, content, folder) = (Bench::new(1), payload(20_000_000), tempfile::tempdir().unwrap());
+        let store = object_store::local::LocalFileSystem::new_with_prefix(folder.path()).unwrap();
+        let mut spooled = bench.spooled_into(Arc::new(store), &content, None).await.unwrap();
+        folder.close().unwrap();
+        let object = spooled.keep(&*bench.store, PATH).await.unwrap();
+        assert!(objects::get(&*bench.store, &object).await.unwrap() == content);
+        assert_eq!(bench.places.available_permits(), 1);
     }
 }

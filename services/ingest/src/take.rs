@@ -151,7 +151,9 @@ impl Ingest {
     /// For a payload that comes with its header. What a record of it would name, if it is the one announced, is known then.
     fn spool(&self, header: &Header, facts: &Facts) -> Result<Spool, Error> {
         let spool = Spool::new(self.limits.max_chunk_bytes)?;
-        let Some(sha256) = &header.sha256 else { return Ok(spool) };
+        // Who waits for its rows to be checked would hold a place until then; what goes on was sent in part before.
+        let goes_on = header.resume.as_ref().is_some_and(|resume| resume.offset > 0);
+        let Some(sha256) = header.sha256.as_ref().filter(|_| !header.wait && !goes_on) else { return Ok(spool) };
         let id = header.chunk_id(sha256, &header.task(facts));
         Ok(spool.copied(self.store.clone(), layout::chunk_raw(&header.pipeline, &id), self.copies.clone()))
     }

@@ -69,9 +69,8 @@ async fn push(cluster: &Cluster, payload: &[u8]) -> f64 {
         sha256: store::objects::sha256(payload),
         ..Default::default()
     };
-    let pushed = cluster.push_as(header, payload, FRAME_BYTES);
     let start = Instant::now();
-    let pushed = pushed.await.expect("it is acked");
+    let pushed = cluster.push_as(header, payload, FRAME_BYTES).await.expect("it is acked");
     assert_eq!(pushed.chunk.expect("a chunk").state, "received");
     start.elapsed().as_secs_f64()
 }

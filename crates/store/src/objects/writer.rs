@@ -2,6 +2,7 @@
 
 use bytes::BytesMut;
 use domain::chunk::ObjectRef;
+use futures::FutureExt;
 use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
 use tokio::runtime::Handle;
 
@@ -9,7 +10,8 @@ use super::{PART, PARTS, key, request};
 use crate::Error;
 
 /// Takes an object's bytes as they come, and sends them in parts if they are many. Nothing is under its path before it is
-/// finished; what was sent of one that is dropped is thrown away.
+/// finished; what was sent of one that is dropped is thrown away. Parts stay where the process dies: stores have a rule for uploads
+/// that nobody finishes.
 pub struct Writer {
     path: String,
     bytes: u64,
@@ -55,7 +57,11 @@ impl Writer {
             self.send(store).await?;
         }
         match self.parts.take() {
-            Some(parts) => request("finish the upload of", &self.path, parts.finish()).await.map(drop)?,
+            Some(parts) => {
+                // Goes on if nobody waits any more, and throws the parts away if it fails.
+                let finish = tokio::spawn(parts.finish()).map(|ended| ended.expect("it does not panic"));
+                request("finish the upload of", &self.path, finish).await.map(drop)?;
+            }
             None => {
                 let whole = self.part.split().freeze();
                 self.bytes = whole.len() as u64;
