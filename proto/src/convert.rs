@@ -194,10 +194,9 @@ pub fn chunk(pipeline: &PipelineId, chunk: &Chunk, measured: Option<&Measured>) 
         erased_rows: chunk.erased_rows(),
         received_json: if chunk.state == ChunkState::Received { to_json(chunk) } else { Vec::new() },
         shift_p_values: measured
-            .map(Measured::smallest)
-            .into_iter()
-            .flatten()
-            .map(|(of, p)| (of.name().to_owned(), p))
+            .iter()
+            .flat_map(|measured| &measured.p_values)
+            .map(|(of, p)| (of.name().to_owned(), *p))
             .collect(),
     }
 }

@@ -15,7 +15,7 @@ use crate::run::{RunEvent, RunState};
 use crate::state::{Event, EventKind, PipelineState, State, Task};
 
 pub use alias::{Expected, rollback, set_alias};
-pub use measure::{manifest_to_measure, measured, next_to_measure};
+pub use measure::{generation, manifest_to_measure, measured, next_to_measure};
 pub use release::{drop_chunks, release};
 pub use retention::{available, end_hold, expired, hold, retire};
 pub use without::start_without;

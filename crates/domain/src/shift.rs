@@ -10,23 +10,31 @@ use crate::id::{TaskName, Version};
 /// How a chunk compared with what its pipeline knew.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
-    /// The version whose memory, tasks and losses they are.
+    /// The version whose memory and losses they are.
     pub version: Version,
+    /// Those of a chunk that was followed by many others are forgotten.
     pub shifts: Vec<Shift>,
+    /// Of each test, against the chunk's own task, or against memory if the task is new.
+    #[serde(default)]
+    pub p_values: BTreeMap<Detector, f64>,
     /// Why nothing could be compared. None: it could.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
 }
 
 impl Measured {
-    /// Of each test the smallest p-value.
-    pub fn smallest(&self) -> BTreeMap<Detector, f64> {
-        let mut smallest = BTreeMap::new();
-        for tested in self.shifts.iter().flat_map(|shift| &shift.tests) {
-            let known: &mut f64 = smallest.entry(tested.detector).or_insert(1.0);
-            *known = known.min(tested.p_value);
-        }
-        smallest
+    /// Of a chunk of `task`.
+    pub fn new(version: Version, task: &TaskName, shifts: Vec<Shift>) -> Self {
+        let of = |against: &Against| shifts.iter().find(|shift| shift.against == *against);
+        let nearest = of(&Against::Task(task.clone())).or_else(|| of(&Against::Buffer));
+        let tests = nearest.into_iter().flat_map(|shift| &shift.tests);
+        let p_values = tests.map(|tested| (tested.detector, tested.p_value)).collect();
+        Self { version, shifts, p_values, failure: None }
+    }
+
+    /// Of a chunk that could not be compared.
+    pub fn failed(version: Version, reason: String) -> Self {
+        Self { version, shifts: Vec::new(), p_values: BTreeMap::new(), failure: Some(reason) }
     }
 }
 
@@ -65,9 +73,9 @@ pub enum Detector {
     Mmd,
     /// Some feature is distributed differently: Kolmogorov and Smirnov's test of each, corrected by Bonferroni.
     Ks,
-    /// Labels come in other proportions: χ² on their histograms; where nobody has labelled the rows, on those of the champion's answers.
+    /// Labels come in other proportions: χ² on their histograms; where nobody has labelled the rows, on those of the version's answers.
     Labels,
-    /// The same rows would now have other labels: the champion's loss on fresh ones is higher.
+    /// Rows of a label are harder than those of the same label were: the version's loss on fresh ones is higher.
     Concept,
 }
 

@@ -65,9 +65,9 @@ pub struct PipelineState {
     /// Places in `arrivals` of chunks that nobody has compared with what was known yet; the newest of them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub unmeasured: BTreeSet<u64>,
-    /// How chunks compared.
+    /// How chunks compared, by their places in `arrivals`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub shifts: BTreeMap<ChunkId, Measured>,
+    pub shifts: BTreeMap<u64, Measured>,
 }
 
 /// A named slice of the data, and every EvalSet it has had.
@@ -116,7 +116,8 @@ pub enum EventKind {
     },
     /// Its rows were compared with what its pipeline knew.
     ChunkMeasured {
-        chunk: ChunkId,
+        /// Of the chunk in `arrivals`.
+        place: u64,
         measured: Box<Measured>,
     },
     /// It stays in quarantine for good.
@@ -285,7 +286,7 @@ impl PipelineState {
                 self.chunk(chunk)?.state = ChunkState::Quarantined { reason };
             }
             EventKind::ChunkReleased { chunk } => self.release(chunk)?,
-            EventKind::ChunkMeasured { chunk, measured } => self.measured(chunk, measured),
+            EventKind::ChunkMeasured { place, measured } => self.measured(*place, measured),
             EventKind::ChunkDropped { chunk } => self.drop_chunk(chunk)?,
             EventKind::ProducerOpened { producer, epoch } => {
                 self.producers.entry(producer.clone()).or_default().epoch = *epoch;

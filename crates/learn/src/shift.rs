@@ -15,7 +15,7 @@ use domain::draw::Draw;
 use domain::shift::{Detector, Moved, Tested};
 use tch::{Kind, Tensor};
 
-pub use concept::concept;
+pub use concept::{Losses, concept};
 pub use ks::{ks, two_sample_p};
 pub use labels::{bbse, labels};
 pub use mmd::{Mmd, mmd};
@@ -138,27 +138,28 @@ fn counted(names: &[Option<String>]) -> BTreeMap<String, u64> {
 }
 
 fn loss(reference: &Sample, fresh: &Sample, draw: Draw) -> Option<Tested> {
-    // Of a label that the reference has no row of there is no concept that could have changed.
+    let known = |sample: &Sample, places: &[i64]| -> Vec<f64> {
+        places.iter().filter_map(|&place| sample.losses[place as usize]).collect()
+    };
     let places = reference.by_label();
-    let known = |sample: &Sample| -> Vec<f64> {
-        let labelled = sample.labels.iter().zip(&sample.losses);
-        let known = labelled.filter(|(label, _)| label.as_ref().is_some_and(|label| places.contains_key(&**label)));
-        known.filter_map(|(_, loss)| *loss).collect()
-    };
-    let (before, now) = (known(reference), known(fresh));
-    let found = concept(&before, &now, PERMUTATIONS, draw.named("concept"))?;
-    let mean = |sample: &Sample, places: &[i64]| {
-        let losses: Vec<f64> = places.iter().filter_map(|&place| sample.losses[place as usize]).collect();
-        (!losses.is_empty()).then(|| losses.iter().sum::<f64>() / losses.len() as f64)
-    };
-    let moved = fresh.by_label().into_iter().filter_map(|(label, now)| {
-        let by = mean(fresh, &now)? - mean(reference, places.get(label)?)?;
-        Some(Moved { name: label.to_owned(), by })
+    // Of a label that the reference has no row of there is no concept that could have changed.
+    let labels = fresh.by_label().into_iter().filter_map(|(label, now)| {
+        let losses = Losses { reference: known(reference, places.get(label)?), fresh: known(fresh, &now) };
+        (!losses.reference.is_empty() && !losses.fresh.is_empty()).then(|| (label.to_owned(), losses))
     });
-    Some(tested(Detector::Concept, found, [before.len() as u64, now.len() as u64], moved.collect()))
+    let (names, losses): (Vec<String>, Vec<Losses>) = labels.unzip();
+    let found = concept(&losses, PERMUTATIONS, draw.named("concept"))?;
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    let moved =
+        names.into_iter().zip(&losses).map(|(name, of)| Moved { name, by: mean(&of.fresh) - mean(&of.reference) });
+    let rows =
+        [losses.iter().map(|of| of.reference.len() as u64).sum(), losses.iter().map(|of| of.fresh.len() as u64).sum()];
+    Some(tested(Detector::Concept, found, rows, moved.collect()))
 }
 
 fn tested(detector: Detector, found: Found, rows: [u64; 2], mut moved: Vec<Moved>) -> Tested {
+    // JSON has no other numbers.
+    moved.retain(|moved| moved.by.is_finite());
     moved.sort_by(|a, b| b.by.abs().total_cmp(&a.by.abs()).then_with(|| a.name.cmp(&b.name)));
     moved.truncate(NAMED);
     Tested { detector, statistic: found.statistic, p_value: found.p, rows, moved }

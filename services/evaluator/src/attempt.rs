@@ -18,7 +18,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::measure::MeasureJob;
+use crate::measure::{self, MeasureJob};
 use crate::score::{EvalJob, Fault};
 
 /// What an evaluation needs of the machine it runs on.
@@ -128,13 +128,14 @@ pub async fn measure(
 ) -> Result<Vec<Shift>, Error> {
     let sets = manifest.eval_sets.clone();
     let files = manifest.parent.as_ref().map(|parent| parent.files.clone()).unwrap_or_default();
-    let shards = manifest.shards().chain(shards(&sets)).collect();
-    let model = prepare(node, manifest, &Subject { files, candidate: None, sets }, &scratch).await?;
+    let mut model = prepare(node, manifest, &Subject { files, candidate: None, sets }, &scratch).await?;
     let snapshot = match &manifest.snapshot {
         Some(snapshot) => Some(node.fetcher.file(&snapshot.object).await?),
         None => None,
     };
-    let model = EvalJob { shards: node.fetcher.shards(shards).await?, ..model };
+    let wanted = measure::shards(manifest, snapshot.as_deref());
+    let wanted = wanted.map_err(|error| Error::Failed { reason: format!("failed: {error}"), fault: error.fault() })?;
+    model.shards.extend(node.fetcher.shards(wanted).await?);
     match child(node, "measure", &MeasureJob { model, snapshot }, scratch.join("job.json"), done).await? {
         Line::Shifts(shifts) => Ok(shifts),
         other => Err(Error::ended(format!("said {other:?} in place of what it found"))),

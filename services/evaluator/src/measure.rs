@@ -1,22 +1,23 @@
 //! How a chunk compares with what its pipeline knew. Meant for a child process, like an evaluation.
 //!
-//! Rows are seen by the base model, which never changes, so that what is found depends on the rows alone. Only the champion's
-//! losses, on rows that it has not learnt, tell whether labels mean what they did.
+//! Rows are seen by the base model, which never changes, so that what is found depends on the rows alone. Only the losses of the
+//! version, on rows that it has not learnt, tell whether labels mean what they did.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use domain::buffer::Snapshot;
 use domain::chunk::{Row, Shard};
 use domain::draw::Draw;
 use domain::id::ChunkId;
 use domain::manifest::{ChunkData, Manifest};
-use domain::shift::{Against, Shift};
+use domain::pipeline::Policy;
+use domain::shift::{Against, Detector, Shift};
 use learn::assemble::{self, Assembled, Sources};
 use learn::predict::{Unreadable, best, features, predict};
 use learn::shift::{ROWS, Sample, compare};
 use serde::{Deserialize, Serialize};
-use store::examples::{read_shard, read_shard_rows};
+use store::examples::read_shard_rows;
 use tch::{Device, Tensor};
 
 use crate::score::{BATCH, Error, EvalJob, fetched, read};
@@ -34,52 +35,81 @@ pub fn measure(job: &MeasureJob, done: &mut dyn FnMut(u64)) -> Result<Vec<Shift>
     let manifest = &job.model.manifest;
     let device = assemble::device(&job.model.device).ok_or_else(|| Error::Device(job.model.device.clone()))?;
     tch::set_num_threads(job.model.threads as i32);
-    let draw = Draw::new(manifest.pipeline.seed).named("shift").at(manifest.run);
     let chunk = &manifest.chunks[0];
-    let fresh = some(whole(&job.model, &chunk.train)?, draw.named("chunk"));
+    let fresh = read_rows(&job.model, &chunk.train, &places(manifest))?;
     let Some(first) = fresh.first() else { return Ok(Vec::new()) };
     let looks = Looks::new(&job.model, first, device)?;
-    let fresh_rows = looks.at(&fresh, Some(chunk.task.as_str()))?;
-    let mut seen = fresh.len() as u64;
-    done(seen);
+    let mut seen = 0;
+    let mut look = |rows: &[Row], task: Option<&str>| {
+        looks.at(rows, task, &mut |rows| {
+            seen += rows;
+            done(seen);
+        })
+    };
+    let fresh = look(&fresh, Some(chunk.task.as_str()))?;
     let mut shifts = Vec::new();
-    for Reference { against, rows, task } in references(job, draw)? {
-        let reference = looks.at(&rows, task.as_deref())?;
-        seen += rows.len() as u64;
-        done(seen);
-        let tests = compare(&reference, &fresh_rows, draw.named(&against.to_string()));
+    for Reference { against, rows, task } in references(job)? {
+        let reference = look(&rows, task.as_deref())?;
+        let mut tests = compare(&reference, &fresh, draw(manifest).named(&against.to_string()));
+        let is_sample = matches!(manifest.pipeline.policy(), Policy::Reservoir | Policy::Infinite);
+        // What was chosen into memory says nothing of how frequent its labels are.
+        tests.retain(|tested| against != Against::Buffer || is_sample || tested.detector != Detector::Labels);
         shifts.push(Shift { against, tests });
     }
     Ok(shifts)
+}
+
+fn draw(manifest: &Manifest) -> Draw {
+    Draw::new(manifest.pipeline.seed).named("shift").at(manifest.run)
+}
+
+/// Of the chunk's rows, those that are looked at.
+fn places(manifest: &Manifest) -> Vec<usize> {
+    let rows: u64 = manifest.chunks[0].train.iter().map(|shard| shard.rows).sum();
+    some((0..rows as usize).collect(), draw(manifest).named("chunk"))
 }
 
 /// What a chunk is compared with.
 struct Reference {
     against: Against,
     rows: Vec<Row>,
-    /// Whose head the champion answers with. None: it has learnt the rows, and its losses on them say nothing.
+    /// Whose head the version answers with. None: it has learnt the rows, and its losses on them say nothing.
     task: Option<String>,
 }
 
-fn references(job: &MeasureJob, draw: Draw) -> Result<Vec<Reference>, Error> {
-    let rows = remembered(job, draw.named("buffer"))?;
+fn references(job: &MeasureJob) -> Result<Vec<Reference>, Error> {
+    let manifest = &job.model.manifest;
+    let mut rows = Vec::new();
+    for (data, places) in remembered(manifest, job.snapshot.as_deref())? {
+        rows.extend(read_rows(&job.model, &data.train, &places)?);
+    }
     let mut references = Vec::new();
     if !rows.is_empty() {
         references.push(Reference { against: Against::Buffer, rows, task: None });
     }
-    for set in &job.model.manifest.eval_sets {
+    for set in &manifest.eval_sets {
         let task = set.task.to_string();
-        let rows = some(read(&job.model, set)?, draw.named("task").named(&task));
+        let rows = some(read(&job.model, set)?, draw(manifest).named("task").named(&task));
         references.push(Reference { against: Against::Task(set.task.clone()), rows, task: Some(task) });
     }
     Ok(references)
 }
 
-/// The base and the champion.
+/// The shards that hold the rows that are looked at, but for held-out ones.
+pub fn shards(manifest: &Manifest, snapshot: Option<&Path>) -> Result<Vec<Shard>, Error> {
+    let own = places(manifest);
+    let mut shards: Vec<Shard> = within(&manifest.chunks[0].train, &own).map(|(shard, _)| shard.clone()).collect();
+    for (data, places) in remembered(manifest, snapshot)? {
+        shards.extend(within(&data.train, &places).map(|(shard, _)| shard.clone()));
+    }
+    Ok(shards)
+}
+
+/// The base, and the version that the chunk is compared with what it knew.
 struct Looks<'a> {
     job: &'a EvalJob,
     base: Assembled,
-    champion: Option<Assembled>,
+    version: Option<Assembled>,
     device: Device,
 }
 
@@ -88,7 +118,7 @@ impl<'a> Looks<'a> {
         let described = job.subject.as_ref().map(|folder| folder.join(learn::data::images::PREPROCESSOR));
         let described = described.filter(|file| file.exists());
         let pipeline = &job.manifest.pipeline;
-        let champion = Sources {
+        let version = Sources {
             pipeline,
             labels: &job.manifest.labels,
             base: job.base_model.as_deref(),
@@ -97,22 +127,19 @@ impl<'a> Looks<'a> {
             device,
             precision: pipeline.training.precision,
         };
-        let base = Sources { version: None, preprocessor: described.as_deref(), ..champion };
-        let champion = job.subject.is_some().then(|| assemble::assemble_version(champion)).transpose()?;
-        Ok(Self { job, base: assemble::assemble(base, sample)?, champion, device })
+        let base = Sources { version: None, preprocessor: described.as_deref(), ..version };
+        let version = job.subject.is_some().then(|| assemble::assemble_version(version)).transpose()?;
+        Ok(Self { job, base: assemble::assemble(base, sample)?, version, device })
     }
 
-    /// `task`: whose head the champion answers with. None: it does not answer.
-    fn at(&self, rows: &[Row], task: Option<&str>) -> Result<Sample, Error> {
-        let refused = |Unreadable { position, reason }| Error::Unreadable { chunk: rows[position].id.clone(), reason };
-        let Assembled { net, reader, .. } = &self.base;
-        let features = features(net, reader, rows, BATCH, self.device).map_err(refused)?;
-        let probabilities = match (&self.champion, task) {
-            (Some(Assembled { net, reader, .. }), Some(task)) => {
-                predict(net, reader, rows, Some(task), BATCH, self.device).map_err(refused)?
-            }
-            _ => vec![Vec::new(); rows.len()],
-        };
+    /// `task`: whose head the version answers with. None: it does not answer. `done` is told of rows as they are seen.
+    fn at(&self, rows: &[Row], task: Option<&str>, done: &mut dyn FnMut(u64)) -> Result<Sample, Error> {
+        let (mut features, mut probabilities) = (Vec::new(), Vec::new());
+        for rows in rows.chunks(BATCH) {
+            features.extend(self.features(rows)?);
+            probabilities.extend(self.probabilities(rows, task)?);
+            done(rows.len() as u64);
+        }
         let label = |row: &Row| Some(&row.label).filter(|label| !label.is_empty()).cloned();
         let answer = |of: &Vec<f32>| best(of, 1).first().map(|&place| self.job.manifest.labels[place].clone());
         Ok(Sample {
@@ -121,6 +148,19 @@ impl<'a> Looks<'a> {
             losses: rows.iter().zip(&probabilities).map(|(row, of)| self.loss(row, of)).collect(),
             answers: probabilities.iter().map(answer).collect(),
         })
+    }
+
+    fn features(&self, rows: &[Row]) -> Result<Vec<Vec<f32>>, Error> {
+        let Assembled { net, reader, .. } = &self.base;
+        features(net, reader, rows, BATCH, self.device).map_err(|unread| refused(rows, unread))
+    }
+
+    /// Empty where nobody answers.
+    fn probabilities(&self, rows: &[Row], task: Option<&str>) -> Result<Vec<Vec<f32>>, Error> {
+        let (Some(Assembled { net, reader, .. }), Some(task)) = (&self.version, task) else {
+            return Ok(vec![Vec::new(); rows.len()]);
+        };
+        predict(net, reader, rows, Some(task), BATCH, self.device).map_err(|unread| refused(rows, unread))
     }
 
     /// Nats. An answer of 0 counts as the smallest number that there is.
@@ -139,57 +179,47 @@ fn some<T>(rows: Vec<T>, draw: Draw) -> Vec<T> {
     rows.into_iter().enumerate().filter(|(at, _)| chosen.next_if_eq(at).is_some()).map(|(_, row)| row).collect()
 }
 
-fn whole(job: &EvalJob, shards: &[Shard]) -> Result<Vec<Row>, Error> {
-    let mut rows = Vec::new();
-    for shard in shards {
-        let (file, labels) = fetched(job, shard)?;
-        rows.extend(read_shard(file, labels)?.into_iter().map(|(_, row)| row));
-    }
-    Ok(rows)
-}
-
-/// Some of the rows that the version remembers of other chunks.
-fn remembered(job: &MeasureJob, draw: Draw) -> Result<Vec<Row>, Error> {
-    let Some(file) = &job.snapshot else { return Ok(Vec::new()) };
-    let manifest = &job.model.manifest;
+/// Of each chunk but the manifest's own, places of rows that the version remembers; some of them.
+fn remembered<'a>(manifest: &'a Manifest, snapshot: Option<&Path>) -> Result<Vec<(&'a ChunkData, Vec<usize>)>, Error> {
+    let Some(file) = snapshot else { return Ok(Vec::new()) };
     let refused = |reason: String| Error::Snapshot(reason);
     let text = std::fs::read(file).map_err(|e| refused(e.to_string()))?;
     let snapshot: Snapshot = serde_json::from_slice(&text).map_err(|e| refused(e.to_string()))?;
-    let own = |chunk: &ChunkId| *chunk == manifest.chunks[0].id;
     let slots = snapshot.slots.iter().map(|slot| (&snapshot.chunks[slot.chunk as usize], slot.row as usize));
-    let slots: Vec<_> = slots.filter(|(chunk, _)| !own(chunk)).collect();
-    let mut wanted: BTreeMap<&ChunkId, Vec<usize>> = BTreeMap::new();
-    for (chunk, row) in some(slots, draw) {
-        wanted.entry(chunk).or_default().push(row);
+    let slots: Vec<_> = slots.filter(|(chunk, _)| **chunk != manifest.chunks[0].id).collect();
+    let mut wanted: BTreeMap<&ChunkId, BTreeSet<usize>> = BTreeMap::new();
+    for (chunk, row) in some(slots, draw(manifest).named("buffer")) {
+        wanted.entry(chunk).or_default().insert(row);
     }
+    // One that was erased as a whole is not named any more.
+    let data = |chunk: &ChunkId| manifest.snapshot.iter().flat_map(|data| &data.chunks).find(|data| data.id == *chunk);
+    Ok(wanted.into_iter().filter_map(|(chunk, rows)| Some((data(chunk)?, rows.into_iter().collect()))).collect())
+}
+
+/// The shards that hold rows at these places, ascending, and where within each.
+fn within<'a>(shards: &'a [Shard], places: &'a [usize]) -> impl Iterator<Item = (&'a Shard, Vec<usize>)> {
+    let starts = shards.iter().scan(0, |end, shard| {
+        let start = *end;
+        *end += shard.rows as usize;
+        Some((shard, start..*end))
+    });
+    let here = move |(shard, span): (&'a Shard, std::ops::Range<usize>)| {
+        let inside = places.iter().filter(|place| span.contains(place)).map(|place| place - span.start);
+        (shard, inside.collect::<Vec<_>>())
+    };
+    starts.map(here).filter(|(_, inside)| !inside.is_empty())
+}
+
+/// Those of the rows at these places that are still there.
+fn read_rows(job: &EvalJob, shards: &[Shard], places: &[usize]) -> Result<Vec<Row>, Error> {
     let mut rows = Vec::new();
-    for (chunk, places) in wanted {
-        // One that was erased as a whole is not named any more.
-        if let Some(data) = data(manifest, chunk) {
-            rows.extend(read_rows(&job.model, data, places)?);
-        }
+    for (shard, inside) in within(shards, places) {
+        let (file, labels) = fetched(job, shard)?;
+        rows.extend(read_shard_rows(file, labels, &inside)?.into_iter().map(|(_, row)| row));
     }
     Ok(rows)
 }
 
-fn data<'a>(manifest: &'a Manifest, chunk: &ChunkId) -> Option<&'a ChunkData> {
-    manifest.snapshot.iter().flat_map(|data| &data.chunks).find(|data| data.id == *chunk)
-}
-
-/// Those of a chunk's rows that are still there.
-fn read_rows(job: &EvalJob, chunk: &ChunkData, mut places: Vec<usize>) -> Result<Vec<Row>, Error> {
-    places.sort_unstable();
-    places.dedup();
-    let (mut rows, mut start) = (Vec::new(), 0);
-    for shard in &chunk.train {
-        let end = start + shard.rows as usize;
-        let here: Vec<usize> =
-            places.iter().filter(|place| (start..end).contains(place)).map(|place| place - start).collect();
-        if !here.is_empty() {
-            let (file, labels) = fetched(job, shard)?;
-            rows.extend(read_shard_rows(file, labels, &here)?.into_iter().map(|(_, row)| row));
-        }
-        start = end;
-    }
-    Ok(rows)
+fn refused(rows: &[Row], Unreadable { position, reason }: Unreadable) -> Error {
+    Error::Unreadable { chunk: rows[position].id.clone(), reason }
 }

@@ -78,7 +78,7 @@ impl Record {
         self.journal.read(|state| {
             let current = planning::pipeline(state, pipeline)?;
             let chunk = current.chunks.get(id).ok_or_else(|| Refusal::UnknownChunk(id.clone()))?;
-            let wire = convert::chunk(pipeline, chunk, current.shifts.get(id));
+            let wire = convert::chunk(pipeline, chunk, current.shift(id));
             Ok(Recorded { wire, chunk: Some(chunk.clone()), already_exists })
         })
     }
@@ -87,7 +87,7 @@ impl Record {
         self.journal.read(|state| {
             let current = planning::pipeline(state, pipeline)?;
             let chunk = current.chunks.get(id).ok_or_else(|| Refusal::UnknownChunk(id.clone()))?;
-            Ok(convert::chunk(pipeline, chunk, current.shifts.get(id)))
+            Ok(convert::chunk(pipeline, chunk, current.shift(id)))
         })
     }
 
@@ -102,8 +102,7 @@ impl Record {
             let current = planning::pipeline(state, &pipeline)?;
             let chosen = current.chunks_in_order().filter(|chunk| wanted.is_empty() || chunk.state.name() == wanted);
             let (chosen, next_page_token) = page(chosen.collect(), request.page_size, &request.page_token)?;
-            let chunks =
-                chosen.into_iter().map(|chunk| convert::chunk(&pipeline, chunk, current.shifts.get(&chunk.id)));
+            let chunks = chosen.into_iter().map(|chunk| convert::chunk(&pipeline, chunk, current.shift(&chunk.id)));
             Ok(v1::ListChunksResponse { chunks: chunks.collect(), next_page_token })
         })
     }

@@ -18,9 +18,8 @@ impl Record {
             if !current.chunks.contains_key(&id) {
                 return Err(Refusal::UnknownChunk(id.clone()).into());
             }
-            let waits = |&place: &u64| current.to_measure(place).is_some_and(|chunk| chunk.id == id);
-            let pending = current.unmeasured.iter().any(waits);
-            let Some(measured) = current.shifts.get(&id) else {
+            let pending = current.place(&id).is_some_and(|place| current.to_measure(place).is_some());
+            let Some(measured) = current.shift(&id) else {
                 return Ok(v1::GetShiftResponse { pending, ..Default::default() });
             };
             let shifts = chosen(&measured.shifts, &request.against)?.map(convert::shift).collect();
@@ -36,7 +35,8 @@ fn chosen<'a>(shifts: &'a [Shift], names: &'a [String]) -> Result<impl Iterator<
         Against::Task(task) => task.to_string(),
     };
     let known: Vec<String> = shifts.iter().map(name).collect();
-    if let Some(unknown) = names.iter().find(|name| !known.contains(name)) {
+    // Where nothing is known, that is the answer.
+    if let Some(unknown) = names.iter().find(|name| !known.is_empty() && !known.contains(name)) {
         let reason = format!("the chunk was not compared with `{unknown}`, but with {}", known.join(", "));
         return Err(Invalid::new("against", reason));
     }

@@ -137,6 +137,9 @@ impl Scheduler {
                 self.commit(move |state| Ok(((), labelled::seal(state, &pipeline, &chunk)))).await?;
             }
             Action::Start { pipeline, run, gang } => self.start(RunId { pipeline, number: run }, gang).await?,
+            Action::Lose { key, reason } if key.stage == Stage::Measure => {
+                self.not_measured(&key, reason, true).await?;
+            }
             Action::Lose { key, reason } => self.end(key, reason, Ending::Lost).await?,
             Action::Evaluate { key, worker } => self.evaluate(key, worker),
             Action::Measure { key, worker } => self.measure(key, worker),
@@ -209,18 +212,8 @@ impl Scheduler {
         });
     }
 
-    fn measure(&self, key: Key, worker: String) {
-        let manifest = self.journal.read(|state| {
-            let current = state.pipelines.get(&key.pipeline)?;
-            planning::manifest_to_measure(current, key.run)
-        });
-        let Some(manifest) = manifest else { return };
-        let share = Share { worker, first: 0, ranks: 1 };
-        self.assign(key, vec![share], &manifest, |_, _| v1::assignment::Work::Measure(v1::MeasureWork {}));
-    }
-
     /// Remembers who works on `key` and tells them. A worker that cannot be told has gone, and with it the attempt.
-    fn assign(
+    pub(crate) fn assign(
         &self,
         key: Key,
         shares: Vec<Share>,

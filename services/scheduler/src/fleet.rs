@@ -35,9 +35,17 @@ pub struct Key {
 }
 
 impl Key {
-    pub fn to_measure(pipeline: &PipelineId, place: u64) -> Self {
-        Self { pipeline: pipeline.clone(), run: place, attempt: 1, stage: Stage::Measure }
+    /// The attempt says which state of the chunk it is.
+    pub fn to_measure(pipeline: &PipelineId, place: u64, generation: u32) -> Self {
+        Self { pipeline: pipeline.clone(), run: place, attempt: generation, stage: Stage::Measure }
     }
+}
+
+/// How often a chunk could not be compared, and when it is tried again, in ticks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Failed {
+    pub times: u32,
+    pub until: u64,
 }
 
 /// Both clocks at once.
@@ -53,6 +61,8 @@ pub struct Moment {
 pub struct Worker {
     pub trains: bool,
     pub evaluates: bool,
+    /// Compares chunks, too. Older ones do not know how.
+    pub measures: bool,
     /// `cpu` or `cuda`: ranks of one gang speak one language.
     pub device: String,
     pub slots: u32,
@@ -81,8 +91,7 @@ pub struct Assigned {
 pub struct Fleet {
     pub workers: BTreeMap<String, Worker>,
     pub assigned: BTreeMap<Key, Assigned>,
-    /// How often a chunk could not be measured.
-    pub failed: BTreeMap<Key, u32>,
+    pub failed: BTreeMap<Key, Failed>,
 }
 
 impl Fleet {

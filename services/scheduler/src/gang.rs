@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::fleet::{Fleet, Share};
+use crate::fleet::{Fleet, Share, Worker};
 
 /// Places `ranks` ranks on trainers with free slots, or none if they do not fit.
 ///
@@ -39,14 +39,22 @@ fn form_on(fleet: &Fleet, ranks: u32, device: &str) -> Option<Vec<Share>> {
 
 /// An evaluator with a free slot.
 pub fn evaluator(fleet: &Fleet) -> Option<String> {
-    let evaluators = fleet.workers.iter().filter(|(_, worker)| worker.evaluates);
-    evaluators.map(|(id, _)| id).find(|id| fleet.free(id) > 0).cloned()
+    free(fleet, |worker| worker.evaluates)
+}
+
+/// One that compares chunks; `spares_trainers`: and does not train.
+pub fn measurer(fleet: &Fleet, spares_trainers: bool) -> Option<String> {
+    free(fleet, |worker| worker.measures && !(spares_trainers && worker.trains))
+}
+
+fn free(fleet: &Fleet, does: impl Fn(&Worker) -> bool) -> Option<String> {
+    let workers = fleet.workers.iter().filter(|(_, worker)| does(worker));
+    workers.map(|(id, _)| id).find(|id| fleet.free(id) > 0).cloned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::Worker;
 
     fn fleet(slots: &[u32]) -> Fleet {
         let worker = |slots: u32| Worker { trains: true, slots, device: "cpu".into(), ..Worker::default() };

@@ -9,6 +9,7 @@ mod error;
 pub mod evaluation;
 pub mod fleet;
 pub mod gang;
+mod measure;
 pub mod reconcile;
 mod run_grpc;
 pub mod sweep;

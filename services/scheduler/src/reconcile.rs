@@ -1,12 +1,14 @@
 //! What should happen next: (now, state, fleet) → actions with their reasons. Pure.
 
+mod measure;
+
 use domain::id::{ChunkId, PipelineId};
 use domain::labelled;
 use domain::planning;
 use domain::run::{Run, RunState};
-use domain::state::{PipelineState, State};
+use domain::state::State;
 
-use crate::fleet::{Assigned, Fleet, Key, Moment, Share, Stage};
+use crate::fleet::{Fleet, Key, Moment, Share, Stage};
 use crate::gang;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -75,35 +77,19 @@ pub fn reconcile(now: Moment, state: &State, fleet: &Fleet, limits: Limits) -> V
             actions.push(action);
         }
     }
-    // What is left over.
-    for (id, current) in &state.pipelines {
-        if let Some(action) = measure(id, current, &fleet)
-            && let Action::Measure { key, worker } = &action
-        {
-            let shares = vec![Share { worker: worker.clone(), first: 0, ranks: 1 }];
-            fleet.assigned.insert(key.clone(), Assigned { shares, ..Assigned::default() });
-            actions.push(action);
-        }
-    }
+    measure::next(now, state, &mut fleet, limits, &mut actions);
     actions
 }
 
-/// One chunk of a pipeline at a time.
-fn measure(id: &PipelineId, current: &PipelineState, fleet: &Fleet) -> Option<Action> {
-    let measuring = |key: &Key| key.stage == Stage::Measure && key.pipeline == *id && fleet.lost_worker(key).is_none();
-    if fleet.assigned.keys().any(measuring) {
-        return None;
-    }
-    let key = Key::to_measure(id, planning::next_to_measure(current)?);
-    gang::evaluator(fleet).map(|worker| Action::Measure { key, worker })
+fn gone(worker: &str, limits: Limits) -> String {
+    format!("worker `{worker}` is gone: not heard for {} ms, or its stream broke", limits.lease_ms)
 }
 
 /// Whether the state asks for this work.
 pub fn asked(state: &State, key: &Key) -> bool {
     let Some(current) = state.pipelines.get(&key.pipeline) else { return false };
     match key.stage {
-        // A run that is under way needs the machines more.
-        Stage::Measure => current.active_run().is_none() && current.to_measure(key.run).is_some(),
+        Stage::Measure => measure::asked(current, key),
         Stage::Train | Stage::Evaluate => {
             current.runs.get(&key.run).and_then(|run| wanted(&key.pipeline, run)).as_ref() == Some(key)
         }
@@ -121,8 +107,7 @@ pub fn wanted(id: &PipelineId, run: &Run) -> Option<Key> {
 }
 
 fn stale<'a>(state: &'a State, fleet: &'a Fleet) -> impl Iterator<Item = Key> + 'a {
-    let lost = |key: &Key| key.stage == Stage::Measure && fleet.lost_worker(key).is_some();
-    fleet.assigned.keys().filter(move |key| !asked(state, key) || lost(key)).cloned()
+    fleet.assigned.keys().filter(move |key| !asked(state, key)).cloned()
 }
 
 fn next(now: Moment, id: &PipelineId, run: &Run, fleet: &Fleet, limits: Limits) -> Option<Action> {
@@ -142,8 +127,7 @@ fn next(now: Moment, id: &PipelineId, run: &Run, fleet: &Fleet, limits: Limits) 
     match (key.stage, known, lost) {
         (_, true, None) => None,
         (_, true, Some(worker)) => {
-            let reason =
-                format!("worker `{worker}` is gone: not heard for {} ms, or its stream broke", limits.lease_ms);
+            let reason = gone(worker, limits);
             Some(Action::Lose { key, reason })
         }
         (Stage::Train, false, _) => {
@@ -171,7 +155,7 @@ fn promise(fleet: &mut Fleet, id: &PipelineId, run: &Run, action: &Action) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::Worker;
+    use crate::fleet::{Assigned, Worker};
     use domain::chunk::{Chunk, ObjectRef, Shard, Split};
     use domain::manifest::{Candidate, Cost, SnapshotMeta};
     use domain::run::{Ending, RunEvent};
@@ -324,36 +308,6 @@ mod tests {
         assert!(
             matches!(&reconcile(at(0), &state, &fleet, LIMITS)[..], [Action::Lose { key: lost, .. }] if *lost == key)
         );
-    }
-
-    #[test]
-    fn a_chunk_is_compared_once_at_a_time_on_a_free_evaluator_and_gives_way_to_a_run() {
-        let mut state = State::default();
-        let id = with_chunk(&mut state, "p", "manual");
-        let key = Key::to_measure(&id, 0);
-        let idle = Fleet { workers: fleet(1, 0).workers, ..Fleet::default() };
-        assert_eq!(reconcile(at(0), &state, &idle, LIMITS), [], "there is no version to compare with");
-        let current = state.pipelines.get_mut(&id).unwrap();
-        (current.tip, current.unmeasured) = (Some(domain::id::Version(1)), [0].into());
-        let worker = idle.workers.keys().next().unwrap().clone();
-        let measure = Action::Measure { key: key.clone(), worker: worker.clone() };
-        assert_eq!(reconcile(at(0), &state, &idle, LIMITS), [measure]);
-        assert_eq!(reconcile(at(0), &state, &Fleet::default(), LIMITS), []);
-        let assigned =
-            |worker: String| Assigned { shares: vec![Share { worker, first: 0, ranks: 1 }], ..Assigned::default() };
-        let mut busy = idle.clone();
-        busy.assigned.insert(key.clone(), assigned(worker));
-        assert_eq!(reconcile(at(0), &state, &busy, LIMITS), []);
-        let mut lost = idle;
-        lost.assigned.insert(key.clone(), assigned("gone".to_owned()));
-        let actions = reconcile(at(0), &state, &lost, LIMITS);
-        assert!(matches!(&actions[..], [Action::Drop { .. }, Action::Measure { .. }]), "{actions:?}");
-
-        let current = state.pipelines.get_mut(&id).unwrap();
-        current.tip = None;
-        queue(&mut state, &id);
-        assert!(!asked(&state, &key));
-        assert!(reconcile(at(0), &state, &busy, LIMITS).contains(&Action::Drop { key }));
     }
 
     #[test]

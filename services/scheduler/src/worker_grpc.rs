@@ -7,7 +7,6 @@ use domain::manifest::Candidate;
 use domain::planning;
 use domain::report::Score;
 use domain::run::{Ending, RunEvent, RunState};
-use domain::shift::Measured;
 use domain::state::{Event, EventKind};
 use futures::Stream;
 use perennial_proto::convert::{Invalid, from_json, pipeline_id};
@@ -17,7 +16,7 @@ use perennial_proto::v1::{self, lease_response::Instruction};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Response, Status};
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::drive::{Instructions, Scheduler, wire_key};
 use crate::erased::Told;
@@ -25,9 +24,6 @@ use crate::error::Error;
 use crate::evaluation;
 use crate::fleet::{Fleet, Key, Stage, Worker};
 use crate::reconcile::asked;
-
-/// Of comparing a chunk.
-const MEASURE_TRIES: u32 = 3;
 
 fn key(id: Option<v1::AssignmentId>) -> Result<Key, Invalid> {
     let id = id.ok_or_else(|| Invalid::new("id", "is missing"))?;
@@ -53,6 +49,7 @@ fn worker(request: &v1::LeaseRequest, ticks: u64) -> Result<Worker, Invalid> {
     Ok(Worker {
         trains: request.roles.iter().any(|role| role == "trainer"),
         evaluates: request.roles.iter().any(|role| role == "evaluator"),
+        measures: request.roles.iter().any(|role| role == "measurer"),
         device: request.device.clone(),
         slots: request.slots,
         rendezvous: (request.rendezvous_host.clone(), port),
@@ -146,7 +143,8 @@ impl Scheduler {
             Outcome::ScoresJson(json) => self.judge(&key, from_json("scores_json", &json)?).await?,
             Outcome::MeasuredJson(json) => self.measured(&key, from_json("measured_json", &json)?).await?,
             Outcome::Failed(failure) if key.stage == Stage::Measure => {
-                self.not_measured(&key, &request.worker, failure).await?;
+                let counts = failure.kind() != v1::FailureKind::Unavailable;
+                self.not_measured(&key, failure.reason, counts).await?;
                 return Ok(true);
             }
             Outcome::Failed(failure) => {
@@ -164,34 +162,6 @@ impl Scheduler {
         };
         self.unassign(&key, Some(&request.worker));
         Ok(accepted)
-    }
-
-    async fn measured(&self, key: &Key, measured: Measured) -> Result<bool, Error> {
-        let key = key.clone();
-        self.commit(move |state| Ok(planning::measured(state, &key.pipeline, key.run, measured))).await
-    }
-
-    /// It is tried again, since rows may have been erased under it; but not for ever.
-    async fn not_measured(&self, key: &Key, worker: &str, failure: v1::Failure) -> Result<(), Error> {
-        warn!(chunk = key.run, pipeline = %key.pipeline, reason = failure.reason, "chunk not compared");
-        let counts = failure.kind() != v1::FailureKind::Unavailable;
-        let failed = {
-            let mut fleet = self.fleet();
-            let failed = fleet.failed.entry(key.clone()).or_default();
-            *failed += u32::from(counts);
-            *failed
-        };
-        if failed >= MEASURE_TRIES {
-            self.fleet().failed.remove(key);
-            let tip = self.journal.read(|state| state.pipelines.get(&key.pipeline).and_then(|current| current.tip));
-            let failure = Some(failure.reason);
-            let measured = tip.map(|version| Measured { version, shifts: Vec::new(), failure });
-            if let Some(measured) = measured {
-                self.measured(key, measured).await?;
-            }
-        }
-        self.unassign(key, Some(worker));
-        Ok(())
     }
 
     pub(crate) async fn judge(&self, key: &Key, scores: Vec<Vec<Score>>) -> Result<bool, Error> {

@@ -90,8 +90,8 @@ impl Role {
     fn names(self) -> Vec<String> {
         let names: &[&str] = match self {
             Self::Trainer => &["trainer"],
-            Self::Evaluator => &["evaluator"],
-            Self::All => &["trainer", "evaluator"],
+            Self::Evaluator => &["evaluator", "measurer"],
+            Self::All => &["trainer", "evaluator", "measurer"],
         };
         names.iter().map(ToString::to_string).collect()
     }

@@ -203,7 +203,7 @@ async fn measure(
     done(0);
     let node = evaluator(worker, &slots, limits);
     let shifts = evaluator::attempt::measure(&node, manifest, scratch.0.clone(), &mut done).await;
-    let measured = shifts.map(|shifts| Measured { version, shifts, failure: None });
+    let measured = shifts.map(|shifts| Measured::new(version, &manifest.chunks[0].task, shifts));
     measured.map(|measured| Outcome::MeasuredJson(to_json(&measured))).map_err(not_evaluated)
 }
 

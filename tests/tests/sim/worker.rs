@@ -206,5 +206,5 @@ fn scores(manifest: &Manifest, subjects: &[v1::Subject]) -> Vec<Vec<Score>> {
 
 fn measured(manifest: &Manifest) -> Measured {
     let version = manifest.parent.as_ref().expect("chunks are compared once there is a version").version;
-    Measured { version, shifts: Vec::new(), failure: None }
+    Measured::new(version, &manifest.chunks[0].task, Vec::new())
 }

@@ -20,7 +20,13 @@ pub struct Data {
     /// has one. Default: they stay.
     pub ttl_days: Option<NonZeroU32>,
     /// Compare each chunk with what is remembered and held out, on an evaluator that has nothing else to do.
+    #[serde(skip_serializing_if = "is_true")]
     pub shift: bool,
+}
+
+/// As older workers, which do not know the field, take it.
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 impl Default for Data {

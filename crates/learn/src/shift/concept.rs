@@ -1,24 +1,42 @@
-//! Whether the same rows would have other labels now: a model that was right is wrong on fresh ones.
+//! Whether rows of a label are harder than those of the same label were: their labels may mean something else by now.
 
 use domain::draw::Draw;
 
 use super::Found;
 
-/// A permutation test, on one side, that the mean of `fresh` losses lies above that of `reference`; the statistic is the difference in nats.
-/// p = (1 + permutations with as large a difference) / (1 + permutations). None with fewer than two on a side, or a loss that is not
-/// a number.
-pub fn concept(reference: &[f64], fresh: &[f64], permutations: usize, draw: Draw) -> Option<Found> {
-    let (m, n) = (reference.len(), fresh.len());
-    let all: Vec<f64> = reference.iter().chain(fresh).copied().collect();
-    if m < 2 || n < 2 || all.iter().any(|loss| !loss.is_finite()) {
+/// Losses of the rows of one label.
+pub struct Losses {
+    pub reference: Vec<f64>,
+    pub fresh: Vec<f64>,
+}
+
+/// A permutation test, on one side, that fresh rows have a higher loss than rows of the same label in the reference. The statistic is the mean
+/// over fresh rows of how much higher it is than the mean of their label there, nats; rows change sides within their label alone, so that
+/// other proportions of labels are no such shift. p = (1 + permutations with as large a statistic) / (1 + permutations). None without a
+/// label that has two rows on each side, or with a loss that is not a number.
+pub fn concept(labels: &[Losses], permutations: usize, draw: Draw) -> Option<Found> {
+    let labels: Vec<&Losses> = labels.iter().filter(|of| of.reference.len() > 1 && of.fresh.len() > 1).collect();
+    let all: Vec<Vec<f64>> = labels.iter().map(|of| [&of.fresh[..], &of.reference].concat()).collect();
+    let rows: usize = labels.iter().map(|of| of.fresh.len()).sum();
+    if rows == 0 || all.iter().flatten().any(|loss| !loss.is_finite()) {
         return None;
     }
-    let total: f64 = all.iter().sum();
-    let difference = |of_fresh: f64| of_fresh / n as f64 - (total - of_fresh) / m as f64;
-    let statistic = difference(fresh.iter().sum());
-    let reached = (0..permutations as u64).filter(|&at| {
-        let drawn = draw.at(at).permutation(m + n);
-        difference(drawn[..n].iter().map(|&place| all[place]).sum()) >= statistic - 1e-12
+    // Of one label: its fresh rows times the difference of the means.
+    let higher = |of: &Losses, all: &[f64], fresh: f64| {
+        let total: f64 = all.iter().sum();
+        fresh - (total - fresh) / of.reference.len() as f64 * of.fresh.len() as f64
+    };
+    let statistic = |drawn: &dyn Fn(usize) -> f64| {
+        labels.iter().zip(&all).enumerate().map(|(at, (of, all))| higher(of, all, drawn(at))).sum::<f64>() / rows as f64
+    };
+    let observed = statistic(&|at| labels[at].fresh.iter().sum());
+    let reached = (0..permutations as u64).filter(|&permutation| {
+        let draw = draw.at(permutation);
+        let permuted = |at: usize| {
+            let order = draw.at(at as u64).permutation(all[at].len());
+            order[..labels[at].fresh.len()].iter().map(|&place| all[at][place]).sum()
+        };
+        statistic(&permuted) >= observed - 1e-12
     });
-    Some(Found { statistic, p: (1 + reached.count()) as f64 / (1 + permutations) as f64 })
+    Some(Found { statistic: observed, p: (1 + reached.count()) as f64 / (1 + permutations) as f64 })
 }

@@ -39,7 +39,7 @@ pub fn labels(
 ///
 /// `joint` (classes, classes): the share of reference rows that are answered i and labelled j. `answered` (classes): the share of fresh rows that
 /// are answered i. Where `joint` can be inverted, `w = joint⁻¹ · answered` is how many times as frequent each label is as before;
-/// proportions below 0, which noise makes, are 0. None where the answers do not tell the labels apart.
+/// proportions below 0, which noise makes, are 0. None where the answers do not tell the labels apart, or none is of a label of the reference.
 pub fn bbse(joint: &Tensor, answered: &Tensor) -> Option<Vec<f64>> {
     /// Below this part of the greatest singular value, answers of one label are those of others.
     const TOLD_APART: f64 = 1e-3;
@@ -52,5 +52,8 @@ pub fn bbse(joint: &Tensor, answered: &Tensor) -> Option<Vec<f64>> {
     let before = joint.sum_dim_intlist(0, false, Kind::Double);
     let now = (times * before).clamp_min(0.0);
     let all = now.sum(Kind::Double);
+    if all.double_value(&[]) <= 0.0 {
+        return None;
+    }
     Vec::try_from(now / all).ok()
 }

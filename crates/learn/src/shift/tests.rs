@@ -43,7 +43,8 @@ fn p_values_of_concept_shift_are_uniform_if_nothing_changed() {
     let p = (0..500).map(|at| {
         let draw = Draw::new(3).at(at);
         let losses = |rows, draw: Draw| -> Vec<f64> { (0..rows).map(|at| -draw.at(at).unit().ln()).collect() };
-        concept(&losses(40, draw.at(0)), &losses(30, draw.at(1)), 199, draw.at(2)).unwrap().p
+        let of = |draw: Draw| Losses { reference: losses(40, draw.at(0)), fresh: losses(30, draw.at(1)) };
+        concept(&[of(draw.at(3)), of(draw.at(4))], 199, draw.at(2)).unwrap().p
     });
     let apart = from_uniform(p.collect());
     assert!(apart < UNIFORM, "{apart}");
@@ -117,8 +118,9 @@ fn what_says_nothing_is_no_shift() {
     let ham: BTreeMap<String, u64> = [("ham".to_owned(), 3)].into();
     assert_eq!(labels(&ham, &ham).unwrap().0, Found { statistic: 0.0, p: 1.0 });
     assert!(labels(&ham, &BTreeMap::new()).is_none());
-    assert!(concept(&[1.0], &[1.0, 2.0], 9, Draw::new(0)).is_none());
-    assert!(concept(&[1.0, f64::INFINITY], &[1.0, 2.0], 9, Draw::new(0)).is_none());
+    let losses = |reference: &[f64], fresh: &[f64]| [Losses { reference: reference.to_vec(), fresh: fresh.to_vec() }];
+    assert!(concept(&losses(&[1.0], &[1.0, 2.0]), 9, Draw::new(0)).is_none());
+    assert!(concept(&losses(&[1.0, f64::INFINITY], &[1.0, 2.0]), 9, Draw::new(0)).is_none());
 }
 
 #[test]
@@ -130,6 +132,11 @@ fn proportions_of_unlabelled_rows_are_told_by_answers_that_are_often_wrong() {
     assert!(found.iter().zip([0.1, 0.3, 0.6]).all(|(found, now)| (found - now).abs() < 1e-9), "{found:?}");
     let blind = Tensor::from_slice2(&[[0.2, 0.2], [0.3, 0.3]]);
     assert_eq!(bbse(&blind, &Tensor::from_slice(&[0.4, 0.6])), None);
+    assert_eq!(
+        bbse(&(&answers / 3.0), &Tensor::from_slice(&[0.0, 0.0, 0.0])),
+        None,
+        "none is of a label that it knows"
+    );
 }
 
 fn sample(means: [f64; 2], losses: [f64; 2], counts: [usize; 2], draw: Draw) -> Sample {
@@ -196,4 +203,13 @@ fn labels_that_nobody_gave_are_told_by_answers() {
     assert!(found.moved.iter().all(|moved| (moved.by.abs() - 0.4).abs() < 1e-9), "{found:?}");
     now.answers = vec![None; 200];
     assert_eq!(proportions(&before, &now), None);
+}
+
+#[test]
+fn hard_labels_that_become_frequent_are_no_other_concept() {
+    let before = sample([0.0, 5.0], [0.1, 2.0], [100, 100], Draw::new(10));
+    let now = sample([0.0, 5.0], [0.1, 2.0], [20, 180], Draw::new(11));
+    let found = compare(&before, &now, Draw::new(12));
+    let p = |detector| found.iter().find(|tested: &&Tested| tested.detector == detector).unwrap().p_value;
+    assert!(p(Detector::Labels) < 1e-6 && p(Detector::Concept) > 0.01, "{found:?}");
 }

@@ -19,11 +19,13 @@ Example:
 Tests, each of the hypothesis that nothing has changed:
   mmd      rows look different (maximum mean discrepancy of the base model's features, by 1000 permutations)
   ks       some feature is distributed differently (Kolmogorov and Smirnov, corrected by Bonferroni)
-  labels   labels come in other proportions (chi-squared); of rows that nobody has labelled, the champion's answers
-  concept  the champion's loss on labels that it knows is higher (by 1000 permutations)
+  labels   labels come in other proportions (chi-squared; counts under five make p too small); of rows that nobody has labelled, answers
+  concept  rows are harder than rows of the same label were (the version's loss, by 1000 permutations): noise, another look, or labels that
+           mean something else
 
-p is how often so much would be found if nothing had changed: of twenty chunks like those before, one has p < 0.05. Up to 1000 rows of each
-side are looked at, by an evaluator, while no run of the pipeline is under way.";
+p is how often so much would be found if nothing had changed: of twenty chunks that bring nothing new, one has p < 0.05. A chunk is compared
+with what the version that the next run continues from knew, or the last one that had not learnt the chunk; up to 1000 rows of each side
+are looked at, by an evaluator, while no run of the pipeline is under way.";
 
 /// A chunk: `tickets/3f0c…`, or its whole resource name.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,7 +81,12 @@ impl Args {
             tokio::time::sleep(LOOK_AGAIN).await;
             found = ask().await?;
         }
-        ctx.show(&View::new(&name, found))
+        let waits = self.wait && found.pending;
+        ctx.show(&View::new(&name, found))?;
+        match waits {
+            true => Err(Failure::Failed("nobody has compared it yet; wait longer with --timeout".to_owned())),
+            false => Ok(()),
+        }
     }
 }
 
@@ -137,6 +144,11 @@ impl View {
             (Some(failure), _, _) => format!("could not be compared: {failure}"),
             (_, true, None) => "waits for an evaluator".to_owned(),
             (_, true, Some(_)) => "compared; waits to be compared again, since it changed".to_owned(),
+            (_, false, Some(version)) if self.shifts.is_empty() => {
+                format!(
+                    "compared with what v{version} knew; there was nothing, or so many chunks came since that details are gone"
+                )
+            }
             (_, false, Some(version)) => format!("compared with what v{version} knew"),
             (_, false, None) => {
                 "not compared: it came before there was a version, among too many others, or `data.shift` is off"
@@ -179,11 +191,10 @@ impl Render for View {
                 moved.join(", "),
             ]
         });
-        let empty = "nothing to compare it with";
         if self.shifts.is_empty() {
             return head;
         }
-        format!("{head}\n\n{}", table(["against", "test", "statistic", "p", "rows", "moved most"], rows, empty))
+        format!("{head}\n\n{}", table(["against", "test", "statistic", "p", "rows", "moved most"], rows, ""))
     }
 }
 
