@@ -321,6 +321,11 @@ impl Chunk {
         self.train.iter().map(|shard| shard.labels.clone()).collect()
     }
 
+    /// Whether it waits for no more labels.
+    pub fn has_labels(&self) -> bool {
+        !matches!(self.state, ChunkState::Labelling { .. })
+    }
+
     /// How many of its rows have a label, as a share; 1 where there are no rows.
     pub fn coverage(&self) -> f64 {
         let (labelled, unlabelled) = (self.train_rows() + self.held_out_rows(), self.unlabelled_rows());

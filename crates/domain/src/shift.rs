@@ -12,6 +12,9 @@ use crate::id::{TaskName, Version};
 pub struct Measured {
     /// The version whose memory and losses they are.
     pub version: Version,
+    /// Whether the chunk had its labels by then.
+    #[serde(default)]
+    pub labelled: bool,
     /// Those of a chunk that was followed by many others are forgotten.
     pub shifts: Vec<Shift>,
     /// Of each test, against the chunk's own task, or against memory if the task is new.
@@ -29,12 +32,12 @@ impl Measured {
         let nearest = of(&Against::Task(task.clone())).or_else(|| of(&Against::Buffer));
         let tests = nearest.into_iter().flat_map(|shift| &shift.tests);
         let p_values = tests.map(|tested| (tested.detector, tested.p_value)).collect();
-        Self { version, shifts, p_values, failure: None }
+        Self { version, labelled: false, shifts, p_values, failure: None }
     }
 
     /// Of a chunk that could not be compared.
     pub fn failed(version: Version, reason: String) -> Self {
-        Self { version, shifts: Vec::new(), p_values: BTreeMap::new(), failure: Some(reason) }
+        Self { version, labelled: false, shifts: Vec::new(), p_values: BTreeMap::new(), failure: Some(reason) }
     }
 }
 

@@ -62,9 +62,6 @@ pub struct PipelineState {
     /// Of those, whose files may still lie in the store.
     #[serde(default)]
     pub leaving: BTreeSet<Version>,
-    /// Places in `arrivals` of chunks that nobody has compared with what was known yet; the newest of them.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub unmeasured: BTreeSet<u64>,
     /// How chunks compared, by their places in `arrivals`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub shifts: BTreeMap<u64, Measured>,
@@ -240,7 +237,6 @@ impl PipelineState {
             holds: BTreeMap::new(),
             retired: BTreeMap::new(),
             leaving: BTreeSet::new(),
-            unmeasured: BTreeSet::new(),
             shifts: BTreeMap::new(),
         }
     }
@@ -271,12 +267,10 @@ impl PipelineState {
             EventKind::ChunkSealed { chunk, new_labels } => {
                 self.chunk(chunk)?.state = ChunkState::Sealed;
                 self.append_labels(new_labels);
-                self.await_measure(chunk);
             }
             EventKind::ChunkLabelling { chunk, new_labels, until } => {
                 self.chunk(chunk)?.state = ChunkState::Labelling { until: *until };
                 self.append_labels(new_labels);
-                self.await_measure(chunk);
             }
             EventKind::LabelsPushed { labelled } => self.label(labelled, at)?,
             EventKind::RowsErased { erasure } => self.erase(erasure, at)?,

@@ -18,7 +18,7 @@ impl Record {
             if !current.chunks.contains_key(&id) {
                 return Err(Refusal::UnknownChunk(id.clone()).into());
             }
-            let pending = current.place(&id).is_some_and(|place| current.to_measure(place).is_some());
+            let pending = current.place(&id).is_some_and(|place| planning::generation(current, place).is_some());
             let Some(measured) = current.shift(&id) else {
                 return Ok(v1::GetShiftResponse { pending, ..Default::default() });
             };

@@ -11,7 +11,7 @@ use crate::state::{Event, EventKind, PipelineState, State};
 /// under way, which needs the machines more.
 pub fn next_to_measure(current: &PipelineState) -> Option<u64> {
     let is_idle = current.active_run().is_none();
-    current.unmeasured.iter().rev().copied().find(|&place| is_idle && measurable(current, place).is_some())
+    current.newest().rev().find(|&place| is_idle && measurable(current, place).is_some())
 }
 
 /// The chunk, and the version to compare it with: the one that the next run continues from, or if that has learnt the chunk, the last
@@ -29,8 +29,8 @@ fn measurable(current: &PipelineState, place: u64) -> Option<(&Chunk, Version)> 
 /// nothing.
 pub fn generation(current: &PipelineState, place: u64) -> Option<u32> {
     let (chunk, version) = measurable(current, place)?;
-    let labelled = !matches!(chunk.state, ChunkState::Labelling { .. });
-    Some(((current.erasures.len() as u32) << 16) ^ ((version.0 as u32) << 1) ^ u32::from(labelled))
+    let labelled = u32::from(chunk.has_labels());
+    Some(((current.erasures.len() as u32) << 16) ^ ((version.0 as u32) << 1) ^ labelled)
 }
 
 /// What a run on this chunk alone would be given. Its rows are those that train, or where none do those that are held out; none of them is
@@ -53,7 +53,8 @@ pub fn manifest_to_measure(current: &PipelineState, place: u64) -> Option<Manife
 pub fn measured(state: &State, id: &PipelineId, place: u64, generation: u32, measured: Measured) -> (bool, Vec<Event>) {
     let current = state.pipelines.get(id);
     let waits = current.and_then(|current| self::generation(current, place)) == Some(generation);
-    let kind = EventKind::ChunkMeasured { place, measured: Box::new(measured) };
+    let labelled = current.and_then(|current| current.to_measure(place)).is_some_and(Chunk::has_labels);
+    let kind = EventKind::ChunkMeasured { place, measured: Box::new(Measured { labelled, ..measured }) };
     let events = waits.then(|| Event { pipeline: id.clone(), kind });
     (waits, events.into_iter().collect())
 }

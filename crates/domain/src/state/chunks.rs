@@ -17,7 +17,6 @@ impl PipelineState {
             bad.new_labels.clone()
         });
         self.append_labels(&labels.unwrap_or_default());
-        self.await_measure(id);
         Ok(())
     }
 

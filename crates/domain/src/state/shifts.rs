@@ -5,28 +5,18 @@ use crate::chunk::{Chunk, ChunkState};
 use crate::id::ChunkId;
 use crate::shift::Measured;
 
-/// Chunks that wait at most: where more come than evaluators can look at, the oldest are not compared.
-const WAITING: usize = 64;
+/// Of the newest chunks, so many wait to be compared: where more come than evaluators can look at, the oldest are not.
+const WAITING: u64 = 64;
 /// The newest chunks of which every test is kept; of others only p-values are.
 const WHOLE: usize = 256;
 
 impl PipelineState {
-    /// Before there is a version there is nothing to compare with.
-    pub(super) fn await_measure(&mut self, chunk: &ChunkId) {
-        if self.tip.is_none() || !self.pipeline.data.shift {
-            return;
-        }
-        self.unmeasured.extend(self.place(chunk));
-        while self.unmeasured.len() > WAITING {
-            self.unmeasured.pop_first();
-        }
-    }
-
     /// A failure leaves what was found before.
     pub(super) fn measured(&mut self, place: u64, measured: &Measured) {
-        self.unmeasured.remove(&place);
         match (self.shifts.get_mut(&place), &measured.failure) {
-            (Some(known), Some(_)) => known.failure = measured.failure.clone(),
+            (Some(known), Some(_)) => {
+                (known.failure, known.labelled) = (measured.failure.clone(), measured.labelled);
+            }
             _ => drop(self.shifts.insert(place, measured.clone())),
         }
         if let Some((_, oldest)) = self.shifts.iter_mut().rev().nth(WHOLE) {
@@ -47,13 +37,22 @@ impl PipelineState {
         self.shifts.get(&self.place(chunk)?)
     }
 
-    /// The chunk that was recorded at this place, if it waits to be compared and has rows.
+    /// Places in `arrivals` of chunks that may wait to be compared.
+    pub fn newest(&self) -> std::ops::Range<u64> {
+        let all = self.arrivals.len() as u64;
+        all.saturating_sub(WAITING)..all
+    }
+
+    /// The chunk that was recorded at this place, if it has rows and is not compared yet as it is by now.
     pub fn to_measure(&self, place: u64) -> Option<&Chunk> {
-        let waits = self.pipeline.data.shift && self.unmeasured.contains(&place);
-        let chunk = self.arrivals.get(place as usize).filter(|_| waits).and_then(|id| self.chunks.get(id))?;
+        if !self.pipeline.data.shift || !self.newest().contains(&place) {
+            return None;
+        }
+        let chunk = self.chunks.get(self.arrivals.get(place as usize)?)?;
         let is_away = matches!(chunk.state, ChunkState::Quarantined { .. } | ChunkState::Received);
         let has_rows = !chunk.train.is_empty() || !chunk.held_out.is_empty();
-        (!is_away && has_rows).then_some(chunk)
+        let known = self.shifts.get(&place).is_some_and(|known| known.labelled || !chunk.has_labels());
+        (!is_away && has_rows && !known).then_some(chunk)
     }
 }
 
@@ -89,29 +88,24 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_chunks_wait_once_there_is_a_version_and_until_they_are_measured() {
-        let mut current = with_chunks(WAITING + 2, true);
-        current.await_measure(&id(0));
-        assert!(current.unmeasured.is_empty());
-        current.tip = Some(Version(1));
-        (0..WAITING + 2).for_each(|number| current.await_measure(&id(number)));
-        let first = current.unmeasured.first().copied();
-        assert_eq!((current.unmeasured.len(), current.to_measure(1), first), (WAITING, None, Some(2)));
+    fn the_newest_chunks_wait_until_they_are_measured_and_again_once_they_have_labels() {
+        let mut current = with_chunks(WAITING as usize + 2, true);
+        assert!(current.to_measure(1).is_none() && current.to_measure(WAITING + 2).is_none());
         assert_eq!(current.to_measure(2).unwrap().id, id(2));
+        current.chunk(&id(2)).unwrap().state = ChunkState::Labelling { until: 9 };
         current.measured(2, &found());
         assert!(current.to_measure(2).is_none() && current.shift(&id(2)).is_some());
+        current.chunk(&id(2)).unwrap().state = ChunkState::Sealed;
+        assert!(current.to_measure(2).is_some());
+        current.measured(2, &Measured { labelled: true, ..found() });
+        assert!(current.to_measure(2).is_none());
         current.chunk(&id(3)).unwrap().state = ChunkState::Quarantined { reason: String::new() };
         assert!(current.to_measure(3).is_none());
     }
 
     #[test]
     fn nothing_waits_where_it_is_switched_off() {
-        let mut current = with_chunks(1, false);
-        current.tip = Some(Version(1));
-        current.await_measure(&id(0));
-        assert!(current.unmeasured.is_empty());
-        current.unmeasured.insert(0);
-        assert!(current.to_measure(0).is_none());
+        assert!(with_chunks(1, true).to_measure(0).is_some() && with_chunks(1, false).to_measure(0).is_none());
     }
 
     #[test]

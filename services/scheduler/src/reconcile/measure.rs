@@ -105,7 +105,7 @@ mod tests {
         for (number, parent) in [(1, None), (2, Some(Version(1)))] {
             current.versions.insert(Version(number), version(number, parent));
         }
-        (current.tip, current.unmeasured) = (Some(Version(2)), [0].into());
+        current.tip = Some(Version(2));
         (id, current)
     }
 
