@@ -13,12 +13,10 @@ pub struct Measured {
     /// The version whose memory and losses they are.
     pub version: Version,
     /// Whether the chunk had its labels by then.
-    #[serde(default)]
     pub labelled: bool,
     /// Those of a chunk that was followed by many others are forgotten.
     pub shifts: Vec<Shift>,
     /// Of each test, against the chunk's own task, or against memory if the task is new.
-    #[serde(default)]
     pub p_values: BTreeMap<Detector, f64>,
     /// Why nothing could be compared. None: it could.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -106,15 +104,9 @@ pub struct Tested {
     pub moved: Vec<Moved>,
 }
 
-impl Tested {
-    /// 1 − p, as Renate (Zappella et al., 2023) scores a shift: near 1 is surprising, around one half is not.
-    pub fn score(&self) -> f64 {
-        1.0 - self.p_value
-    }
-}
-
-/// A class, and by how much: for `mmd` its own discrepancy, for `labels` the change of its share (where nobody has labelled the rows, as black-box shift estimation has it), for `concept` that of its mean
-/// loss in nats. For `ks` a feature, and the distance of its two distribution functions.
+/// A class, and by how much: for `mmd` its own discrepancy, for `labels` the change of its share (where nobody has labelled the
+/// rows, as black-box shift estimation has it), for `concept` that of its mean loss in nats. For `ks` a feature, and the distance of
+/// its two distribution functions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Moved {
     pub name: String,

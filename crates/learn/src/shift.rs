@@ -15,13 +15,13 @@ use domain::draw::Draw;
 use domain::shift::{Detector, Moved, Tested};
 use tch::{Kind, Tensor};
 
-pub use concept::{Losses, concept};
-pub use ks::{ks, two_sample_p};
-pub use labels::{bbse, labels};
-pub use mmd::{Mmd, mmd};
+use concept::{Losses, concept};
+use ks::ks;
+use labels::{bbse, labels};
+use mmd::{Mmd, mmd};
 
 /// Of a permutation test. The smallest p is 1 over one more than this.
-pub const PERMUTATIONS: usize = 1000;
+const PERMUTATIONS: usize = 1000;
 /// Rows of each side that are looked at, drawn at random: a permutation test takes the square of them.
 pub const ROWS: usize = 1000;
 /// Names of what moved most.
@@ -40,9 +40,9 @@ pub struct Sample {
     pub features: Tensor,
     /// (rows): None for a row that nobody has labelled.
     pub labels: Vec<Option<String>>,
-    /// (rows): the champion's cross-entropy on the row, nats. None for a row without a label, and without a champion.
+    /// (rows): a version's cross-entropy on the row, nats. None for a row without a label, and where no version answers.
     pub losses: Vec<Option<f64>>,
-    /// (rows): the champion's answer. None without a champion.
+    /// (rows): that version's answer.
     pub answers: Vec<Option<String>>,
 }
 
@@ -95,7 +95,7 @@ fn features(reference: &Sample, fresh: &Sample) -> Option<Tested> {
     Some(tested(Detector::Ks, found, [reference.rows(), fresh.rows()], moved.collect()))
 }
 
-/// By the labels; of rows that nobody has labelled by the champion's answers, where those on the reference say how to read them.
+/// By the labels; of rows that nobody has labelled by the version's answers, where those on the reference say how to read them.
 fn proportions(reference: &Sample, fresh: &Sample) -> Option<Tested> {
     let (before, now) = (counted(&reference.labels), counted(&fresh.labels));
     if now.is_empty() {

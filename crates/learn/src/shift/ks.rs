@@ -39,7 +39,7 @@ fn farthest(before: &[f64], now: &[f64]) -> u64 {
 /// P(D ≥ apart/(m·n)) if all m + n values come from one continuous distribution, exactly: the share of lattice paths from (0, 0) to
 /// (m, n) that touch a place so far off the diagonal. A path to (i, j) came from (i − 1, j) with probability i/(i + j); what is
 /// summed is never a difference, so that the smallest p is as exact as the largest. m·n steps.
-pub fn two_sample_p(apart: u64, m: usize, n: usize) -> f64 {
+fn two_sample_p(apart: u64, m: usize, n: usize) -> f64 {
     let outside = |i: usize, j: usize| (i * n).abs_diff(j * m) as u64 >= apart;
     let mut touched = vec![0.0; n + 1];
     for i in 0..=m {

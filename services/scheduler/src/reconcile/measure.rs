@@ -12,9 +12,9 @@ use crate::gang;
 /// Adds to what a pass does for runs. `fleet` knows what that takes.
 pub fn next(now: Moment, state: &State, fleet: &mut Fleet, limits: Limits, actions: &mut Vec<Action>) {
     actions.extend(lost(state, fleet, limits));
-    let waiting = state.pipelines.iter().filter_map(|(id, current)| Some((id, current.active_run()?)));
+    let mut runs = state.pipelines.iter().filter_map(|(id, current)| Some((id, current.active_run()?)));
     // Slots that a gang waits for are not to be filled one by one.
-    let spares_trainers = waiting.into_iter().any(|(id, run)| waits(now, id, run, actions));
+    let spares_trainers = runs.any(|(id, run)| waits(now, id, run, actions));
     for (id, current) in &state.pipelines {
         let Some(key) = chosen(now, id, current, fleet, actions) else { continue };
         let Some(worker) = gang::measurer(fleet, spares_trainers) else { continue };
@@ -59,6 +59,7 @@ mod tests {
     use crate::fleet::{Failed, Worker};
     use crate::reconcile::reconcile;
     use domain::chunk::{Chunk, ChunkState, ObjectRef, Shard, Split};
+    use domain::erasure::Scope;
     use domain::id::{ChunkId, Version};
     use domain::manifest::{Cost, SnapshotMeta};
     use domain::report::{Baseline, EvalReport, Verdict};
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_erasure_or_a_version_changed_under_a_comparison_ends_it() {
+    fn a_comparison_with_a_version_that_has_learnt_the_chunk_by_now_ends() {
         let (id, mut current) = waiting("p");
         let mut busy = fleet();
         let shares = vec![Share { worker: "all".to_owned(), first: 0, ranks: 1 }];
@@ -161,6 +162,26 @@ mod tests {
         assert_eq!(planning::manifest_to_measure(&now.1, 0).unwrap().parent.unwrap().version, Version(1));
         let actions = reconcile(at(0), &state(std::slice::from_ref(&now)), &busy, LIMITS);
         assert!(actions.contains(&Action::Drop { key: old }), "{actions:?}");
+    }
+
+    #[test]
+    fn an_erasure_ends_a_comparison_that_may_have_read_what_is_gone_and_begins_it_anew() {
+        let mut of = waiting("p");
+        let (old, mut busy) = (key(&of), fleet());
+        let shares = vec![Share { worker: "all".to_owned(), first: 0, ranks: 1 }];
+        busy.assigned.insert(old.clone(), Assigned { shares, ..Assigned::default() });
+        let erasure = serde_json::json!({
+            "number": 1, "scope": Scope::subject("anna"), "at": 0, "chunks": [], "garbage": [], "copies": [],
+            "eval_sets": [], "run": 2,
+        });
+        of.1.erasures.push(serde_json::from_value(erasure).unwrap());
+        assert_eq!(
+            reconcile(at(0), &state(std::slice::from_ref(&of)), &busy, LIMITS),
+            [Action::Drop { key: old.clone() }]
+        );
+        busy.assigned.clear();
+        let again = reconcile(at(0), &state(std::slice::from_ref(&of)), &busy, LIMITS);
+        assert!(measured(&again) == [&key(&of)] && key(&of) != old, "{again:?}");
     }
 
     #[test]
